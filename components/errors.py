@@ -1,0 +1,25 @@
+"""Errors a user can cause. The command line prints them as one sentence and exits with `exit_code`."""
+
+
+class PipelineError(Exception):
+    """What went wrong, where, and what to do, in one sentence that a user can act on."""
+
+    exit_code = 1
+
+
+class UsageError(PipelineError):
+    """The command line or the configuration asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class DataError(PipelineError):
+    """Bytes that are not what the data contract says: which file, which record, what was found."""
+
+
+class WeightsError(PipelineError):
+    """Pretrained weights that could not be had, or do not fit the model."""
+
+
+class TrainingError(PipelineError):
+    """Training that cannot go on, such as a loss that is not a number."""

@@ -1,0 +1,68 @@
+"""CuratedSchemaGen: TFX's ImportSchemaGen for the schema that ships with this package.
+
+The stock component's cache key holds the file's path and not its content, so an edited schema would silently
+reuse the old one's results; and a path of the machine that compiled a pipeline means nothing in a container. Here
+the digest of the schema is the execution property, and the file is found where the component runs.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.components.schema_gen.import_schema_gen import component, executor
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ExecutionParameter
+
+from components.errors import DataError
+
+SCHEMA_FILE = Path(__file__).with_name('schema.pbtxt')
+_DIGEST_KEY = 'schema_digest'
+
+
+def compute_schema_digest() -> str:
+    """SHA-256 of the curated schema's text."""
+    return hashlib.sha256(SCHEMA_FILE.read_bytes()).hexdigest()
+
+
+class _Spec(types.ComponentSpec):
+    PARAMETERS = {_DIGEST_KEY: ExecutionParameter(type=str)}
+    INPUTS = {}
+    OUTPUTS = standard_component_specs.ImportSchemaGenSpec.OUTPUTS
+
+
+class Executor(executor.Executor):
+    """Copies the curated schema to the output artifact."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """See the stock executor.
+
+        Raises:
+          DataError: the schema here is not the one the pipeline was made with.
+        """
+        if exec_properties[_DIGEST_KEY] != compute_schema_digest():
+            raise DataError(
+                f'{SCHEMA_FILE} is not the schema this pipeline was compiled with; compile again, or use the same image.'
+            )
+        super().Do(input_dict, output_dict, {standard_component_specs.SCHEMA_FILE_KEY: str(SCHEMA_FILE)})
+
+
+class CuratedSchemaGen(component.ImportSchemaGen):
+    """Provides the curated schema.
+
+    Component `outputs` contains:
+      - `schema`: Channel of type `standard_artifacts.Schema`.
+    """
+
+    SPEC_CLASS = _Spec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(self):
+        spec = _Spec(schema_digest=compute_schema_digest(), schema=types.Channel(type=standard_artifacts.Schema))
+        base_component.BaseComponent.__init__(self, spec=spec)

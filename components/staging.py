@@ -1,0 +1,38 @@
+"""Folders that appear whole or not at all: written beside their place, then renamed into it."""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+_PATTERN = re.compile(r'\..*\.partial-(?P<host>.+)-(?P<pid>\d+)')
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether the process that made a staging folder is gone; another host's processes cannot be seen, so no."""
+    match = _PATTERN.fullmatch(folder.name)
+    if not match or match['host'] != socket.gethostname():
+        return False
+    pid = int(match['pid'])
+    return pid == os.getpid() or not Path(f'/proc/{pid}').exists()
+
+
+@contextlib.contextmanager
+def stage_folder(target: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `target`, on the same file system, to be renamed to it by the caller.
+
+    What is left in it at the end is removed, and so is what killed processes of this host left for `target`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f'.{target.name}.partial-*'):
+        if _is_abandoned(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+    staging = target.with_name(f'.{target.name}.partial-{socket.gethostname()}-{os.getpid()}')
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""The command line: parses and calls, no logic. Heavy modules are imported by the command that needs them."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from components.errors import PipelineError, UsageError
+from pipeline.config import PRESETS, BeamConfig, PipelineConfig, SampleConfig
+from pipeline.overrides import apply_overrides, list_fields
+
+
+def _make_config(arguments: argparse.Namespace) -> PipelineConfig:
+    root = arguments.root or Path('runs') / arguments.preset
+    config = PRESETS[arguments.preset](str(Path(root).absolute()))
+    assignments = list(arguments.set)
+    if arguments.data:
+        data = arguments.data if '://' in arguments.data else Path(arguments.data).absolute()
+        assignments.insert(0, f'data={data}')
+    config = apply_overrides(config, assignments)
+    if not config.data and arguments.preset != 'sample':
+        raise UsageError(
+            f'--preset {arguments.preset} needs --data DIR; `python -m pipeline data --help` says how to make one.'
+        )
+    return config
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipeline import local  # noqa: PLC0415
+
+    return local.run(_make_config(arguments), verbose=arguments.verbose)
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UsageError(f'--limit takes a number of at least 1. Received: {arguments.limit}')
+    from pipeline import data  # noqa: PLC0415
+
+    out, options = Path(arguments.out).absolute(), {'limit': arguments.limit, 'beam': BeamConfig()}
+    if arguments.archive:
+        print(data.write_from_archive(Path(arguments.archive), out, **options))
+    elif arguments.download:
+        print(data.write_from_download(out, **options))
+    else:
+        print(data.write_from_sample(SampleConfig(), out, **options))
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from pipeline import predict  # noqa: PLC0415
+
+    return predict.predict(Path(arguments.model), [Path(image) for image in arguments.images])
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from pipeline import doctor  # noqa: PLC0415
+
+    return doctor.report(_make_config(arguments))
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    settings = '\n'.join(f'  {key} = {value}' for key, value in list_fields(PRESETS['cifar10']('ROOT')).items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f'settings, with the values of the preset cifar10:\n{settings}'
+    parser.add_argument('--preset', choices=PRESETS, default='sample', help='default: %(default)s')
+    parser.add_argument('--data', metavar='DIR', help='TFRecords in train/, val/, test/; default: the embedded sample')
+    parser.add_argument('--root', metavar='DIR', help='where all results go; default: runs/PRESET')
+    parser.add_argument('--set', metavar='KEY=VALUE', action='append', default=[], help='override a setting')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog='python -m pipeline', description='CIFAR-10 to a served ResNet50, with TFX.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    data = commands.add_parser('data', help='write CIFAR-10 as TFRecords')
+    data.add_argument('--out', metavar='DIR', required=True, help='folder to make')
+    source = data.add_mutually_exclusive_group(required=True)
+    source.add_argument('--sample', action='store_true', help='the embedded synthetic set')
+    source.add_argument('--archive', metavar='FILE', help='a local cifar-10-binary.tar.gz')
+    source.add_argument('--download', action='store_true', help='the official archive, 170 MB')
+    data.add_argument('--limit', metavar='N', type=int, help='keep N records, the same share of every batch')
+    data.set_defaults(call=_data)
+
+    run = commands.add_parser('run', help='run the whole pipeline here')
+    _add_run_options(run)
+    run.add_argument('--verbose', action='store_true', help="show the libraries' own output on standard error")
+    run.set_defaults(call=_run)
+
+    predict = commands.add_parser('predict', help='classify images with a pushed model')
+    predict.add_argument('--model', metavar='DIR', required=True, help='a serving folder, or one version in it')
+    predict.add_argument('images', metavar='IMAGE', nargs='+', help='PNG or JPEG')
+    predict.set_defaults(call=_predict)
+
+    doctor = commands.add_parser('doctor', help='check this machine for a run')
+    _add_run_options(doctor)
+    doctor.set_defaults(call=_doctor)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0 done, 3 model refused, 2 wrong usage, 1 any other error."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.call(arguments)
+    except PipelineError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print('interrupted; run the same command again to go on', file=sys.stderr)
+        return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The local run: the embedded sample if no data is named, every component, a closing summary, an exit code.
+
+TFX, Beam and TensorFlow take half a minute to import and talk a lot, so they are imported in here, after their
+output goes to the log file.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from components import features
+from components.errors import PipelineError, UsageError
+from pipeline.config import Layout, PipelineConfig
+from pipeline.console import divert_chatter
+
+EXIT_PUSHED = 0
+EXIT_NOT_BLESSED = 3
+
+
+@contextlib.contextmanager
+def lock_root(root: Path) -> Iterator[None]:
+    """Keeps a second run out of the same root while the first one lives.
+
+    Raises:
+      UsageError: another process is running there.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / 'lock').open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UsageError(
+                f'{root} is in use by process {file.read().strip()}; wait for it, or give another --root.'
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def check_data(data: str) -> None:
+    """Checks that a local data folder has files for every split, before anything heavy starts.
+
+    Raises:
+      UsageError: a split's folder is missing or empty.
+    """
+    if '://' in data:
+        return
+    for split in features.SPLITS:
+        folder = Path(data) / split
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise UsageError(
+                f'{folder} has no TFRecord files; --data takes a folder with {", ".join(features.SPLITS)} in it, '
+                'as `python -m pipeline data --out DIR` writes it.'
+            )
+
+
+def run(config: PipelineConfig, *, verbose: bool) -> int:
+    """Runs the pipeline in this process, printing a line a component.
+
+    Args:
+      config: what to run.
+      verbose: shows the libraries' own output too.
+
+    Returns:
+      EXIT_PUSHED or EXIT_NOT_BLESSED.
+
+    Raises:
+      PipelineError: the run could not be finished; the message says why and where the log is.
+    """
+    layout = Layout(config.root)
+    if config.data:
+        check_data(config.data)
+    with lock_root(layout.root):
+        log_file = layout.logs / f'{datetime.datetime.now():%Y%m%d-%H%M%S}.log'
+        with divert_chatter(log_file, verbose=verbose) as terminal:
+            try:
+                return _run_components(config, layout, log_file, terminal)
+            except Exception as error:
+                traceback.print_exc()
+                if isinstance(error, UsageError):
+                    raise
+                raise PipelineError(f'{error} (log: {log_file})') from error
+
+
+def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, terminal: TextIO) -> int:
+    begin = time.monotonic()
+
+    def say(name: str, seconds: float, note: str) -> None:
+        print(f'{name:<17} {seconds:6.1f} s  {note}', file=terminal)
+
+    print(f'Pipeline {config.name} in {layout.root}', file=terminal)
+    from pipeline import data, pipeline, runner, summaries  # noqa: PLC0415
+
+    say('(imports)', time.monotonic() - begin, 'TFX, Beam and TensorFlow loaded')
+    if not config.data:
+        before = time.monotonic()
+        note = data.write_from_sample(config.sample, layout.sample, limit=None, beam=config.beam)
+        say('(sample data)', time.monotonic() - before, note)
+    results = {}
+
+    def on_result(result: 'runner.NodeResult') -> None:
+        results[result.node_id] = result
+        note = summaries.summarize(result.node_id, result.outputs, config)
+        say(result.node_id, result.seconds, f'reused: {note}' if result.is_reused else note)
+
+    runner.LocalRunner(on_result).run(pipeline.create_pipeline(config))
+    verdict = summaries.get_verdict(results['Evaluator'].outputs, config)
+    lines = summaries.list_paths({node_id: result.outputs for node_id, result in results.items()}, layout)
+    reused = sum(result.is_reused for result in results.values())
+    print(f'{len(results)} components, {reused} reused, {time.monotonic() - begin:.0f} s in all', file=terminal)
+    for name, path in {**lines, 'log': log_file}.items():
+        print(f'  {name:<10} {path}', file=terminal)
+    print(verdict.to_sentence(), file=terminal)
+    return EXIT_PUSHED if verdict.is_blessed else EXIT_NOT_BLESSED

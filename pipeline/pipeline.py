@@ -1,0 +1,111 @@
+"""create_pipeline: the graph and nothing else, one for every runner."""
+
+import dataclasses
+from pathlib import Path
+
+from tfx.components import Evaluator, ExampleValidator, ImportExampleGen, StatisticsGen, Trainer, Transform
+from tfx.orchestration import metadata, pipeline
+from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
+
+import trainer
+from components import features
+from components.pusher import Pusher
+from components.schema import CuratedSchemaGen
+from components.source import compute_source_digest
+from pipeline.config import Layout, PipelineConfig
+from pipeline.evaluation import make_eval_config
+
+# User code goes by dotted path, and our packages are installed wherever a component runs. A module file would
+# be built into a wheel and installed with pip by every step.
+PREPROCESSING_FN = 'trainer.preprocessing.preprocessing_fn'
+RUN_FN = 'trainer.train.run_fn'
+
+_TRAINER_FOLDER = Path(trainer.__file__).parent
+_FEATURES_FILE = Path(features.__file__)
+_PREPROCESSING_SOURCES = [_TRAINER_FOLDER / 'preprocessing.py', _FEATURES_FILE]
+_TRAINER_SOURCES = [*_TRAINER_FOLDER.glob('*.py'), _FEATURES_FILE]
+
+
+def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
+    """Chains the components from TFRecords to a pushed SavedModel.
+
+    Args:
+      config: everything a run can vary.
+
+    Returns:
+      A TFX pipeline for any runner; the ML Metadata connection is the local one.
+    """
+    layout = Layout(config.root)
+    splits = [example_gen_pb2.Input.Split(name=split, pattern=f'{split}/*') for split in features.SPLITS]
+    example_gen = ImportExampleGen(
+        input_base=config.data or str(layout.sample), input_config=example_gen_pb2.Input(splits=splits)
+    )
+    examples = example_gen.outputs['examples']
+
+    statistics_gen = StatisticsGen(examples=examples)
+    schema_gen = CuratedSchemaGen()
+    schema = schema_gen.outputs['schema']
+    example_validator = ExampleValidator(statistics=statistics_gen.outputs['statistics'], schema=schema)
+
+    # Nothing is materialised: at 224 pixels CIFAR-10 would take some 30 GB, and the graph costs nothing to run again.
+    transform = Transform(
+        examples=examples,
+        schema=schema,
+        preprocessing_fn=PREPROCESSING_FN,
+        materialize=False,
+        disable_statistics=True,
+        disable_analyzer_cache=True,
+        custom_config={
+            'image_size': config.trainer.image_size,
+            'source_digest': compute_source_digest(_PREPROCESSING_SOURCES),
+        },
+    )
+
+    model_trainer = Trainer(
+        run_fn=RUN_FN,
+        examples=examples,
+        transform_graph=transform.outputs['transform_graph'],
+        schema=schema,
+        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN_SPLIT]),
+        eval_args=trainer_pb2.EvalArgs(splits=[features.VAL_SPLIT]),
+        custom_config={
+            'trainer': dataclasses.asdict(config.trainer),
+            'source_digest': compute_source_digest(_TRAINER_SOURCES),
+        },
+    )
+    model = model_trainer.outputs['model']
+
+    # A baseline to beat enters here, as `baseline_model`, from a component of ours: open-source Kubeflow Pipelines
+    # cannot run a TFX Resolver.
+    evaluator = Evaluator(
+        examples=examples,
+        model=model,
+        eval_config=make_eval_config(config.gate),
+        example_splits=[features.TEST_SPLIT],
+    )
+
+    pusher = Pusher(
+        model=model,
+        model_blessing=evaluator.outputs['blessing'],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(layout.serving))
+        ),
+    )
+
+    return pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(layout.artifacts),
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            transform,
+            model_trainer,
+            evaluator,
+            pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(layout.metadata)),
+        beam_pipeline_args=list(config.beam.args),
+    )

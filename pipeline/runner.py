@@ -1,0 +1,120 @@
+"""LocalRunner: runs the compiled graph here, component after component, and tells what each one did.
+
+TFX's LocalDagRunner does the same and reports nothing; the loop here is its loop with a callback. It also mends
+what a killed run left: executions still marked as running are marked failed, and their files removed.
+"""
+
+import datetime
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx import types
+from tfx.dsl.compiler import constants
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import (
+    execution_publish_utils,
+    launcher,
+    runtime_parameter_utils,
+    tfx_runner,
+)
+from tfx.orchestration.portable.mlmd import execution_lib
+from tfx.proto.orchestration import pipeline_pb2
+
+from components.errors import PipelineError
+
+_State = metadata_store_pb2.Execution.State
+
+
+class NodeResult(NamedTuple):
+    """A component that has run. outputs: artifacts by key; is_reused: an earlier run had made them."""
+
+    node_id: str
+    outputs: Mapping[str, Sequence[types.Artifact]]
+    is_reused: bool
+    seconds: float
+
+
+class ComponentError(PipelineError):
+    """A component that failed in a way nobody foresaw; the log file has the traceback."""
+
+    def __init__(self, node_id: str, cause: BaseException | str):
+        text = str(cause).strip().splitlines()
+        reason = text[0] if text else type(cause).__name__
+        super().__init__(f'{node_id} failed: {reason}')
+
+
+def fail_abandoned_executions(store: metadata.Metadata, artifacts: Path) -> None:
+    """Marks executions a killed run left as running as failed, and removes the files they had begun to write.
+
+    Only for a root that no other run is using.
+    """
+    for execution in store.store.get_executions():
+        if execution.last_known_state != _State.RUNNING:
+            continue
+        for folder in (*artifacts.glob(f'*/*/{execution.id}'), *artifacts.glob(f'*/.system/*/{execution.id}')):
+            shutil.rmtree(folder, ignore_errors=True)
+        execution.last_known_state = _State.FAILED
+        store.store.put_executions([execution])
+
+
+class LocalRunner(tfx_runner.IrBasedRunner):
+    """Runs a pipeline in this process.
+
+    Args:
+      on_result: called after every component.
+    """
+
+    def __init__(self, on_result: Callable[[NodeResult], None]):
+        self._on_result = on_result
+
+    def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options=None) -> None:
+        """Runs the components of a compiled pipeline in their topological order.
+
+        Raises:
+          PipelineError: a component failed; the first one ends the run.
+        """
+        if run_options:
+            raise ValueError('LocalRunner does not run parts of a pipeline; an unchanged component is reused anyway.')
+        run_id = datetime.datetime.now().isoformat()
+        runtime_parameter_utils.substitute_runtime_parameter(
+            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+        )
+        deployment = runner_utils.extract_local_deployment_config(pipeline)
+        connection = deployment.metadata_connection_config
+        connection_config = getattr(connection, connection.WhichOneof('connection_config'))
+        artifacts = Path(pipeline.runtime_spec.pipeline_root.field_value.string_value)
+        with metadata.Metadata(connection_config) as store:
+            fail_abandoned_executions(store, artifacts)
+        for node in pipeline.nodes:
+            self._on_result(self._run_node(pipeline, node.pipeline_node, deployment, connection_config))
+
+    def _run_node(self, pipeline, node, deployment, connection_config) -> NodeResult:
+        node_id = node.node_info.id
+        begin = time.monotonic()
+        component_launcher = launcher.Launcher(
+            pipeline_node=node,
+            mlmd_connection=metadata.Metadata(connection_config),
+            pipeline_info=pipeline.pipeline_info,
+            pipeline_runtime_spec=pipeline.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+        )
+        try:
+            execution_id = component_launcher.launch().execution_id
+        except PipelineError:
+            raise
+        except Exception as error:
+            raise ComponentError(node_id, error) from error
+        with metadata.Metadata(connection_config) as store:
+            (execution,) = store.store.get_executions_by_id([execution_id])
+            outputs = execution_lib.get_output_artifacts(store, execution_id)
+        # The launcher only records, and does not raise, when it cannot resolve a component's inputs.
+        if not execution_lib.is_execution_successful(execution):
+            raise ComponentError(node_id, 'its inputs could not be resolved')
+        is_reused = execution.last_known_state == _State.CACHED
+        return NodeResult(node_id, outputs, is_reused, time.monotonic() - begin)

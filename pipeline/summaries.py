@@ -1,0 +1,144 @@
+"""One line a component: what it did, in numbers, read from the artifacts it wrote."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tfx import types
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from components import features
+from components.errors import PipelineError
+from pipeline.evaluation import Verdict, read_verdict
+from pipeline.config import Layout, PipelineConfig
+from trainer.train import REPORT_FILE
+
+Outputs = Mapping[str, Sequence[types.Artifact]]
+
+
+def _get_uri(outputs: Outputs, key: str) -> Path:
+    return Path(artifact_utils.get_single_instance(list(outputs[key])).uri)
+
+
+def _measure_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
+
+
+def _format_bytes(count: float) -> str:
+    for unit in ('B', 'KB', 'MB'):
+        if count < 1000:
+            return f'{count:.0f} {unit}'
+        count /= 1000
+    return f'{count:.1f} GB'
+
+
+def _summarize_examples(outputs: Outputs, config: PipelineConfig) -> str:
+    folder = _get_uri(outputs, 'examples')
+    files = sum(1 for _ in folder.rglob('*.gz'))
+    return f'{files} TFRecord files, {_format_bytes(_measure_bytes(folder))}'
+
+
+def _summarize_statistics(outputs: Outputs, config: PipelineConfig) -> str:
+    counts = []
+    for split in features.SPLITS:
+        file = _get_uri(outputs, 'statistics') / f'Split-{split}' / 'FeatureStats.pb'
+        stats = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
+        counts.append(f'{stats.datasets[0].num_examples:,} {split}')
+    return ', '.join(counts)
+
+
+def _summarize_schema(outputs: Outputs, config: PipelineConfig) -> str:
+    schema = io_utils.SchemaReader().read(str(_get_uri(outputs, 'schema') / 'schema.pbtxt'))
+    return ', '.join(feature.name for feature in schema.feature)
+
+
+def _summarize_anomalies(outputs: Outputs, config: PipelineConfig) -> str:
+    found = []
+    for split in features.SPLITS:
+        file = _get_uri(outputs, 'anomalies') / f'Split-{split}' / 'SchemaDiff.pb'
+        anomalies = anomalies_pb2.Anomalies.FromString(file.read_bytes())
+        found += [f'{split}: {name}: {info.description}' for name, info in anomalies.anomaly_info.items()]
+    return f'{len(found)} anomalies' + ''.join(f'; {line}' for line in found)
+
+
+def _summarize_transform(outputs: Outputs, config: PipelineConfig) -> str:
+    size = config.trainer.image_size
+    return f'graph of {_format_bytes(_measure_bytes(_get_uri(outputs, "transform_graph")))}, images to {size}x{size}'
+
+
+def _summarize_training(outputs: Outputs, config: PipelineConfig) -> str:
+    report = json.loads((_get_uri(outputs, 'model_run') / REPORT_FILE).read_text())
+    return (
+        f'val_accuracy {report["val_accuracy"]:.3f} (epoch {report["best_epoch"]} of {report["epochs"]}), '
+        f'{report["images_per_s"]:.1f} images/s on {report["device"]}, {report["precision"]}'
+    )
+
+
+def get_verdict(outputs: Outputs, config: PipelineConfig) -> Verdict:
+    """What the gate found, from the Evaluator's outputs."""
+    return read_verdict(str(_get_uri(outputs, 'evaluation')), config.gate)
+
+
+def _summarize_evaluation(outputs: Outputs, config: PipelineConfig) -> str:
+    verdict = get_verdict(outputs, config)
+    blessing = 'blessed' if verdict.is_blessed else 'not blessed'
+    return f'accuracy {verdict.accuracy:.3f} on {verdict.count:,} images: {blessing}'
+
+
+def _summarize_push(outputs: Outputs, config: PipelineConfig) -> str:
+    pushed_model = artifact_utils.get_single_instance(list(outputs['pushed_model']))
+    if not pushed_model.get_int_custom_property('pushed'):
+        return 'nothing pushed'
+    return f'version {pushed_model.get_string_custom_property("pushed_version")}'
+
+
+_SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
+    'ImportExampleGen': _summarize_examples,
+    'StatisticsGen': _summarize_statistics,
+    'CuratedSchemaGen': _summarize_schema,
+    'ExampleValidator': _summarize_anomalies,
+    'Transform': _summarize_transform,
+    'Trainer': _summarize_training,
+    'Evaluator': _summarize_evaluation,
+    'Pusher': _summarize_push,
+}
+
+
+def summarize(node_id: str, outputs: Outputs, config: PipelineConfig) -> str:
+    """What a component did, in a few words and numbers.
+
+    Args:
+      node_id: the component's id in the pipeline; one that has no summary of its own gets an empty one.
+      outputs: its output artifacts by key.
+      config: what the run was made with.
+    """
+    summary = _SUMMARIES.get(node_id)
+    return summary(outputs, config) if summary else ''
+
+
+def list_paths(outputs: Mapping[str, Outputs], layout: Layout) -> dict[str, Path | str]:
+    """The paths that matter after a run, by name.
+
+    Args:
+      outputs: artifacts by component and key.
+      layout: of the run's root.
+
+    Raises:
+      PipelineError: the pushed version has been removed since an earlier run pushed it.
+    """
+    paths = {
+        'evaluation': _get_uri(outputs['Evaluator'], 'evaluation'),
+        'training': _get_uri(outputs['Trainer'], 'model_run'),
+    }
+    pushed_model = artifact_utils.get_single_instance(list(outputs['Pusher']['pushed_model']))
+    if pushed_model.get_int_custom_property('pushed'):
+        pushed = pushed_model.get_string_custom_property('pushed_destination')
+        if '://' not in pushed and not Path(pushed).is_dir():
+            raise PipelineError(
+                f'The pushed version {pushed} is gone, though an earlier run pushed it; copy it back from '
+                f'{pushed_model.uri}, or start over with another --root.'
+            )
+        paths['pushed'] = pushed
+    return paths

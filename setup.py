@@ -1,0 +1,22 @@
+"""The package: what `pip install .`, Beam workers and containers install. requirements.txt is the locked environment."""
+
+from setuptools import setup
+
+setup(
+    name='cifar10-pipeline',
+    version='0.1.0',
+    description='A TFX pipeline from CIFAR-10 to a gated, served ResNet50',
+    license='Apache-2.0',
+    python_requires='>=3.11,<3.14',
+    packages=['components', 'pipeline', 'trainer'],
+    package_data={'components': ['schema.pbtxt']},
+    install_requires=[
+        'tfx[kfp]>=1.21,<1.22',
+        'tensorflow>=2.21,<2.22',
+        'requests>=2.31',
+        'tensorboard>=2.20,<3',
+        'tqdm>=4.66',
+    ],
+    extras_require={'dev': ['pillow>=10', 'pytest>=8', 'ruff>=0.12']},
+    entry_points={'console_scripts': ['cifar10-pipeline = pipeline.__main__:main']},
+)
