@@ -1,4 +1,4 @@
-"""The package: what `pip install .`, Beam workers and containers install. requirements.txt is the locked environment."""
+"""The package and its loose dependencies; requirements.txt is the locked environment."""
 
 from setuptools import setup
 

@@ -156,9 +156,12 @@ def read_archive(archive: Path) -> list[Batch]:
 
 def write_archive(path: Path, members: dict[str, bytes]) -> None:
     """Writes batch files as an archive in the official layout; equal members give equal bytes."""
-    with path.open('wb') as file, gzip.GzipFile('', 'wb', fileobj=file, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode='w') as tar:
-            for name, raw in members.items():
-                member = tarfile.TarInfo(f'{_FOLDER}/{name}')
-                member.size = len(raw)
-                tar.addfile(member, io.BytesIO(raw))
+    with (
+        path.open('wb') as file,
+        gzip.GzipFile('', 'wb', fileobj=file, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode='w') as tar,
+    ):
+        for name, raw in members.items():
+            member = tarfile.TarInfo(f'{_FOLDER}/{name}')
+            member.size = len(raw)
+            tar.addfile(member, io.BytesIO(raw))

@@ -6,7 +6,7 @@ Called by `components.tfrecords` for the official archive.
 import hashlib
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import requests
 from tqdm import tqdm
@@ -40,7 +40,7 @@ def compute_sha256(path: Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _append_body(remote: RemoteFile, partial: Path) -> None:
+def _append_body(remote: RemoteFile, partial: Path, progress: TextIO | None) -> None:
     """Asks for what `partial` still lacks and appends it; starts over when the server cannot resume."""
     have = partial.stat().st_size if partial.exists() else 0
     if have > remote.size_bytes:
@@ -56,7 +56,13 @@ def _append_body(remote: RemoteFile, partial: Path) -> None:
         with (
             partial.open('ab' if resumed else 'wb') as file,
             tqdm(
-                total=remote.size_bytes, initial=start, unit='B', unit_scale=True, desc=partial.stem, disable=None
+                total=remote.size_bytes,
+                initial=start,
+                unit='B',
+                unit_scale=True,
+                desc=partial.stem,
+                file=progress,
+                disable=None,
             ) as bar,
         ):
             for chunk in response.iter_content(_CHUNK_BYTES):
@@ -72,7 +78,7 @@ def _is_final(error: requests.RequestException) -> bool:
     return 400 <= status < 500 and status not in (requests.codes.request_timeout, requests.codes.too_many_requests)
 
 
-def download(remote: RemoteFile, target: Path, *, pause_s: float = 2.0) -> Path:
+def download(remote: RemoteFile, target: Path, *, progress: TextIO | None = None, pause_s: float = 2.0) -> Path:
     """Fetches `remote` to `target`, which appears only whole and verified.
 
     What was fetched before a break stays in `<target>.partial`, and the next call goes on from there.
@@ -80,6 +86,7 @@ def download(remote: RemoteFile, target: Path, *, pause_s: float = 2.0) -> Path:
     Args:
       remote: where the bytes are and what they must be.
       target: where they go; a file that is there already and verifies is kept.
+      progress: where the progress bar goes when it is a terminal; standard error by default.
       pause_s: seconds before the second attempt; doubled before each further one.
 
     Raises:
@@ -91,7 +98,7 @@ def download(remote: RemoteFile, target: Path, *, pause_s: float = 2.0) -> Path:
     partial = target.with_name(target.name + '.partial')
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            _append_body(remote, partial)
+            _append_body(remote, partial, progress)
         except requests.RequestException as error:
             if attempt == _ATTEMPTS or _is_final(error):
                 raise DataError(

@@ -5,7 +5,6 @@ model server, or a later run, may take for a model.
 """
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from components.staging import stage_folder
-
-
-def list_versions(serving: Path) -> list[int]:
-    """The versions in a serving folder, ascending: sub-folders with a number for a name that hold a SavedModel."""
-    if not serving.is_dir():
-        return []
-    return sorted(
-        int(folder.name) for folder in serving.iterdir() if folder.name.isdigit() and (folder / 'saved_model.pb').exists()
-    )
-
-
-def choose_version(serving: Path) -> int:
-    """Seconds since 1970, as TFX numbers versions; one more than the newest where that would not be newer."""
-    numbers = [int(folder.name) for folder in serving.iterdir() if folder.name.isdigit()] if serving.is_dir() else []
-    return max(int(time.time()), max(numbers, default=0) + 1)
+from components.versions import choose_version
 
 
 class Executor(executor.Executor):

@@ -66,7 +66,5 @@ def write_sample_archive(path: Path, *, train: int, test: int, seed: int) -> Non
     """
     random = np.random.default_rng(seed)
     counts = [len(part) for part in np.array_split(np.arange(train), len(cifar10.TRAIN_BATCHES))]
-    members = {
-        name: _draw_batch(count, random) for name, count in zip(cifar10.BATCHES, [*counts, test], strict=True)
-    }
+    members = {name: _draw_batch(count, random) for name, count in zip(cifar10.BATCHES, [*counts, test], strict=True)}
     cifar10.write_archive(path, members)

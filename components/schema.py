@@ -7,7 +7,7 @@ the digest of the schema is the execution property, and the file is found where 
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tfx import types
 from tfx.components.schema_gen.import_schema_gen import component, executor
@@ -27,9 +27,9 @@ def compute_schema_digest() -> str:
 
 
 class _Spec(types.ComponentSpec):
-    PARAMETERS = {_DIGEST_KEY: ExecutionParameter(type=str)}
-    INPUTS = {}
-    OUTPUTS = standard_component_specs.ImportSchemaGenSpec.OUTPUTS
+    PARAMETERS: ClassVar = {_DIGEST_KEY: ExecutionParameter(type=str)}
+    INPUTS: ClassVar = {}
+    OUTPUTS: ClassVar = standard_component_specs.ImportSchemaGenSpec.OUTPUTS
 
 
 class Executor(executor.Executor):
@@ -48,7 +48,7 @@ class Executor(executor.Executor):
         """
         if exec_properties[_DIGEST_KEY] != compute_schema_digest():
             raise DataError(
-                f'{SCHEMA_FILE} is not the schema this pipeline was compiled with; compile again, or use the same image.'
+                f'{SCHEMA_FILE} is not the schema this pipeline was compiled with; compile it again, or run the same version.'
             )
         super().Do(input_dict, output_dict, {standard_component_specs.SCHEMA_FILE_KEY: str(SCHEMA_FILE)})
 

@@ -146,9 +146,7 @@ class WriteSplits(beam.PTransform):
                 )
             )
         return (
-            records
-            | 'Key' >> beam.Map(lambda record: (record.split, record.label))
-            | beam.combiners.Count.PerElement()
+            records | 'Key' >> beam.Map(lambda record: (record.split, record.label)) | beam.combiners.Count.PerElement()
         )
 
 

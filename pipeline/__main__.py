@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.errors import PipelineError, UsageError
 from pipeline.config import PRESETS, BeamConfig, PipelineConfig, SampleConfig
+from pipeline.console import divert_chatter
 from pipeline.overrides import apply_overrides, list_fields
 
 
@@ -34,22 +35,28 @@ def _run(arguments: argparse.Namespace) -> int:
 def _data(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f'--limit takes a number of at least 1. Received: {arguments.limit}')
-    from pipeline import data  # noqa: PLC0415
-
     out, options = Path(arguments.out).absolute(), {'limit': arguments.limit, 'beam': BeamConfig()}
-    if arguments.archive:
-        print(data.write_from_archive(Path(arguments.archive), out, **options))
-    elif arguments.download:
-        print(data.write_from_download(out, **options))
-    else:
-        print(data.write_from_sample(SampleConfig(), out, **options))
+    with divert_chatter(verbose=arguments.verbose) as terminal:
+        from pipeline import data  # noqa: PLC0415
+
+        if arguments.archive:
+            note = data.write_from_archive(Path(arguments.archive), out, **options)
+        elif arguments.download:
+            note = data.write_from_download(out, **options, progress=terminal)
+        else:
+            note = data.write_from_sample(SampleConfig(), out, **options)
+    print(note)
     return 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from pipeline import predict  # noqa: PLC0415
+    with divert_chatter(verbose=arguments.verbose) as terminal:
+        from pipeline import predict  # noqa: PLC0415
 
-    return predict.predict(Path(arguments.model), [Path(image) for image in arguments.images])
+        failures = predict.predict(Path(arguments.model), [Path(image) for image in arguments.images], terminal)
+    for failure in failures:
+        print(f'error: {failure}', file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -84,7 +91,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser('run', help='run the whole pipeline here')
     _add_run_options(run)
-    run.add_argument('--verbose', action='store_true', help="show the libraries' own output on standard error")
     run.set_defaults(call=_run)
 
     predict = commands.add_parser('predict', help='classify images with a pushed model')
@@ -95,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser('doctor', help='check this machine for a run')
     _add_run_options(doctor)
     doctor.set_defaults(call=_doctor)
+    for command in (data, run, predict):
+        command.add_argument('--verbose', action='store_true', help="show the libraries' own output on standard error")
     return parser
 
 
@@ -107,6 +115,11 @@ def main(argv: list[str] | None = None) -> int:
     except PipelineError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        if getattr(arguments, 'verbose', False):
+            raise
+        print(f'error: unexpected {type(error).__name__}: {error}; --verbose shows where', file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print('interrupted; run the same command again to go on', file=sys.stderr)
         return 1

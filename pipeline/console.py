@@ -22,8 +22,8 @@ class _TerminalHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def divert_chatter(log_file: Path, *, verbose: bool) -> Iterator[TextIO]:
-    """Sends file descriptors 1 and 2 to the log file, and gives a stream that still reaches the terminal.
+def divert_chatter(log_file: Path = Path(os.devnull), *, verbose: bool) -> Iterator[TextIO]:
+    """Sends file descriptors 1 and 2 to the log file, and gives a stream that still reaches standard output.
 
     Descriptors rather than `sys.stdout`: most of the chatter is C++'s and other processes'.
 

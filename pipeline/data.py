@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 from components import cifar10, download, sample
 from components.download import OFFICIAL_ARCHIVE, compute_sha256
@@ -40,12 +41,12 @@ def write_from_archive(archive: Path, out: Path, *, limit: int | None, beam: Bea
     return _write(archive, out, source, limit, beam)
 
 
-def write_from_download(out: Path, *, limit: int | None, beam: BeamConfig) -> str:
+def write_from_download(out: Path, *, limit: int | None, beam: BeamConfig, progress: TextIO) -> str:
     """The same from the official archive, which is kept beside `out` for the next time."""
     source = Source(kind='download', name=OFFICIAL_ARCHIVE.url, sha256=OFFICIAL_ARCHIVE.sha256)
     archive = out.parent / OFFICIAL_ARCHIVE.url.rpartition('/')[2]
     if not is_written(out, source, limit):
-        download.download(OFFICIAL_ARCHIVE, archive)
+        download.download(OFFICIAL_ARCHIVE, archive, progress=progress)
     return _write(archive, out, source, limit, beam)
 
 

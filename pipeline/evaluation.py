@@ -50,7 +50,9 @@ def make_eval_config(gate: GateConfig) -> 'tfma.EvalConfig':
     import tensorflow_model_analysis as tfma  # noqa: PLC0415  (seconds, and only the graph needs it)
 
     overall = tfma.SlicingSpec()
-    accuracy_bound = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={'value': gate.accuracy}))
+    accuracy_bound = tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(lower_bound={'value': gate.accuracy})
+    )
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -69,9 +71,7 @@ def make_eval_config(gate: GateConfig) -> 'tfma.EvalConfig':
                     tfma.MetricConfig(
                         class_name='SparseCategoricalAccuracy',
                         config=f'{{"name": "{_ACCURACY}"}}',
-                        per_slice_thresholds=[
-                            {'slicing_specs': [overall], 'threshold': accuracy_bound}
-                        ],
+                        per_slice_thresholds=[{'slicing_specs': [overall], 'threshold': accuracy_bound}],
                     ),
                     tfma.MetricConfig(class_name='MultiClassConfusionMatrixPlot'),
                 ]

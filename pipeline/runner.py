@@ -17,7 +17,6 @@ from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import (
-    execution_publish_utils,
     launcher,
     runtime_parameter_utils,
     tfx_runner,

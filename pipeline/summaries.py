@@ -11,8 +11,8 @@ from tfx.utils import io_utils
 
 from components import features
 from components.errors import PipelineError
-from pipeline.evaluation import Verdict, read_verdict
 from pipeline.config import Layout, PipelineConfig
+from pipeline.evaluation import Verdict, read_verdict
 from trainer.train import REPORT_FILE
 
 Outputs = Mapping[str, Sequence[types.Artifact]]

@@ -12,8 +12,11 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.errors import TrainingError
-from trainer import dataset, export, model as models, weights
 from trainer.config import TrainerConfig
+from trainer.dataset import read_dataset
+from trainer.export import export_model
+from trainer.model import build_backbone, build_model, compile_model
+from trainer.weights import load_weights
 
 REPORT_FILE = 'report.json'  # in the model_run artifact, see `TrainingReport`
 KERAS_FILE = 'model.keras'  # beside it: the best epoch's model, for Keras
@@ -125,10 +128,14 @@ def fit_model(
     return history.history, sorted(timer.images_per_s)[len(timer.images_per_s) // 2]
 
 
-def _make_float32_copy(model: keras.Model, config: TrainerConfig) -> keras.Model:
-    """The same network and weights with float32 arithmetic: what is served must not need the trainer's GPU."""
+def make_export_copy(model: keras.Model, config: TrainerConfig) -> keras.Model:
+    """The same network and weights in float32 and not compiled.
+
+    What is served must not need the trainer's GPU, and a compiled model would take its optimizer's state along, which
+    doubles the SavedModel.
+    """
     keras.config.set_dtype_policy('float32')
-    copy = models.build_model(config, models.build_backbone(config.image_size))
+    copy = build_model(config, build_backbone(config.image_size))
     copy.set_weights(model.get_weights())
     return copy
 
@@ -145,15 +152,13 @@ def run_fn(fn_args: FnArgs) -> None:
     keras.utils.set_random_seed(config.seed)
 
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    train = dataset.read_dataset(
-        fn_args.train_files, transform_output, batch_size=config.batch_size, shuffle_seed=config.seed
-    )
-    val = dataset.read_dataset(fn_args.eval_files, transform_output, batch_size=config.batch_size)
+    train = read_dataset(fn_args.train_files, transform_output, batch_size=config.batch_size, shuffle_seed=config.seed)
+    val = read_dataset(fn_args.eval_files, transform_output, batch_size=config.batch_size)
 
-    backbone = models.build_backbone(config.image_size)
-    weights.load_weights(backbone, config.weights)
-    model = models.build_model(config, backbone)
-    models.compile_model(model, config)
+    backbone = build_backbone(config.image_size)
+    load_weights(backbone, config.weights)
+    model = build_model(config, backbone)
+    compile_model(model, config)
     history, images_per_s = fit_model(model, config, train, val, fn_args.model_run_dir)
 
     best = max(range(config.epochs), key=lambda epoch: history['val_accuracy'][epoch])
@@ -169,6 +174,4 @@ def run_fn(fn_args: FnArgs) -> None:
     with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, REPORT_FILE), 'w') as file:
         json.dump(report._asdict(), file, indent=2)
     model.save(os.path.join(fn_args.model_run_dir, KERAS_FILE))
-    if precision != 'float32':
-        model = _make_float32_copy(model, config)
-    export.export_model(model, transform_output, fn_args.serving_model_dir)
+    export_model(make_export_copy(model, config), transform_output, fn_args.serving_model_dir)

@@ -37,7 +37,9 @@ def load_weights(backbone: keras.Model, weights: str) -> None:
 def _load_imagenet(backbone: keras.Model) -> None:
     """Keras' own loader: downloads once into Keras' cache and verifies the checksum."""
     try:
-        pretrained = keras.applications.ResNet50(include_top=False, weights='imagenet', input_shape=backbone.input_shape[1:])
+        pretrained = keras.applications.ResNet50(
+            include_top=False, weights='imagenet', input_shape=backbone.input_shape[1:]
+        )
     except Exception as error:  # urllib's, socket's, or Keras' plain Exception, by what went wrong
         raise WeightsError(f'The ImageNet weights could not be had ({error}); {_CHOICES}.') from error
     backbone.set_weights(pretrained.get_weights())

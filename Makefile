@@ -1,0 +1,48 @@
+# make run: the whole pipeline on the embedded sample. make test: lint and all tests, as CI runs them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Made anew when the lock or the package's metadata changes, and only then.
+STAMP := $(VENV)/.made-from-$(shell cat requirements.txt requirements-uv.txt setup.py | sha256sum | cut -c1-16)
+
+.PHONY: env run test test-fast lint format lock clean
+
+run: $(STAMP)
+	$(BIN)/python -m pipeline run --preset sample
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-fast: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+env: $(STAMP)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: the lock is for Python 3.11, and $(PYTHON) is another; run: make PYTHON=python3.11" >&2; exit 2; }
+	rm -f $(VENV)/.made-from-*
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt requirements-uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Resolves anew; the locks carry names, versions and hashes, and no address.
+lock: $(STAMP)
+	echo uv | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --upgrade \
+	  - --output-file requirements-uv.txt
+	$(BIN)/uv pip compile --quiet --override overrides.txt --generate-hashes --no-header --upgrade \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \
+	  setup.py --extra dev --output-file requirements.txt
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
