@@ -1,6 +1,12 @@
 """Errors a user can cause. The command line prints them as one sentence and exits with `exit_code`."""
 
 
+def to_one_line(error: BaseException, limit: int = 300) -> str:
+    """A library's error as part of our sentence: one line of at most `limit` characters, its type if it says nothing."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f'{text[:limit]}...'
+
+
 class PipelineError(Exception):
     """What went wrong, where, and what to do, in one sentence that a user can act on."""
 

@@ -47,9 +47,7 @@ class Executor(executor.Executor):
           DataError: the schema here is not the one the pipeline was made with.
         """
         if exec_properties[_DIGEST_KEY] != compute_schema_digest():
-            raise DataError(
-                f'{SCHEMA_FILE} is not the schema this pipeline was compiled with; compile it again, or run the same version.'
-            )
+            raise DataError(f'{SCHEMA_FILE} is not the schema this pipeline was compiled with; compile it again.')
         super().Do(input_dict, output_dict, {standard_component_specs.SCHEMA_FILE_KEY: str(SCHEMA_FILE)})
 
 

@@ -27,7 +27,7 @@ def _make_config(arguments: argparse.Namespace) -> PipelineConfig:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipeline import local  # noqa: PLC0415
+    from pipeline import local
 
     return local.run(_make_config(arguments), verbose=arguments.verbose)
 
@@ -37,7 +37,7 @@ def _data(arguments: argparse.Namespace) -> int:
         raise UsageError(f'--limit takes a number of at least 1. Received: {arguments.limit}')
     out, options = Path(arguments.out).absolute(), {'limit': arguments.limit, 'beam': BeamConfig()}
     with divert_chatter(verbose=arguments.verbose) as terminal:
-        from pipeline import data  # noqa: PLC0415
+        from pipeline import data
 
         if arguments.archive:
             note = data.write_from_archive(Path(arguments.archive), out, **options)
@@ -51,7 +51,7 @@ def _data(arguments: argparse.Namespace) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     with divert_chatter(verbose=arguments.verbose) as terminal:
-        from pipeline import predict  # noqa: PLC0415
+        from pipeline import predict
 
         failures = predict.predict(Path(arguments.model), [Path(image) for image in arguments.images], terminal)
     for failure in failures:
@@ -60,7 +60,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from pipeline import doctor  # noqa: PLC0415
+    from pipeline import doctor
 
     return doctor.report(_make_config(arguments))
 

@@ -82,9 +82,9 @@ def sample(root: str) -> PipelineConfig:
             batchnorm_momentum=0.9,
             learning_rate=1e-4,
             batch_size=16,
-            epochs=3,
+            epochs=2,
         ),
-        gate=GateConfig(accuracy=0.6),
+        gate=GateConfig(accuracy=0.8),
     )
 
 

@@ -47,7 +47,7 @@ def make_eval_config(gate: GateConfig) -> 'tfma.EvalConfig':
     The threshold names the overall slice because TFMA applies one without slices to every slice, and a single
     hard class would then refuse the model.
     """
-    import tensorflow_model_analysis as tfma  # noqa: PLC0415  (seconds, and only the graph needs it)
+    import tensorflow_model_analysis as tfma
 
     overall = tfma.SlicingSpec()
     accuracy_bound = tfma.MetricThreshold(
@@ -87,7 +87,7 @@ def read_verdict(evaluation_uri: str, gate: GateConfig) -> Verdict:
       evaluation_uri: the Evaluator's `evaluation` artifact.
       gate: the bounds the Evaluator was run with.
     """
-    import tensorflow_model_analysis as tfma  # noqa: PLC0415
+    import tensorflow_model_analysis as tfma
 
     overall = tfma.load_eval_result(evaluation_uri).get_metrics_for_slice(())
     return Verdict(

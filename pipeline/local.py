@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from components import features
-from components.errors import PipelineError, UsageError
+from components.errors import PipelineError, UsageError, to_one_line
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
 
@@ -87,7 +87,7 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
                 traceback.print_exc()
                 if isinstance(error, UsageError):
                     raise
-                raise PipelineError(f'{error} (log: {log_file})') from error
+                raise PipelineError(f'{to_one_line(error, limit=1000)} (log: {log_file})') from error
 
 
 def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, terminal: TextIO) -> int:
@@ -97,7 +97,7 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
         print(f'{name:<17} {seconds:6.1f} s  {note}', file=terminal)
 
     print(f'Pipeline {config.name} in {layout.root}', file=terminal)
-    from pipeline import data, pipeline, runner, summaries  # noqa: PLC0415
+    from pipeline import data, pipeline, runner, summaries
 
     say('(imports)', time.monotonic() - begin, 'TFX, Beam and TensorFlow loaded')
     if not config.data:

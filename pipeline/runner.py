@@ -24,7 +24,7 @@ from tfx.orchestration.portable import (
 from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import pipeline_pb2
 
-from components.errors import PipelineError
+from components.errors import PipelineError, to_one_line
 
 _State = metadata_store_pb2.Execution.State
 
@@ -40,11 +40,6 @@ class NodeResult(NamedTuple):
 
 class ComponentError(PipelineError):
     """A component that failed in a way nobody foresaw; the log file has the traceback."""
-
-    def __init__(self, node_id: str, cause: BaseException | str):
-        text = str(cause).strip().splitlines()
-        reason = text[0] if text else type(cause).__name__
-        super().__init__(f'{node_id} failed: {reason}')
 
 
 def fail_abandoned_executions(store: metadata.Metadata, artifacts: Path) -> None:
@@ -108,12 +103,12 @@ class LocalRunner(tfx_runner.IrBasedRunner):
         except PipelineError:
             raise
         except Exception as error:
-            raise ComponentError(node_id, error) from error
+            raise ComponentError(f'{node_id} failed: {to_one_line(error)}') from error
         with metadata.Metadata(connection_config) as store:
             (execution,) = store.store.get_executions_by_id([execution_id])
             outputs = execution_lib.get_output_artifacts(store, execution_id)
         # The launcher only records, and does not raise, when it cannot resolve a component's inputs.
         if not execution_lib.is_execution_successful(execution):
-            raise ComponentError(node_id, 'its inputs could not be resolved')
+            raise ComponentError(f'{node_id} failed: its inputs could not be resolved')
         is_reused = execution.last_known_state == _State.CACHED
         return NodeResult(node_id, outputs, is_reused, time.monotonic() - begin)

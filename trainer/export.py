@@ -75,9 +75,10 @@ def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, ou
             encoded = tf.io.parse_example(examples, image_spec)[features.IMAGE_KEY]
             return {features.IMAGE_XF_KEY: transform_images(encoded)}
 
+        # Keras finds the model's variables in the endpoints; a model that is tracked as well is saved twice.
         archive = keras.export.ExportArchive()
-        for resource in (model, transform, class_names):
-            archive.track(resource)
+        archive.track(transform)
+        archive.track(class_names)
         archive.add_endpoint(features.SIGNATURE_SERVING_DEFAULT, serve_bytes)
         archive.add_endpoint(features.SIGNATURE_RAW, serve_raw)
         archive.add_endpoint(features.SIGNATURE_EXAMPLES, serve_examples)

@@ -128,12 +128,8 @@ def fit_model(
     return history.history, sorted(timer.images_per_s)[len(timer.images_per_s) // 2]
 
 
-def make_export_copy(model: keras.Model, config: TrainerConfig) -> keras.Model:
-    """The same network and weights in float32 and not compiled.
-
-    What is served must not need the trainer's GPU, and a compiled model would take its optimizer's state along, which
-    doubles the SavedModel.
-    """
+def make_float32_copy(model: keras.Model, config: TrainerConfig) -> keras.Model:
+    """The same network and weights with float32 arithmetic: what is served must not need the trainer's GPU."""
     keras.config.set_dtype_policy('float32')
     copy = build_model(config, build_backbone(config.image_size))
     copy.set_weights(model.get_weights())
@@ -174,4 +170,6 @@ def run_fn(fn_args: FnArgs) -> None:
     with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, REPORT_FILE), 'w') as file:
         json.dump(report._asdict(), file, indent=2)
     model.save(os.path.join(fn_args.model_run_dir, KERAS_FILE))
-    export_model(make_export_copy(model, config), transform_output, fn_args.serving_model_dir)
+    if precision != 'float32':
+        model = make_float32_copy(model, config)
+    export_model(model, transform_output, fn_args.serving_model_dir)

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from components.errors import WeightsError
+from components.errors import WeightsError, to_one_line
 
 _CHOICES = (
     'set trainer.weights to "imagenet" (needs internet access once), to the path or gs:// URI of a ResNet50 '
@@ -41,7 +41,7 @@ def _load_imagenet(backbone: keras.Model) -> None:
             include_top=False, weights='imagenet', input_shape=backbone.input_shape[1:]
         )
     except Exception as error:  # urllib's, socket's, or Keras' plain Exception, by what went wrong
-        raise WeightsError(f'The ImageNet weights could not be had ({error}); {_CHOICES}.') from error
+        raise WeightsError(f'The ImageNet weights could not be had ({to_one_line(error)}); {_CHOICES}.') from error
     backbone.set_weights(pretrained.get_weights())
 
 
@@ -52,7 +52,7 @@ def _fetch(weights: str, folder: Path) -> Path:
         with tf.io.gfile.GFile(weights, 'rb') as remote, local.open('wb') as file:
             shutil.copyfileobj(remote, file)
     except (tf.errors.OpError, OSError) as error:
-        raise WeightsError(f'The weights file {weights} cannot be read ({error}); {_CHOICES}.') from error
+        raise WeightsError(f'The weights file {weights} cannot be read ({to_one_line(error)}); {_CHOICES}.') from error
     return local
 
 
@@ -62,9 +62,5 @@ def _load_file(backbone: keras.Model, weights: str, local: Path) -> None:
     except Exception as error:  # h5py's, Keras' ValueError, by what is wrong with the file
         raise WeightsError(
             f'The weights file {weights} does not fit ResNet50 without top at {backbone.input_shape[1]} pixels: '
-            f'{_first_line(error)}; {_CHOICES}.'
+            f'{to_one_line(error)}; {_CHOICES}.'
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip('.') if str(error).strip() else type(error).__name__

@@ -1,0 +1,146 @@
+"""Fixtures shared by the tests: data in every form, a Transform graph, and whole runs of the pipeline."""
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
+
+import numpy as np
+import pytest
+
+from components import cifar10, sample
+
+PROJECT = Path(__file__).parents[1]
+REAL_ARCHIVE = PROJECT.parent / 'shared' / 'cifar10' / 'cifar-10-binary-12k.tar.gz'
+IMAGE_SIZE = 32  # pixels; the real ResNet50 at its smallest
+
+
+def run_cli(*arguments: str | Path, timeout_s: float = 600) -> subprocess.CompletedProcess:
+    """Runs `python -m pipeline` as a user would, in a process of its own."""
+    command = [sys.executable, '-m', 'pipeline', *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+@pytest.fixture(scope='session')
+def real_archive() -> Path:
+    """12,000 real CIFAR-10 images in the official layout."""
+    if not REAL_ARCHIVE.exists():
+        pytest.skip(f'needs real CIFAR-10 images at {REAL_ARCHIVE.parent}, which only come with the workplace')
+    return REAL_ARCHIVE
+
+
+@pytest.fixture(scope='session')
+def sample_archive(tmp_path_factory) -> Path:
+    """A sample archive of 100 training and 20 test images."""
+    path = tmp_path_factory.mktemp('archive') / 'sample.tar.gz'
+    sample.write_sample_archive(path, train=100, test=20, seed=1)
+    return path
+
+
+@pytest.fixture(scope='session')
+def sample_data(sample_archive, tmp_path_factory) -> Path:
+    """The sample archive as TFRecords."""
+    from components.tfrecords import Source, write_dataset
+    from pipeline.config import BeamConfig
+
+    out = tmp_path_factory.mktemp('data') / 'sample'
+    source = Source(kind='archive', name=sample_archive.name, sha256='0' * 64)
+    write_dataset(cifar10.read_archive(sample_archive), out, source, limit=None, beam_args=BeamConfig().args)
+    return out
+
+
+@pytest.fixture(scope='session')
+def transform_graph(sample_data, tmp_path_factory) -> Path:
+    """The Transform graph at IMAGE_SIZE, made by tf.Transform as the component makes it."""
+    import tempfile
+
+    import apache_beam as beam
+    import tensorflow_transform.beam as tft_beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from tensorflow_transform.tf_metadata import dataset_metadata
+    from tfx.utils import io_utils
+
+    from components.schema import SCHEMA_FILE
+    from pipeline.config import BeamConfig
+    from trainer.preprocessing import preprocessing_fn
+
+    out = tmp_path_factory.mktemp('transform')
+    metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(str(SCHEMA_FILE)))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        beam.Pipeline(options=PipelineOptions(list(BeamConfig().args))) as pipeline,
+        tft_beam.Context(temp_dir=folder),
+    ):
+        rows = pipeline | beam.Create([{'image': b'', 'label': 0, 'id': [b'x']}])
+        transform_fn = (rows, metadata) | tft_beam.AnalyzeDataset(
+            lambda inputs: preprocessing_fn(inputs, {'image_size': IMAGE_SIZE})
+        )
+        _ = transform_fn | tft_beam.WriteTransformFn(str(out))
+        _ = metadata | tft_beam.WriteMetadata(str(out / 'metadata'), pipeline)
+    return out
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """Ten sample images, one of each class: uint8 [10, 32, 32, 3]."""
+    random = np.random.default_rng(3)
+    return np.stack([sample.draw_image(label, random) for label in range(10)])
+
+
+class FileServer:
+    """A local HTTP server with one file, that can resume, refuse, and break off."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        self.break_after: list[int] = []  # bytes to send before breaking off, one entry a request
+        self.statuses: list[int] = []  # to refuse with, one entry a request
+        self.ranges: list[str | None] = []  # what was asked for
+        self.can_resume = True
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                owner.answer(self)
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.base_url = f'http://127.0.0.1:{self._server.server_port}/'
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get('Range')
+        self.ranges.append(asked)
+        if self.statuses:
+            request.send_error(self.statuses.pop(0))
+            return
+        start = int(asked.removeprefix('bytes=').removesuffix('-')) if asked and self.can_resume else 0
+        body = self.content[start:]
+        request.send_response(206 if start else 200)
+        request.send_header('Content-Length', str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[: self.break_after.pop(0)] if self.break_after else body)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def serve_file():
+    """Starts a FileServer with the given bytes."""
+    servers = []
+
+    def start(content: bytes) -> FileServer:
+        servers.append(FileServer(content))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -1,0 +1,111 @@
+"""The graph: what it is made of, and what makes a component run again."""
+
+import pytest
+
+from components.errors import UsageError
+from pipeline import pipeline as graph
+from pipeline.config import PRESETS
+from pipeline.evaluation import GateConfig, Verdict, make_eval_config
+from pipeline.local import check_data, lock_root
+from pipeline.overrides import apply_overrides
+
+
+def get_properties(assignments=()) -> dict[str, dict]:
+    """Execution properties by component id: what TFX's cache key is made from."""
+    config = apply_overrides(PRESETS['sample']('/root-folder'), list(assignments))
+    return {node.id: dict(node.exec_properties) for node in graph.create_pipeline(config).components}
+
+
+def test_the_graph_is_the_whole_chain():
+    assert set(get_properties()) == {
+        'ImportExampleGen',
+        'StatisticsGen',
+        'CuratedSchemaGen',
+        'ExampleValidator',
+        'Transform',
+        'Trainer',
+        'Evaluator',
+        'Pusher',
+    }
+
+
+@pytest.mark.parametrize(
+    ('assignment', 'changed'),
+    [
+        ('trainer.learning_rate=0.5', {'Trainer'}),
+        ('trainer.image_size=64', {'Transform', 'Trainer'}),
+        ('gate.accuracy=0.1', {'Evaluator'}),
+    ],
+)
+def test_a_setting_changes_just_the_components_that_read_it(assignment, changed):
+    before, after = get_properties(), get_properties([assignment])
+    assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
+
+
+def edit_copy(file, tmp_path):
+    copy = tmp_path / file.name
+    copy.write_bytes(file.read_bytes() + b'\n# edited\n')
+    return copy
+
+
+@pytest.mark.parametrize(
+    ('name', 'changed'), [('model.py', {'Trainer'}), ('preprocessing.py', {'Transform', 'Trainer'})]
+)
+def test_edited_source_changes_the_components_that_run_it(name, changed, monkeypatch, tmp_path):
+    before = get_properties()
+    for sources in ('_PREPROCESSING_SOURCES', '_TRAINER_SOURCES'):
+        files = getattr(graph, sources)
+        edited = [edit_copy(file, tmp_path) if file.name == name else file for file in files]
+        monkeypatch.setattr(graph, sources, edited)
+    after = get_properties()
+    assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
+
+
+def test_user_code_goes_by_dotted_path_that_can_be_imported():
+    from tfx.utils import import_utils
+
+    properties = get_properties()
+    for path in (properties['Transform']['preprocessing_fn'], properties['Trainer']['run_fn']):
+        module, _, name = path.rpartition('.')
+        assert callable(import_utils.import_func_from_module(module, name))
+    assert properties['Trainer'].get('module_file') is None
+
+
+def test_beams_arguments_reach_the_pipeline():
+    config = apply_overrides(PRESETS['sample']('/r'), ['beam.args=--runner=FnApiRunner,--direct_num_workers=2'])
+    assert graph.create_pipeline(config).beam_pipeline_args == ['--runner=FnApiRunner', '--direct_num_workers=2']
+
+
+def test_only_the_overall_slice_has_a_threshold():
+    """A threshold with no slices would apply to every slice, and one hard class would refuse a model."""
+    config = make_eval_config(GateConfig(accuracy=0.7))
+    thresholds = [metric for spec in config.metrics_specs for metric in spec.metrics if metric.HasField('threshold')]
+    per_slice = [metric.per_slice_thresholds for spec in config.metrics_specs for metric in spec.metrics]
+    ((only,),) = [list(thresholds) for thresholds in per_slice if thresholds]
+    assert not thresholds
+    assert [list(spec.feature_keys) for spec in only.slicing_specs] == [[]]
+    assert only.threshold.value_threshold.lower_bound.value == 0.7
+    assert ['label'] in [list(spec.feature_keys) for spec in config.slicing_specs]
+
+
+def test_the_verdict_is_a_sentence():
+    refused = Verdict(accuracy=0.412, bound=0.5, count=100, is_blessed=False)
+    assert refused.to_sentence() == 'accuracy 0.412 < 0.500 on 100 test images: not pushed'
+    blessed = Verdict(accuracy=0.95, bound=0.9, count=10_000, is_blessed=True)
+    assert blessed.to_sentence() == 'accuracy 0.950 >= 0.900 on 10,000 test images: pushed'
+
+
+def test_data_without_a_split_is_refused(tmp_path):
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train' / 'x').touch()
+    with pytest.raises(UsageError, match=r'/val has no TFRecord files'):
+        check_data(str(tmp_path))
+
+
+def test_a_second_run_on_the_same_root_is_refused_and_names_the_first(tmp_path):
+    import os
+
+    with lock_root(tmp_path), pytest.raises(UsageError, match=f'in use by process {os.getpid()}'), lock_root(tmp_path):
+        pass
+    with lock_root(tmp_path):
+        pass

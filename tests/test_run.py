@@ -1,0 +1,218 @@
+"""Whole runs through the real TFX components, as a user starts them: one at full size, the others at 32 pixels."""
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from components import features, sample
+from pipeline.config import Layout
+from tests.conftest import PROJECT, run_cli
+
+pytestmark = pytest.mark.slow
+
+COMPONENTS = (
+    'CuratedSchemaGen',
+    'ImportExampleGen',
+    'StatisticsGen',
+    'ExampleValidator',
+    'Transform',
+    'Trainer',
+    'Evaluator',
+    'Pusher',
+)
+SMALL = [
+    *('--set', 'trainer.image_size=32'),
+    *('--set', 'trainer.epochs=1'),
+    *('--set', 'trainer.head_units=16'),
+]
+
+
+def read_lines(answer: subprocess.CompletedProcess) -> dict[str, str]:
+    """What a run printed for each component."""
+    lines = {}
+    for line in answer.stdout.splitlines():
+        match = re.match(r'(\w+) +[\d.]+ s  (.*)', line)
+        if match and match[1] in COMPONENTS:
+            lines[match[1]] = match[2]
+    return lines
+
+
+def list_reused(answer: subprocess.CompletedProcess) -> set[str]:
+    return {name for name, note in read_lines(answer).items() if note.startswith('reused: ')}
+
+
+@pytest.fixture(scope='module')
+def full_run(tmp_path_factory):
+    """`make run`: the sample preset as it is, 224 pixels."""
+    layout = Layout(str(tmp_path_factory.mktemp('full') / 'root'))
+    return layout, run_cli('run', '--root', layout.root)
+
+
+def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
+    layout, answer = full_run
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    lines = read_lines(answer)
+    assert set(lines) == set(COMPONENTS)
+    assert lines['StatisticsGen'] == '274 train, 26 val, 100 test'
+    assert lines['ExampleValidator'] == '0 anomalies'
+    assert re.match(r'val_accuracy [\d.]+ \(epoch \d of 2\), [\d.]+ images/s on ', lines['Trainer'])
+    (version,) = layout.serving.iterdir()
+    assert lines['Pusher'] == f'version {version.name}'
+    assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', answer.stdout.splitlines()[-1])
+
+
+def test_the_closing_paths_exist(full_run):
+    _, answer = full_run
+    paths = dict(re.findall(r'^  (\w+) +(/\S+)$', answer.stdout, flags=re.MULTILINE))
+    assert set(paths) == {'evaluation', 'training', 'pushed', 'log'}
+    assert all(Path(path).exists() for path in paths.values())
+
+
+def test_the_libraries_chatter_is_in_the_log_and_not_on_the_terminal(full_run):
+    layout, answer = full_run
+    assert answer.stderr == ''
+    assert not re.search(r'WARNING|INFO|oneDNN|apache_beam', answer.stdout)
+    (log,) = layout.logs.iterdir()
+    assert 'apache_beam' in log.read_text()
+
+
+def test_a_second_run_reuses_every_result(full_run):
+    layout, _ = full_run
+    answer = run_cli('run', '--root', layout.root)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert list_reused(answer) == set(COMPONENTS)
+    assert len(list(layout.serving.iterdir())) == 1
+
+
+def test_another_gate_runs_from_the_evaluator_on(full_run):
+    layout, _ = full_run
+    answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert set(COMPONENTS) - list_reused(answer) == {'Evaluator', 'Pusher'}
+
+
+def test_predict_prints_a_json_line_for_each_readable_image_and_an_error_for_the_broken_one(full_run, tmp_path):
+    layout, _ = full_run
+    random = np.random.default_rng(0)
+    Image.fromarray(sample.draw_image(0, random)).save(tmp_path / 'plane.png')
+    Image.fromarray(sample.draw_image(6, random)).resize((300, 200)).save(tmp_path / 'frog.jpg', quality=95)
+    (tmp_path / 'broken.png').write_bytes(b'\x89PNG no more')
+    images = [tmp_path / name for name in ('plane.png', 'frog.jpg', 'broken.png', 'missing.png')]
+    answer = run_cli('predict', '--model', layout.serving, *images)
+    assert answer.returncode == 1
+    first, second = (json.loads(line) for line in answer.stdout.splitlines())
+    assert [first['image'], second['image']] == [str(images[0]), str(images[1])]
+    for line in (first, second):
+        assert line['class_name'] == features.CLASS_NAMES[line['label']]
+        assert sum(line['probabilities']) == pytest.approx(1, abs=1e-4)
+        assert line['label'] == np.argmax(line['probabilities'])
+    assert answer.stderr.splitlines() == [
+        f'error: {images[2]} is no image that can be decoded; PNG and JPEG are.',
+        f'error: {images[3]} cannot be read: No such file or directory.',
+    ]
+
+
+def test_predict_without_a_model_is_one_sentence(tmp_path):
+    answer = run_cli('predict', '--model', tmp_path, 'cat.png')
+    assert answer.returncode == 2
+    assert re.fullmatch(r'error: \S+ holds no SavedModel, nor numbered versions of one; .*\n', answer.stderr)
+
+
+def write_foreign_records(folder: Path, count: int, kind: str, options: tf.io.TFRecordOptions | str) -> None:
+    """Records somebody else made: only image and label, noise with labels that cannot be learnt."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(count)
+    name = 'images.tfrecord.gz' if options == 'GZIP' else 'images.tfrecord'
+    with tf.io.TFRecordWriter(str(folder / name), options) as writer:
+        for number in range(count):
+            buffer = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, kind)
+            feature = {
+                'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[buffer.getvalue()])),
+                'label': tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 10])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+@pytest.fixture(scope='module')
+def foreign_run(tmp_path_factory):
+    """A run on records made by others, whose model cannot pass the gate."""
+    folder = tmp_path_factory.mktemp('foreign')
+    write_foreign_records(folder / 'data' / 'train', 60, 'PNG', 'GZIP')
+    write_foreign_records(folder / 'data' / 'val', 20, 'JPEG', '')
+    write_foreign_records(folder / 'data' / 'test', 50, 'PNG', 'GZIP')
+    arguments = ['run', '--data', folder / 'data', '--root', folder / 'root', *SMALL]
+    return Layout(str(folder / 'root')), arguments, run_cli(*arguments)
+
+
+def test_a_refused_model_is_not_pushed_and_the_last_line_says_why(foreign_run):
+    layout, _, answer = foreign_run
+    assert answer.returncode == 3, answer.stdout + answer.stderr
+    assert re.fullmatch(r'accuracy 0\.\d{3} < 0\.800 on 50 test images: not pushed', answer.stdout.splitlines()[-1])
+    assert read_lines(answer)['Pusher'] == 'nothing pushed'
+    assert not [folder for folder in layout.serving.glob('*') if folder.name.isdigit()]
+
+
+def test_records_with_only_image_and_label_pass_the_schema(foreign_run):
+    _, _, answer = foreign_run
+    assert read_lines(answer)['ExampleValidator'] == '0 anomalies'
+    assert read_lines(answer)['StatisticsGen'] == '60 train, 20 val, 50 test'
+
+
+def test_another_trainer_setting_runs_from_the_trainer_on(foreign_run):
+    _, arguments, _ = foreign_run
+    answer = run_cli(*arguments, '--set', 'trainer.dropout=0.1')
+    assert answer.returncode == 3, answer.stdout + answer.stderr
+    assert set(COMPONENTS) - list_reused(answer) == {'Trainer', 'Evaluator', 'Pusher'}
+
+
+def test_weights_that_cannot_be_had_stop_the_run_with_a_sentence(foreign_run):
+    _, arguments, _ = foreign_run
+    answer = run_cli(*arguments, '--set', 'trainer.weights=/nowhere/resnet50.h5')
+    assert answer.returncode == 1
+    assert re.fullmatch(
+        r'error: The weights file /nowhere/resnet50\.h5 cannot be read .*"imagenet".*"none".*\(log: \S+\)\n',
+        answer.stderr,
+    )
+
+
+def test_a_killed_run_leaves_nothing_that_is_used_and_the_next_one_finishes(tmp_path):
+    layout = Layout(str(tmp_path / 'root'))
+    command = [sys.executable, '-m', 'pipeline', 'run', '--root', str(layout.root), *SMALL]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list((layout.artifacts / 'Trainer').glob('model_run/*')):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (abandoned,) = (layout.artifacts / 'Trainer' / 'model_run').iterdir()
+
+    answer = run_cli(*command[3:], '--set', 'gate.accuracy=0')
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert set(COMPONENTS) - list_reused(answer) == {'Trainer', 'Evaluator', 'Pusher'}
+    assert not abandoned.exists()
+    assert len(list(layout.serving.iterdir())) == 1
+
+
+def test_real_images_become_records(real_archive, tmp_path):
+    answer = run_cli('data', '--archive', real_archive, '--out', tmp_path / 'd', '--limit', 600)
+    assert answer.returncode == 0, answer.stderr
+    assert re.fullmatch(r'4\d\d train, \d\d val, 100 test written to .*\n', answer.stdout)
+    again = run_cli('data', '--archive', real_archive, '--out', tmp_path / 'd', '--limit', 600)
+    assert again.stdout.endswith(f'already in {tmp_path}/d: nothing to do\n')
+    other = run_cli('data', '--archive', real_archive, '--out', tmp_path / 'd', '--limit', 700)
+    assert other.returncode == 2
+    assert other.stderr.startswith(f'error: {tmp_path}/d already holds other data')
