@@ -2,7 +2,7 @@
 
 
 def to_one_line(error: BaseException, limit: int = 300) -> str:
-    """A library's error as part of our sentence: one line of at most `limit` characters, its type if it says nothing."""
+    """A library's error as part of our sentence: one line of some `limit` characters, its type if it says nothing."""
     text = ' '.join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f'{text[:limit]}...'
 

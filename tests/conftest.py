@@ -12,6 +12,7 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 
 import numpy as np
 import pytest
+import tfx  # noqa: F401  (before TFDV 1.16, which lacks a module that TFX replaces)
 
 from components import cifar10, sample
 
