@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -90,15 +91,41 @@ def limit_batches(batches: list[cifar10.Batch], limit: int | None) -> list[cifar
     ]
 
 
-def iterate_chunks(batches: Iterable[cifar10.Batch]) -> Iterator[Chunk]:
-    """Cuts batches into chunks; ids count through the five training batches, and anew through the test batch."""
+class ChunkFile(NamedTuple):
+    """Where a chunk's bytes are: `count` records of the batch file `path`, from its record `start` on."""
+
+    path: str
+    prefix: str
+    first: int
+    start: int
+    count: int
+
+
+def spill_batches(batches: Iterable[cifar10.Batch], folder: Path) -> list[ChunkFile]:
+    """Writes batches as batch files and cuts them into chunks.
+
+    Beam gets references, because `beam.Create` would compress the images into the job's description. Ids count through
+    the five training batches, and anew through the test batch.
+    """
+    chunks = []
     next_number = {features.TRAIN_SPLIT: 0, features.TEST_SPLIT: 0}
     for batch in batches:
+        path = folder / batch.name
+        path.write_bytes(cifar10.serialize_batch(batch.images, batch.labels))
         prefix = features.TEST_SPLIT if batch.name == cifar10.TEST_BATCH else features.TRAIN_SPLIT
         for start in range(0, len(batch.labels), _CHUNK_RECORDS):
-            part = slice(start, start + _CHUNK_RECORDS)
-            yield Chunk(prefix, next_number[prefix] + start, batch.images[part], batch.labels[part])
+            count = min(_CHUNK_RECORDS, len(batch.labels) - start)
+            chunks.append(ChunkFile(str(path), prefix, next_number[prefix] + start, start, count))
         next_number[prefix] += len(batch.labels)
+    return chunks
+
+
+def read_chunk(chunk: ChunkFile) -> Chunk:
+    """Reads and parses one chunk."""
+    with open(chunk.path, 'rb') as file:
+        file.seek(chunk.start * cifar10.RECORD_BYTES)
+        batch = cifar10.parse_batch(chunk.path, file.read(chunk.count * cifar10.RECORD_BYTES))
+    return Chunk(chunk.prefix, chunk.first, batch.images, batch.labels)
 
 
 class Record(NamedTuple):
@@ -241,14 +268,18 @@ def write_dataset(
     """
     batches = limit_batches(batches, limit)
     with stage_folder(out) as staging:
+        spilled = staging / 'batches'
+        spilled.mkdir()
         with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
             _ = (
                 pipeline
-                | beam.Create(list(iterate_chunks(batches)))
+                | beam.Create(spill_batches(batches, spilled))
+                | 'ReadChunks' >> beam.Map(read_chunk)
                 | WriteSplits(staging, count_shards(batches))
                 | 'FormatCounts' >> beam.Map(json.dumps)
                 | 'WriteCounts' >> beam.io.WriteToText(str(staging / 'counts'))
             )
+        shutil.rmtree(spilled)
         by_class = _read_counts(staging / 'counts')
         counts = {split: sum(by_class[split].values()) for split in features.SPLITS}
         empty = [split for split, count in counts.items() if not count]

@@ -51,9 +51,10 @@ def test_records_hold_the_data_contract(images):
     assert first.split == choose_split('train_00042')
 
 
-def test_ids_count_through_the_training_batches_and_anew_in_the_test_batch(images):
+def test_ids_count_through_the_training_batches_and_anew_in_the_test_batch(images, tmp_path):
     batch = cifar10.Batch('', np.concatenate([images] * 60), np.tile(np.arange(10), 60))
-    chunks = list(tfrecords.iterate_chunks([batch._replace(name=name) for name in cifar10.BATCHES]))
+    files = tfrecords.spill_batches([batch._replace(name=name) for name in cifar10.BATCHES], tmp_path)
+    chunks = [tfrecords.read_chunk(file) for file in files]
     assert [(chunk.prefix, chunk.first, len(chunk.labels)) for chunk in chunks[:4]] == [
         ('train', 0, 500),
         ('train', 500, 100),
@@ -61,6 +62,8 @@ def test_ids_count_through_the_training_batches_and_anew_in_the_test_batch(image
         ('train', 1100, 100),
     ]
     assert [(chunk.prefix, chunk.first) for chunk in chunks[-2:]] == [('test', 0), ('test', 500)]
+    np.testing.assert_array_equal(chunks[1].images, batch.images[500:])
+    np.testing.assert_array_equal(chunks[1].labels, batch.labels[500:])
 
 
 @pytest.mark.parametrize('limit', [60, 61, 119])
