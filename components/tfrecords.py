@@ -4,13 +4,11 @@ Called by `python -m pipeline data`, and by `run` for the embedded sample. The f
 all: they are written beside the target and moved into place.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +18,10 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from components import cifar10, features
-from components.errors import DataError, UsageError
+from components.errors import DataError
+from components.manifest import MANIFEST_NAME, Source, describe_request
 from components.staging import stage_folder
 
-MANIFEST_NAME = 'manifest.json'
 RECORDS_PER_SHARD = 5_000
 _VAL_SHARE = 0.1  # of the official training batches: 45,000 and 5,000 images
 _CHUNK_RECORDS = 500  # what one Beam element holds, 1.5 MB
@@ -42,18 +40,6 @@ class Chunk(NamedTuple):
     first: int
     images: np.ndarray
     labels: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where records come from, as the manifest keeps it."""
-
-    kind: str
-    """'sample', 'archive' or 'download'."""
-    name: str
-    """File name, or URL of a download; no folder, so that a manifest is the same on every machine."""
-    sha256: str
-    """Of the archive's bytes, lower-case hex."""
 
 
 def choose_split(record_id: str) -> str:
@@ -203,51 +189,6 @@ def _read_counts(pattern: Path) -> dict[str, dict[str, int]]:
     return counts
 
 
-def read_manifest(out: Path) -> dict | None:
-    """The manifest of a finished data folder; None where there is none."""
-    path = out / MANIFEST_NAME
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise DataError(f'{path} is not JSON ({error}); remove {out} and write the data again.') from error
-
-
-def _describe_request(source: Source, limit: int | None) -> dict:
-    return {
-        'source': dataclasses.asdict(source),
-        'limit': limit,
-        'tool_version': metadata.version('cifar10-pipeline'),
-    }
-
-
-def is_written(out: Path, source: Source, limit: int | None) -> bool:
-    """Whether `out` already holds just this data.
-
-    Raises:
-      UsageError: `out` holds something else.
-    """
-    manifest = read_manifest(out)
-    wanted = _describe_request(source, limit)
-    if manifest is not None:
-        found = {key: manifest.get(key) for key in wanted}
-        if found['source'] and found['source']['sha256'] == source.sha256 and found['limit'] == limit:
-            return found['tool_version'] == wanted['tool_version'] or _raise_occupied(out, found)
-        _raise_occupied(out, found)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f'{out} exists and was not written by this command; give another --out or remove it.')
-    return False
-
-
-def _raise_occupied(out: Path, found: dict) -> bool:
-    source = found['source'] or {}
-    raise UsageError(
-        f'{out} already holds other data ({source.get("kind")} {source.get("name")}, limit {found["limit"]}, '
-        f'written by version {found["tool_version"]}); give another --out or remove it.'
-    )
-
-
 def write_dataset(
     batches: list[cifar10.Batch], out: Path, source: Source, *, limit: int | None, beam_args: tuple[str, ...]
 ) -> dict:
@@ -255,7 +196,7 @@ def write_dataset(
 
     Args:
       batches: the archive, parsed.
-      out: the folder to make; must not hold other data (see `is_written`).
+      out: the folder to make; must be vacant (see `components.manifest.check_vacant`).
       source: goes into the manifest.
       limit: records to keep, None for all.
       beam_args: Beam's pipeline options.
@@ -287,9 +228,9 @@ def write_dataset(
             raise DataError(
                 f'{source.name} with limit {limit} leaves no record for {", ".join(empty)}; give a larger --limit.'
             )
-        manifest = {**_describe_request(source, limit), 'counts': counts, 'counts_by_class': by_class}
+        manifest = {**describe_request(source, limit), 'counts': counts, 'counts_by_class': by_class}
         (staging / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + '\n')
         if out.exists():
-            out.rmdir()  # empty, or is_written would have refused it
+            out.rmdir()  # empty, or check_vacant would have refused it
         staging.rename(out)
     return manifest

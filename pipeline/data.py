@@ -1,5 +1,6 @@
 """The `data` command: gets CIFAR-10's bytes from one of three sources and writes TFRecords, once."""
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TextIO
@@ -7,7 +8,8 @@ from typing import TextIO
 from components import cifar10, download, sample
 from components.download import OFFICIAL_ARCHIVE, compute_sha256
 from components.errors import DataError
-from components.tfrecords import Source, is_written, read_manifest, write_dataset
+from components.manifest import Source, check_vacant, is_written, read_manifest
+from components.tfrecords import write_dataset
 from pipeline.config import BeamConfig, SampleConfig
 
 
@@ -18,6 +20,7 @@ def _describe_counts(manifest: dict) -> str:
 def _write(archive: Path, out: Path, source: Source, limit: int | None, beam: BeamConfig) -> str:
     if is_written(out, source, limit):
         return f'{_describe_counts(read_manifest(out))} already in {out}: nothing to do'
+    check_vacant(out)
     manifest = write_dataset(cifar10.read_archive(archive), out, source, limit=limit, beam_args=beam.args)
     return f'{_describe_counts(manifest)} written to {out}'
 
@@ -46,14 +49,25 @@ def write_from_download(out: Path, *, limit: int | None, beam: BeamConfig, progr
     source = Source(kind='download', name=OFFICIAL_ARCHIVE.url, sha256=OFFICIAL_ARCHIVE.sha256)
     archive = out.parent / OFFICIAL_ARCHIVE.url.rpartition('/')[2]
     if not is_written(out, source, limit):
+        check_vacant(out)
         download.download(OFFICIAL_ARCHIVE, archive, progress=progress)
     return _write(archive, out, source, limit, beam)
 
 
-def write_from_sample(config: SampleConfig, out: Path, *, limit: int | None, beam: BeamConfig) -> str:
-    """The same from the embedded sample, drawn anew each time: equal settings give equal bytes."""
+def write_from_sample(
+    config: SampleConfig, out: Path, *, limit: int | None, beam: BeamConfig, replace: bool = False
+) -> str:
+    """The same from the embedded sample, drawn anew each time: equal settings give equal bytes.
+
+    Args:
+      config: how many images, and the seed.
+      out, limit, beam: as above.
+      replace: removes other data at `out`, where it is a run's own.
+    """
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / 'sample.tar.gz'
         sample.write_sample_archive(archive, train=config.train, test=config.test, seed=config.seed)
         source = Source(kind='sample', name=f'seed {config.seed}', sha256=compute_sha256(archive))
+        if replace and not is_written(out, source, limit):
+            shutil.rmtree(out, ignore_errors=True)
         return _write(archive, out, source, limit, beam)

@@ -102,7 +102,7 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
     say('(imports)', time.monotonic() - begin, 'TFX, Beam and TensorFlow loaded')
     if not config.data:
         before = time.monotonic()
-        note = data.write_from_sample(config.sample, layout.sample, limit=None, beam=config.beam)
+        note = data.write_from_sample(config.sample, layout.sample, limit=None, beam=config.beam, replace=True)
         say('(sample data)', time.monotonic() - before, note)
     results = {}
 

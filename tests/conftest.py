@@ -46,7 +46,8 @@ def sample_archive(tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def sample_data(sample_archive, tmp_path_factory) -> Path:
     """The sample archive as TFRecords."""
-    from components.tfrecords import Source, write_dataset
+    from components.manifest import Source
+    from components.tfrecords import write_dataset
     from pipeline.config import BeamConfig
 
     out = tmp_path_factory.mktemp('data') / 'sample'

@@ -10,10 +10,12 @@ import pytest
 import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
 
-from components import cifar10, features, tfrecords
+from components import cifar10, features, manifest, tfrecords
 from components.errors import DataError, UsageError
-from components.tfrecords import Chunk, Source, choose_split, is_written, limit_batches, make_records, write_dataset
-from pipeline.config import BeamConfig
+from components.manifest import Source, check_vacant, is_written
+from components.tfrecords import Chunk, choose_split, limit_batches, make_records, write_dataset
+from pipeline import data
+from pipeline.config import BeamConfig, SampleConfig
 from tests.conftest import PROJECT
 
 SOURCE = Source(kind='archive', name='a.tar.gz', sha256='a' * 64)
@@ -83,13 +85,13 @@ def test_counts_are_by_split_and_class(images, tmp_path):
 
 def test_a_data_folder_holds_every_record_once_and_a_true_manifest(sample_archive, tmp_path):
     batches = cifar10.read_archive(sample_archive)
-    manifest = write(batches, tmp_path / 'd')
-    assert manifest == json.loads((tmp_path / 'd' / 'manifest.json').read_text())
-    assert manifest['source'] == {'kind': 'archive', 'name': 'a.tar.gz', 'sha256': 'a' * 64}
+    written = write(batches, tmp_path / 'd')
+    assert written == json.loads((tmp_path / 'd' / 'manifest.json').read_text())
+    assert written['source'] == {'kind': 'archive', 'name': 'a.tar.gz', 'sha256': 'a' * 64}
     seen = {}
     for split in features.SPLITS:
         examples = read(tmp_path / 'd' / split)
-        assert len(examples) == manifest['counts'][split] == sum(manifest['counts_by_class'][split].values())
+        assert len(examples) == written['counts'][split] == sum(written['counts_by_class'][split].values())
         for example in examples:
             feature = example.features.feature
             seen[feature['id'].bytes_list.value[0].decode()] = feature['label'].int64_list.value[0]
@@ -105,21 +107,41 @@ def test_large_splits_are_sharded(monkeypatch, sample_archive, tmp_path):
     assert len(list((tmp_path / 'd' / 'train').iterdir())) == 3
 
 
-def test_the_same_data_is_recognised_and_other_data_refused(sample_archive, tmp_path):
+def test_the_same_data_is_recognised_and_other_data_refused(sample_archive, tmp_path, monkeypatch):
     out = tmp_path / 'd'
     assert not is_written(out, SOURCE, None)
+    check_vacant(out)
     write(cifar10.read_archive(sample_archive), out)
     assert is_written(out, SOURCE, None)
+    assert not is_written(out, SOURCE, 50)
+    assert not is_written(out, Source(kind='archive', name='b', sha256='b' * 64), None)
+    monkeypatch.setattr(manifest.metadata, 'version', lambda name: '99')
+    assert not is_written(out, SOURCE, None)
     with pytest.raises(UsageError, match=r'already holds other data \(archive a\.tar\.gz, limit None'):
-        is_written(out, SOURCE, 50)
-    with pytest.raises(UsageError, match='already holds other data'):
-        is_written(out, Source(kind='archive', name='b', sha256='b' * 64), None)
+        check_vacant(out)
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
+    check_vacant(tmp_path)
     (tmp_path / 'thesis.tex').write_text('years of work')
-    with pytest.raises(UsageError, match='was not written by this command'):
+    for path in (tmp_path, tmp_path / 'thesis.tex'):
+        with pytest.raises(UsageError, match='was not written by this command'):
+            check_vacant(path)
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / 'manifest.json').write_text('{"source"')
+    with pytest.raises(DataError, match=r'manifest\.json is not JSON'):
         is_written(tmp_path, SOURCE, None)
+
+
+def test_a_run_replaces_its_own_sample_when_it_changed(tmp_path):
+    out, beam_config = tmp_path / 'd', BeamConfig()
+    data.write_from_sample(SampleConfig(train=50, test=10), out, limit=None, beam=beam_config)
+    with pytest.raises(UsageError, match='already holds other data'):
+        data.write_from_sample(SampleConfig(train=60, test=10), out, limit=None, beam=beam_config)
+    note = data.write_from_sample(SampleConfig(train=60, test=10), out, limit=None, beam=beam_config, replace=True)
+    assert note.endswith(f'10 test written to {out}')
 
 
 def test_a_limit_that_empties_a_split_is_refused_and_leaves_nothing(sample_archive, tmp_path):
