@@ -13,6 +13,7 @@ setup(
     install_requires=[
         'tfx[kfp]>=1.21,<1.22',
         'tensorflow>=2.21,<2.22',
+        'psutil>=5.9',
         'requests>=2.31',
         'tensorboard>=2.20,<3',
         'tqdm>=4.66',

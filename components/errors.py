@@ -29,3 +29,7 @@ class WeightsError(PipelineError):
 
 class TrainingError(PipelineError):
     """Training that cannot go on, such as a loss that is not a number."""
+
+
+class ExportError(PipelineError):
+    """A trained model that must not be served as it would be exported."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from components import features
 from pipeline.config import PipelineConfig
+from trainer.backbones import BACKBONES
 
 _LOCK_FILE = Path(__file__).parents[1] / 'requirements.txt'
 _PYTHONS = ((3, 11), (3, 13))  # the first and the last that TFX 1.21 supports
@@ -92,14 +93,17 @@ def check_gpu() -> Check:
 def forecast_disk_bytes(config: PipelineConfig) -> float:
     """What a run writes at most, in bytes.
 
-    ResNet50's 23.6 M parameters and the head's, 4 bytes each, six times: best weights and .keras file (twice each
-    while it has optimizer state), SavedModel, its copy in the Pusher's artifact, and the pushed version; and 3 KB a
+    The backbone's parameters and the head's, 4 bytes each, nine times: best weights and .keras file (three times each
+    with the optimizer state of Adam), SavedModel, its copy in the Pusher's artifact, and the pushed version; and 3 KB a
     record in the data, twice.
     """
-    widths = [2048 * (config.trainer.image_size // 32) ** 2, *config.trainer.head_units, features.NUM_CLASSES]
+    trainer = config.trainer
+    backbone = BACKBONES[trainer.backbone]
+    area = (trainer.get_image_size() // 32) ** 2 if trainer.pooling == 'flatten' else 1
+    widths = [backbone.channels * area, *trainer.head_units, features.NUM_CLASSES]
     head = sum(before * after for before, after in itertools.pairwise(widths))
     records = 60_000 if config.data else config.sample.train + config.sample.test
-    return 7 * 4 * (23.6e6 + head) + 2 * 3_000 * records
+    return 9 * 4 * (backbone.parameters + head) + 2 * 3_000 * records
 
 
 def check_disk(config: PipelineConfig) -> Check:

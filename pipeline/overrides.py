@@ -54,23 +54,29 @@ def _describe(wanted: Any) -> str:
     return {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}[wanted]
 
 
-def _override(config: Config, path: list[str], text: str, key: str) -> Config:
-    name, *rest = path
-    if rest:
-        return dataclasses.replace(config, **{name: _override(getattr(config, name), rest, text, key)})
-    wanted = typing.get_type_hints(type(config))[name]
+def _replace(config: Config, texts: dict[str, str], prefix: str) -> Config:
+    """A copy with every field that `texts` names, at once: settings may be valid only together."""
+    hints = typing.get_type_hints(type(config))
+    changes, given = {}, []
+    for field in dataclasses.fields(config):
+        key, value = prefix + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _replace(value, texts, f'{key}.')
+        elif key in texts:
+            given.append(f'--set {key}={texts[key]}')
+            try:
+                changes[field.name] = _parse(texts[key], hints[field.name])
+            except (ValueError, KeyError) as error:
+                wanted = _describe(hints[field.name])
+                raise UsageError(f'--set {key} takes {wanted}. Received: {texts[key]!r}') from error
     try:
-        value = _parse(text, wanted)
-    except (ValueError, KeyError) as error:
-        raise UsageError(f'--set {key} takes {_describe(wanted)}. Received: {text!r}') from error
-    try:
-        return dataclasses.replace(config, **{name: value})
+        return dataclasses.replace(config, **changes)
     except ValueError as error:
-        raise UsageError(f'--set {key}={text}: {error}') from error
+        raise UsageError(f'{" ".join(given)}: {error}') from error
 
 
 def apply_overrides(config: Config, assignments: list[str]) -> Config:
-    """Applies `KEY=VALUE` assignments in order.
+    """Applies `KEY=VALUE` assignments, whatever their order; of two for one key, the last.
 
     Args:
       config: a tree of frozen dataclasses.
@@ -82,9 +88,9 @@ def apply_overrides(config: Config, assignments: list[str]) -> Config:
     Raises:
       UsageError: no '=', no such field (names the nearest), a value of another type or outside its bounds.
     """
+    fields, texts = list_fields(config), {}
     for assignment in assignments:
         key, equals, text = assignment.partition('=')
-        fields = list_fields(config)
         if not equals:
             raise UsageError(f'--set takes KEY=VALUE, such as trainer.batch_size=64. Received: {assignment!r}')
         if key not in fields:
@@ -92,5 +98,5 @@ def apply_overrides(config: Config, assignments: list[str]) -> Config:
             near = near or [field for field in fields if field.rpartition('.')[2] == key]
             hint = f'did you mean {near[0]}?' if near else f'there are {", ".join(fields)}.'
             raise UsageError(f'--set {key}: there is no such setting; {hint}')
-        config = _override(config, key.split('.'), text, key)
-    return config
+        texts[key] = text
+    return _replace(config, texts, '')

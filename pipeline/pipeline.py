@@ -22,7 +22,7 @@ RUN_FN = 'trainer.train.run_fn'
 
 _TRAINER_FOLDER = Path(trainer.__file__).parent
 _FEATURES_FILE = Path(features.__file__)
-_PREPROCESSING_SOURCES = [_TRAINER_FOLDER / 'preprocessing.py', _FEATURES_FILE]
+_PREPROCESSING_SOURCES = [_TRAINER_FOLDER / 'preprocessing.py', _TRAINER_FOLDER / 'backbones.py', _FEATURES_FILE]
 _TRAINER_SOURCES = [*_TRAINER_FOLDER.glob('*.py'), _FEATURES_FILE]
 
 
@@ -56,7 +56,9 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         disable_statistics=True,
         disable_analyzer_cache=True,
         custom_config={
-            'image_size': config.trainer.image_size,
+            'backbone': config.trainer.backbone,
+            'image_size': config.trainer.get_image_size(),
+            'resize': config.trainer.resize,
             'source_digest': compute_source_digest(_PREPROCESSING_SOURCES),
         },
     )
@@ -70,6 +72,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         eval_args=trainer_pb2.EvalArgs(splits=[features.VAL_SPLIT]),
         custom_config={
             'trainer': dataclasses.asdict(config.trainer),
+            'export': dataclasses.asdict(config.export),
             'source_digest': compute_source_digest(_TRAINER_SOURCES),
         },
     )

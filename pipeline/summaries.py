@@ -64,7 +64,7 @@ def _summarize_anomalies(outputs: Outputs, config: PipelineConfig) -> str:
 
 
 def _summarize_transform(outputs: Outputs, config: PipelineConfig) -> str:
-    size = config.trainer.image_size
+    size = config.trainer.get_image_size()
     return f'graph of {_format_bytes(_measure_bytes(_get_uri(outputs, "transform_graph")))}, images to {size}x{size}'
 
 
@@ -72,7 +72,7 @@ def _summarize_training(outputs: Outputs, config: PipelineConfig) -> str:
     report = json.loads((_get_uri(outputs, 'model_run') / REPORT_FILE).read_text())
     return (
         f'val_accuracy {report["val_accuracy"]:.3f} (epoch {report["best_epoch"]} of {report["epochs"]}), '
-        f'{report["images_per_s"]:.1f} images/s on {report["device"]}, {report["precision"]}'
+        f'{report["images_per_s"]:.1f} images/s on {report["device"]}, {report["precision"]}, cache {report["cache"]}'
     )
 
 

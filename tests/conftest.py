@@ -56,9 +56,8 @@ def sample_data(sample_archive, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope='session')
-def transform_graph(sample_data, tmp_path_factory) -> Path:
-    """The Transform graph at IMAGE_SIZE, made by tf.Transform as the component makes it."""
+def write_transform_graph(out: Path, settings: dict) -> None:
+    """A Transform graph, made by tf.Transform as the component makes it; `settings` is its custom_config."""
     import tempfile
 
     import apache_beam as beam
@@ -71,7 +70,6 @@ def transform_graph(sample_data, tmp_path_factory) -> Path:
     from pipeline.config import BeamConfig
     from trainer.preprocessing import preprocessing_fn
 
-    out = tmp_path_factory.mktemp('transform')
     metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(str(SCHEMA_FILE)))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -79,12 +77,31 @@ def transform_graph(sample_data, tmp_path_factory) -> Path:
         tft_beam.Context(temp_dir=folder),
     ):
         rows = pipeline | beam.Create([{'image': b'', 'label': 0, 'id': [b'x']}])
-        transform_fn = (rows, metadata) | tft_beam.AnalyzeDataset(
-            lambda inputs: preprocessing_fn(inputs, {'image_size': IMAGE_SIZE})
-        )
+        transform_fn = (rows, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
         _ = transform_fn | tft_beam.WriteTransformFn(str(out))
         _ = metadata | tft_beam.WriteMetadata(str(out / 'metadata'), pipeline)
-    return out
+
+
+@pytest.fixture(scope='session')
+def make_transform_graph(tmp_path_factory):
+    """Makes the Transform graph of a backbone; one that was made before is given again."""
+    made: dict[tuple, Path] = {}
+
+    def make(backbone: str = 'resnet50', image_size: int = IMAGE_SIZE, resize: str = 'bilinear') -> Path:
+        key = (backbone, image_size, resize)
+        if key not in made:
+            out = tmp_path_factory.mktemp('transform')
+            write_transform_graph(out, {'backbone': backbone, 'image_size': image_size, 'resize': resize})
+            made[key] = out
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def transform_graph(make_transform_graph) -> Path:
+    """ResNet50's Transform graph at IMAGE_SIZE."""
+    return make_transform_graph()
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.metadata
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import pytest
 
 from pipeline import doctor
 from pipeline.config import PRESETS
+from trainer.config import TrainerConfig
 
 CONFIG = PRESETS['cifar10']('/')
 
@@ -82,6 +84,16 @@ def test_a_full_disk_fails_with_both_numbers(monkeypatch):
     check = doctor.check_disk(CONFIG)
     assert check.status == 'FAIL'
     assert '0.0 GB free' in check.found
+
+
+def test_the_forecast_follows_the_backbone_and_the_head():
+    def forecast(**settings) -> float:
+        return doctor.forecast_disk_bytes(dataclasses.replace(CONFIG, trainer=TrainerConfig(**settings)))
+
+    resnet50 = forecast()
+    assert forecast(pooling='average') < resnet50 < forecast(image_size=448)
+    parameters = 42_658_176 - 23_587_712
+    assert forecast(backbone='resnet101') - resnet50 == 9 * 4 * parameters
 
 
 def test_the_exit_code_tells_whether_a_check_failed(monkeypatch, capsys):

@@ -1,10 +1,12 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 from tests.conftest import IMAGE_SIZE
 from trainer.config import TrainerConfig
-from trainer.model import build_backbone, build_model, compile_model
+from trainer.model import SmoothedCrossentropy, build_backbone, build_model, compile_model
 
 CONFIG = TrainerConfig(image_size=IMAGE_SIZE, weights='none')
 
@@ -12,11 +14,11 @@ CONFIG = TrainerConfig(image_size=IMAGE_SIZE, weights='none')
 @pytest.fixture
 def model():
     keras.utils.set_random_seed(0)
-    return build_model(CONFIG, build_backbone(IMAGE_SIZE))
+    return build_model(CONFIG, build_backbone(CONFIG))
 
 
 def test_the_backbone_is_resnet50_without_top():
-    backbone = build_backbone(224)
+    backbone = build_backbone(TrainerConfig(weights='none'))
     assert len(backbone.layers) == 175
     assert backbone.count_params() == 23_587_712
     assert backbone.output_shape == (None, 7, 7, 2048)
@@ -64,21 +66,23 @@ def test_a_step_changes_just_the_trained_weights(model):
     assert changed == {'conv5', 'head', 'probabilities'}
 
 
-@pytest.mark.parametrize(('train_from', 'trained'), [('none', set()), ('conv4', {'conv4', 'conv5'})])
+@pytest.mark.parametrize(
+    ('train_from', 'trained'), [('none', set()), ('auto', {'conv5'}), ('conv4', {'conv4', 'conv5'})]
+)
 def test_train_from_moves_the_border(train_from, trained):
-    backbone = build_backbone(IMAGE_SIZE)
+    backbone = build_backbone(CONFIG)
     build_model(TrainerConfig(image_size=IMAGE_SIZE, train_from=train_from), backbone)
     assert {layer.name.split('_')[0] for layer in backbone.layers if layer.trainable} == trained
 
 
 def test_an_unknown_train_from_is_refused():
     with pytest.raises(ValueError, match=r"such as .*conv5.*Received: 'conv9'"):
-        build_model(TrainerConfig(image_size=IMAGE_SIZE, train_from='conv9'), build_backbone(IMAGE_SIZE))
+        build_model(TrainerConfig(image_size=IMAGE_SIZE, train_from='conv9'), build_backbone(CONFIG))
 
 
 def test_the_momentum_reaches_every_trained_batchnorm_and_no_frozen_one():
     config = TrainerConfig(image_size=IMAGE_SIZE, batchnorm_momentum=0.5)
-    model = build_model(config, build_backbone(IMAGE_SIZE))
+    model = build_model(config, build_backbone(CONFIG))
     batchnorms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = {(layer.trainable, layer.momentum) for layer in batchnorms}
     assert momenta == {(True, 0.5), (False, 0.99)}
@@ -99,3 +103,105 @@ def test_the_optimizer_is_the_recipes(model):
     compile_model(model, CONFIG)
     assert isinstance(model.optimizer, keras.optimizers.RMSprop)
     assert float(model.optimizer.learning_rate) == pytest.approx(2e-5)
+
+
+def test_pooling_by_average_gives_the_head_a_value_a_channel():
+    config = dataclasses.replace(CONFIG, pooling='average')
+    backbone = build_backbone(CONFIG)
+    model = build_model(config, backbone)
+    assert model.get_layer('head_average').output.shape == (None, 2048)
+    wide = build_model(
+        dataclasses.replace(CONFIG, image_size=64), build_backbone(dataclasses.replace(CONFIG, image_size=64))
+    )
+    assert wide.get_layer('head_flatten').output.shape == (None, 2 * 2 * 2048)
+
+
+def test_the_head_can_do_without_batchnorm():
+    model = build_model(dataclasses.replace(CONFIG, head_batchnorm=False), build_backbone(CONFIG))
+    head = [layer.name for layer in model.layers if layer.name.startswith('head')]
+    assert head == ['head_flatten', *(f'head_{n}_{part}' for n in (1, 2, 3) for part in ('dense', 'dropout'))]
+
+
+def make_small_model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(10, activation='softmax')])
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind', 'options'),
+    [
+        ('rmsprop', keras.optimizers.RMSprop, {}),
+        ('sgd', keras.optimizers.SGD, {'momentum': 0.7}),
+        ('adam', keras.optimizers.Adam, {}),
+        ('adamw', keras.optimizers.AdamW, {'weight_decay': 0.02}),
+    ],
+)
+def test_every_optimizer_is_keras_with_its_settings_and_lowers_the_loss(name, kind, options):
+    model = make_small_model()
+    compile_model(model, TrainerConfig(optimizer=name, learning_rate=0.03, momentum=0.7, weight_decay=0.02))
+    assert type(model.optimizer) is kind
+    settings = model.optimizer.get_config()
+    assert {key: settings[key] for key in options} == options
+    assert settings['learning_rate'] == pytest.approx(0.03)
+    rows = np.eye(4, dtype='float32')
+    losses = [model.train_on_batch(rows, np.arange(4))[0] for _ in range(10)]
+    assert losses[-1] < losses[0]
+
+
+def test_weight_decay_shrinks_kernels_and_no_biases():
+    model = make_small_model()
+    compile_model(model, TrainerConfig(optimizer='adamw', learning_rate=0.1, weight_decay=0.5))
+    kernel, bias = model.trainable_variables
+    bias.assign(np.ones(10))
+    before = kernel.numpy()
+    model.optimizer.apply([np.zeros((4, 10), 'float32'), np.zeros(10, 'float32')], [kernel, bias])
+    np.testing.assert_allclose(kernel.numpy(), before * (1 - 0.1 * 0.5), rtol=1e-5)
+    np.testing.assert_array_equal(bias.numpy(), np.ones(10))
+
+
+def test_a_schedule_takes_the_place_of_the_constant_rate():
+    model = make_small_model()
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.5, 0.25])
+    compile_model(model, TrainerConfig(optimizer='sgd'), learning_rate=schedule)
+    rates = []
+    for _ in range(3):
+        rates.append(float(model.optimizer.learning_rate))
+        model.train_on_batch(np.ones((2, 4), 'float32'), np.zeros(2))
+    assert rates == [0.5, 0.5, 0.25]
+
+
+def test_the_smoothed_loss_is_keras_sparse_one_without_smoothing_and_its_categorical_one_with():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(10), size=6).astype('float32')
+    labels = np.array([0, 9, 3, 3, 5, 7], 'int64')
+    np.testing.assert_allclose(
+        SmoothedCrossentropy(0.0)(labels, probabilities),
+        keras.losses.SparseCategoricalCrossentropy()(labels, probabilities),
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        SmoothedCrossentropy(0.2)(labels, probabilities),
+        keras.losses.CategoricalCrossentropy(label_smoothing=0.2)(np.eye(10)[labels], probabilities),
+        rtol=1e-6,
+    )
+
+
+def test_a_smoothed_model_keeps_integer_labels_and_its_file_can_be_loaded(tmp_path):
+    model = make_small_model()
+    compile_model(model, TrainerConfig(label_smoothing=0.1))
+    rows, labels = np.eye(4, dtype='float32'), np.array([3, 1, 2, 0])
+    loss, accuracy = model.evaluate(rows, labels, verbose=0)
+    probabilities = model.predict(rows, verbose=0)
+    assert accuracy == pytest.approx((probabilities.argmax(axis=1) == labels).mean())
+    log = np.log(probabilities)
+    assert loss == pytest.approx(-(0.9 * log[np.arange(4), labels] + 0.1 * log.mean(axis=1)).mean(), rel=1e-5)
+    model.save(tmp_path / 'model.keras')
+    loaded = keras.models.load_model(tmp_path / 'model.keras')
+    assert loaded.evaluate(rows, labels, verbose=0)[0] == pytest.approx(loss)
+
+
+def test_without_smoothing_the_loss_is_keras_own():
+    """So that the .keras file loads where this package is not installed."""
+    model = make_small_model()
+    compile_model(model, CONFIG)
+    assert type(model.loss) is keras.losses.SparseCategoricalCrossentropy

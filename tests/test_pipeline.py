@@ -1,5 +1,7 @@
 """The graph: what it is made of, and what makes a component run again."""
 
+import json
+
 import pytest
 
 from components.errors import UsageError
@@ -34,12 +36,26 @@ def test_the_graph_is_the_whole_chain():
     [
         ('trainer.learning_rate=0.5', {'Trainer'}),
         ('trainer.image_size=64', {'Transform', 'Trainer'}),
+        ('export.precision=bfloat16', {'Trainer'}),
+        ('trainer.backbone=vgg16', {'Transform', 'Trainer'}),
+        ('trainer.resize=upsampling', {'Transform', 'Trainer'}),
+        ('trainer.optimizer=adam', {'Trainer'}),
         ('gate.accuracy=0.1', {'Evaluator'}),
     ],
 )
 def test_a_setting_changes_just_the_components_that_read_it(assignment, changed):
     before, after = get_properties(), get_properties([assignment])
     assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
+
+
+def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbone():
+    properties = get_properties(['trainer.backbone=inception_v3', 'trainer.image_size=none'])
+    settings = json.loads(properties['Transform']['custom_config'])
+    assert {key: settings[key] for key in ('backbone', 'image_size', 'resize')} == {
+        'backbone': 'inception_v3',
+        'image_size': 299,
+        'resize': 'bilinear',
+    }
 
 
 def edit_copy(file, tmp_path):
@@ -49,7 +65,12 @@ def edit_copy(file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('name', 'changed'), [('model.py', {'Trainer'}), ('preprocessing.py', {'Transform', 'Trainer'})]
+    ('name', 'changed'),
+    [
+        ('model.py', {'Trainer'}),
+        ('preprocessing.py', {'Transform', 'Trainer'}),
+        ('backbones.py', {'Transform', 'Trainer'}),
+    ],
 )
 def test_edited_source_changes_the_components_that_run_it(name, changed, monkeypatch, tmp_path):
     before = get_properties()

@@ -1,5 +1,6 @@
 import io
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +8,7 @@ import tensorflow_transform as tft
 from PIL import Image
 
 from tests.conftest import IMAGE_SIZE
+from trainer.backbones import BACKBONES
 from trainer.preprocessing import decode_image, preprocess_images
 
 
@@ -61,8 +63,48 @@ def test_preprocessing_is_resnet50s_caffe_mode():
     np.testing.assert_allclose(result[0, 5, 5], [30 - 103.939, 20 - 116.779, 10 - 123.68], rtol=1e-5)
 
 
-def test_the_saved_graph_gives_what_the_code_gives(transform_graph, images):
-    layer = tft.TFTransformOutput(str(transform_graph)).transform_features_layer()
+def apply_caffe(rgb):
+    return rgb[..., ::-1] - np.array([103.939, 116.779, 123.68])
+
+
+def apply_torch(rgb):
+    return (rgb / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+
+
+FORMULAS = {
+    'resnet50': apply_caffe,
+    'resnet101': apply_caffe,
+    'vgg16': apply_caffe,
+    'inception_v3': lambda rgb: rgb / 127.5 - 1,
+    'densenet121': apply_torch,
+}
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_each_backbone_has_the_preprocessing_its_weights_were_trained_with(backbone, images):
+    result = preprocess_images(tf.constant(images), 32, backbone=backbone)
+    np.testing.assert_allclose(result, FORMULAS[backbone](images.astype('float64')), rtol=1e-4, atol=1e-4)
+
+
+def test_upsampling_is_keras_upsampling2d(images):
+    result = preprocess_images(tf.constant(images), 96, backbone='inception_v3', resize='upsampling').numpy()
+    upsampled = keras.layers.UpSampling2D(3)(images.astype('float32'))
+    np.testing.assert_allclose(result, np.array(upsampled) / 127.5 - 1, atol=1e-6)
+    assert result.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'image_size', 'resize'),
+    [
+        ('resnet50', IMAGE_SIZE, 'bilinear'),
+        ('inception_v3', 75, 'bilinear'),
+        ('densenet121', 64, 'upsampling'),
+    ],
+)
+def test_the_saved_graph_gives_what_the_code_gives(backbone, image_size, resize, make_transform_graph, images):
+    graph = make_transform_graph(backbone, image_size, resize)
+    layer = tft.TFTransformOutput(str(graph)).transform_features_layer()
     result = layer({'image': tf.constant([encode(image) for image in images])})
-    np.testing.assert_allclose(result['image_xf'], preprocess_images(tf.constant(images), IMAGE_SIZE), rtol=1e-5)
+    expected = preprocess_images(tf.constant(images), image_size, backbone=backbone, resize=resize)
+    np.testing.assert_allclose(result['image_xf'], expected, rtol=1e-5, atol=1e-5)
     assert set(result) == {'image_xf'}

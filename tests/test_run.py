@@ -186,25 +186,38 @@ def test_weights_that_cannot_be_had_stop_the_run_with_a_sentence(foreign_run):
     )
 
 
-def test_a_killed_run_leaves_nothing_that_is_used_and_the_next_one_finishes(tmp_path):
-    layout = Layout(str(tmp_path / 'root'))
-    command = [sys.executable, '-m', 'pipeline', 'run', '--root', str(layout.root), *SMALL]
+def read_history(layout: Layout) -> list[dict]:
+    (file,) = (layout.artifacts / 'Trainer' / 'model_run').glob('*/history.json')
+    times = ('seconds', 'images_per_s')
+    return [{key: value for key, value in entry.items() if key not in times} for entry in json.loads(file.read_text())]
+
+
+def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_ends_as_one_that_was_not_killed(tmp_path):
+    settings = [*SMALL, '--set', 'trainer.epochs=5', '--set', 'gate.accuracy=0']
+    whole, killed = Layout(str(tmp_path / 'whole')), Layout(str(tmp_path / 'killed'))
+    command = [sys.executable, '-m', 'pipeline', 'run', '--root', str(killed.root), *settings]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list((layout.artifacts / 'Trainer').glob('model_run/*')):
+    deadline = time.monotonic() + 400
+    while not list((killed.artifacts / 'Trainer' / 'checkpoints').glob('*/training/epoch-00002')):
         assert time.monotonic() < deadline
         assert process.poll() is None
-        time.sleep(0.1)
-    time.sleep(3)
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (abandoned,) = (layout.artifacts / 'Trainer' / 'model_run').iterdir()
+    (abandoned,) = (killed.artifacts / 'Trainer' / 'model_run').iterdir()
 
-    answer = run_cli(*command[3:], '--set', 'gate.accuracy=0')
+    answer = run_cli('run', '--root', killed.root, *settings)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert set(COMPONENTS) - list_reused(answer) == {'Trainer', 'Evaluator', 'Pusher'}
+    assert re.search(r'training goes on after epoch [23] of 5', answer.stdout)
     assert not abandoned.exists()
-    assert len(list(layout.serving.iterdir())) == 1
+    assert len(list(killed.serving.iterdir())) == 1
+
+    answer = run_cli('run', '--root', whole.root, *settings)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    resumed, uninterrupted = read_history(killed), read_history(whole)
+    assert [entry['epoch'] for entry in resumed] == [1, 2, 3, 4, 5]
+    assert [entry['val_accuracy'] for entry in resumed] == [entry['val_accuracy'] for entry in uninterrupted]
 
 
 def test_real_images_become_records(real_archive, tmp_path):

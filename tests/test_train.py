@@ -1,134 +1,75 @@
+import dataclasses
 import json
-import subprocess
-import sys
 import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from components import features
-from components.errors import DataError, TrainingError
 from tests.conftest import IMAGE_SIZE
+from trainer import train
+from trainer.backbones import BACKBONES
 from trainer.config import TrainerConfig
-from trainer.dataset import read_dataset
-from trainer.model import build_backbone, build_model, compile_model
-from trainer.train import KERAS_FILE, REPORT_FILE, fit_model, make_float32_copy, run_fn, set_up_device
+from trainer.device import Device
+from trainer.export_config import EXPORT_FILE
+from trainer.preprocessing import preprocess_images
+from trainer.train import HISTORY_FILE, KERAS_FILE, REPORT_FILE, list_phases, make_report, run_fn
 
 CONFIG = TrainerConfig(
-    image_size=IMAGE_SIZE, weights='none', head_units=(16,), batchnorm_momentum=0.8, learning_rate=1e-3, epochs=2
+    image_size=IMAGE_SIZE,
+    weights='none',
+    head_units=(16,),
+    batchnorm_momentum=0.8,
+    learning_rate=1e-3,
+    epochs=2,
+    head_epochs=1,
+    precision='float32',
 )
 
 
-@pytest.fixture(scope='module')
-def transform_output(transform_graph):
-    return tft.TFTransformOutput(str(transform_graph))
+# What each backbone is tried with beside its own preprocessing.
+CHOICES = {
+    'resnet50': {'optimizer': 'sgd', 'resize': 'upsampling'},
+    'resnet101': {'pooling': 'average', 'train_from': 'none'},
+    'vgg16': {'train_from': 'all', 'label_smoothing': 0.1},
+    'inception_v3': {'optimizer': 'adamw'},
+    'densenet121': {'optimizer': 'adam', 'head_batchnorm': False},
+}
 
 
-def read_split(sample_data, transform_output, split, **options):
-    return read_dataset([str(sample_data / split / '*')], transform_output, batch_size=16, **options)
-
-
-def test_a_dataset_gives_preprocessed_batches_of_the_whole_split(sample_data, transform_output):
-    batches = list(read_split(sample_data, transform_output, 'test'))
-    assert [image.shape for image, _ in batches] == [(16, 32, 32, 3), (4, 32, 32, 3)]
-    assert batches[0][0].dtype == tf.float32
-    assert batches[0][1].dtype == tf.int64
-
-
-def test_shuffling_is_seeded_and_anew_each_epoch(sample_data, transform_output):
-    def read_labels(dataset):
-        return [int(label) for _, labels in dataset for label in labels]
-
-    first, again = (read_split(sample_data, transform_output, 'train', shuffle_seed=5) for _ in range(2))
-    one, two = read_labels(first), read_labels(first)
-    assert one != two
-    assert sorted(one) == sorted(two)
-    assert read_labels(again) == one
-
-
-def test_an_empty_split_is_an_error(tmp_path, transform_output):
-    with pytest.raises(DataError, match=r'No TFRecord file matches .*the split is empty'):
-        read_dataset([str(tmp_path / '*')], transform_output, batch_size=4)
-
-
-def test_a_loss_that_is_not_a_number_stops_with_a_sentence(tmp_path):
-    config = TrainerConfig(learning_rate=1e38, epochs=2, batch_size=8)
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(10), keras.layers.Softmax()])
-    compile_model(model, config)
-    rows = np.random.default_rng(0).normal(size=(64, 2)).astype('float32') * 1e3
-    batches = tf.data.Dataset.from_tensor_slices((rows, np.arange(64) % 10)).batch(8)
-    with pytest.raises(TrainingError, match=r'loss became NaN .* lower trainer\.learning_rate \(1e\+38\)'):
-        fit_model(model, config, batches, batches, str(tmp_path))
-
-
-def test_the_best_epochs_weights_are_kept(tmp_path):
-    """The val labels fit the first epoch's outputs best when later epochs are trained on other labels."""
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(10, activation='softmax')])
-    compile_model(model, TrainerConfig(learning_rate=1.0, epochs=4, batch_size=8))
-    ones = np.ones((8, 2), 'float32')
-    step = iter(range(100))
-
-    def generate():
-        epoch = next(step)
-        yield ones, np.full(8, 0 if epoch == 0 else 1)
-
-    train = tf.data.Dataset.from_generator(
-        generate, output_signature=(tf.TensorSpec((8, 2), tf.float32), tf.TensorSpec((8,), tf.int64))
+def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execution: int) -> None:
+    """run_fn as TFX calls it; each attempt is another execution."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))  # as it goes through ML Metadata
+    run_dir = root / 'Trainer' / 'model_run' / str(execution)
+    run_dir.mkdir(parents=True)
+    run_fn(
+        types.SimpleNamespace(
+            custom_config={'trainer': settings, 'export': {'precision': 'float32'}, 'source_digest': ''},
+            transform_graph_path=str(transform_graph),
+            train_files=[str(sample_data / 'train' / '*')],
+            eval_files=[str(sample_data / 'val' / '*')],
+            model_run_dir=str(run_dir),
+            serving_model_dir=str(root / 'Trainer' / 'model' / str(execution)),
+        )
     )
-    val = tf.data.Dataset.from_tensors((ones, np.zeros(8, 'int64')))
-    config = TrainerConfig(learning_rate=1.0, epochs=4, batch_size=8)
-    history, images_per_s = fit_model(model, config, train, val, str(tmp_path))
-    assert history['val_accuracy'][0] == 1
-    assert history['val_accuracy'][-1] == 0
-    assert model.evaluate(val, verbose=0)[1] == 1
-    assert images_per_s > 0
-
-
-def test_without_a_gpu_the_device_says_so():
-    assert set_up_device('auto') == ('CPU (no GPU found)', 'float32')
-
-
-def test_a_mixed_precision_model_is_exported_in_float32():
-    _, policy = set_up_device('mixed_bfloat16')
-    assert policy == 'mixed_bfloat16'
-    try:
-        mixed = build_model(CONFIG, build_backbone(IMAGE_SIZE))
-    finally:
-        keras.config.set_dtype_policy('float32')
-    assert mixed.get_layer('conv5_block1_1_conv').compute_dtype == 'bfloat16'
-    assert mixed.get_layer(features.OUTPUT_PROBABILITIES).compute_dtype == 'float32'
-    copy = make_float32_copy(mixed, CONFIG)
-    assert {layer.compute_dtype for layer in copy.layers} == {'float32'}
-    assert all(np.array_equal(a, b) for a, b in zip(mixed.get_weights(), copy.get_weights(), strict=True))
 
 
 @pytest.fixture(scope='module')
 def training(sample_data, transform_graph, tmp_path_factory):
-    """run_fn as TFX calls it."""
+    """A training in two phases: its model_run and model folders."""
     root = tmp_path_factory.mktemp('training')
-    settings = {**CONFIG.__dict__, 'head_units': list(CONFIG.head_units)}
-    run_fn(
-        types.SimpleNamespace(
-            custom_config={'trainer': settings, 'source_digest': ''},
-            transform_graph_path=str(transform_graph),
-            train_files=[str(sample_data / 'train' / '*')],
-            eval_files=[str(sample_data / 'val' / '*')],
-            model_run_dir=str(root / 'model_run'),
-            serving_model_dir=str(root / 'model'),
-        )
-    )
-    return root
+    call_run_fn(CONFIG, sample_data, transform_graph, root, 1)
+    return root / 'Trainer' / 'model_run' / '1', root / 'Trainer' / 'model' / '1'
 
 
 @pytest.mark.slow
 def test_the_report_says_what_was_trained(training):
-    report = json.loads((training / 'model_run' / REPORT_FILE).read_text())
+    report = json.loads((training[0] / REPORT_FILE).read_text())
     assert report['device'] == 'CPU (no GPU found)'
     assert report['precision'] == 'float32'
+    assert report['cache'] == 'memory'
     assert report['epochs'] == 2
     assert report['best_epoch'] in (1, 2)
     assert report['images_per_s'] > 0
@@ -136,86 +77,93 @@ def test_the_report_says_what_was_trained(training):
 
 
 @pytest.mark.slow
-def test_tensorboard_logs_and_the_keras_file_are_in_model_run(training):
-    run_dir = training / 'model_run'
-    assert list(run_dir.glob('train/events.*'))
-    assert list(run_dir.glob('validation/events.*'))
-    assert not list(run_dir.glob('*.weights.h5'))
+def test_the_history_has_every_epoch_of_both_phases(training):
+    history = json.loads((training[0] / HISTORY_FILE).read_text())
+    assert [(entry['phase'], entry['epoch']) for entry in history] == [('head', 1), ('training', 1), ('training', 2)]
+
+
+@pytest.mark.slow
+def test_logs_and_the_keras_file_are_in_model_run_and_nothing_else_is_left(training):
+    run_dir, _ = training
+    for phase in ('head', 'training'):
+        assert list((run_dir / phase).glob('train/events.*'))
+        assert list((run_dir / phase).glob('validation/events.*'))
+    assert not list(run_dir.rglob('*.weights.h5'))
+    assert list((run_dir.parents[1] / 'checkpoints').iterdir()) == []
     assert keras.models.load_model(run_dir / KERAS_FILE).output_shape == (None, 10)
 
 
-LOAD_WITH_TENSORFLOW_ALONE = """
-import json, sys
-import numpy as np
-import tensorflow as tf
-
-model = tf.saved_model.load(sys.argv[1])
-images = np.load(sys.argv[2])
-pngs = [tf.io.encode_png(image).numpy() for image in images]
-example = lambda png: tf.train.Example(features=tf.train.Features(feature={
-    'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))})).SerializeToString()
-examples = tf.constant([example(png) for png in pngs])
-answers = {
-    'serving_default': model.signatures['serving_default'](image=tf.constant(pngs)),
-    'serving_raw': model.signatures['serving_raw'](image=tf.constant(images)),
-    'examples': model.signatures['examples'](examples=examples),
-}
-transformed = model.signatures['transform_features'](examples=examples)
-ours = [name for name in sys.modules if name.split('.')[0] in ('components', 'trainer', 'pipeline', 'keras', 'tfx')]
-with open(sys.argv[1] + '/assets/labels.txt') as file:
-    labels = file.read().split()
-print(json.dumps({
-    'probabilities': {name: answer['probabilities'].numpy().tolist() for name, answer in answers.items()},
-    'label': {name: answer['label'].numpy().tolist() for name, answer in answers.items()},
-    'class_name': [name.decode() for name in answers['serving_default']['class_name'].numpy()],
-    'dtypes': {key: value.dtype.name for key, value in answers['serving_default'].items()},
-    'image_xf': list(transformed['image_xf'].shape),
-    'signatures': sorted(model.signatures),
-    'ours': ours,
-    'labels': labels,
-}))
-"""
+@pytest.mark.slow
+def test_the_export_is_the_best_epochs_model(training, images):
+    report = json.loads((training[1] / 'assets.extra' / EXPORT_FILE).read_text())
+    assert report['precision'] == 'float32'
+    loaded = tf.saved_model.load(str(training[1]))
+    expected = keras.models.load_model(training[0] / KERAS_FILE).predict(
+        preprocess_images(tf.constant(images), IMAGE_SIZE), verbose=0
+    )
+    got = loaded.signatures[features.SIGNATURE_RAW](image=tf.constant(images))
+    np.testing.assert_allclose(got[features.OUTPUT_PROBABILITIES], expected, atol=1e-4)
 
 
-@pytest.fixture(scope='module')
-def answers(training, tmp_path_factory):
-    """What a fresh process with TensorFlow alone gets from the SavedModel for the test split."""
-    from components import cifar10, sample
-
-    folder = tmp_path_factory.mktemp('load')
-    sample.write_sample_archive(folder / 'a.tar.gz', train=50, test=20, seed=8)
-    images = cifar10.read_archive(folder / 'a.tar.gz')[-1].images
-    np.save(folder / 'images.npy', images)
-    command = [sys.executable, '-c', LOAD_WITH_TENSORFLOW_ALONE, str(training / 'model'), str(folder / 'images.npy')]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return images, json.loads(answer.stdout.splitlines()[-1])
+class Kill(Exception):
+    pass
 
 
 @pytest.mark.slow
-def test_a_fresh_process_with_tensorflow_alone_predicts_what_the_trainer_predicts(answers, training):
-    from trainer.preprocessing import preprocess_images
+def test_a_training_that_dies_before_its_export_goes_on_in_the_next_attempt(
+    sample_data, transform_graph, training, tmp_path, monkeypatch
+):
+    def die(*arguments):
+        raise Kill
 
-    images, got = answers
-    assert got['ours'] == []
-    model = keras.models.load_model(training / 'model_run' / KERAS_FILE)
-    expected = model.predict(preprocess_images(tf.constant(images), IMAGE_SIZE), verbose=0)
-    for signature in ('serving_default', 'serving_raw', 'examples'):
-        np.testing.assert_allclose(got['probabilities'][signature], expected, atol=1e-4)
-        assert got['label'][signature] == expected.argmax(axis=1).tolist()
+    with monkeypatch.context() as patch:
+        patch.setattr(train.export, 'export_model', die)
+        with pytest.raises(Kill):
+            call_run_fn(CONFIG, sample_data, transform_graph, tmp_path, 1)
+    monkeypatch.setattr(keras.Model, 'fit', lambda *arguments, **options: pytest.fail('trained again'))
+    call_run_fn(CONFIG, sample_data, transform_graph, tmp_path, 2)
+    models = [training[0] / KERAS_FILE, tmp_path / 'Trainer' / 'model_run' / '2' / KERAS_FILE]
+    whole, resumed = (keras.models.load_model(model).get_weights() for model in models)
+    for one, other in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_head_phase_comes_first_and_only_when_asked_for():
+    assert [phase.name for phase in list_phases(TrainerConfig())] == ['training']
+    head, main = list_phases(TrainerConfig(head_epochs=2, head_learning_rate=0.1))
+    assert (head.name, head.epochs, head.learning_rate) == ('head', 2, 0.1)
+    assert (main.name, main.epochs, main.learning_rate) == ('training', 10, 2e-5)
+
+
+def test_the_report_is_of_the_last_phases_best_epoch():
+    def make_entry(phase, epoch, val_accuracy, rate):
+        numbers = {'accuracy': 0.5, 'val_accuracy': val_accuracy, 'images_per_s': rate}
+        return {'phase': phase, 'epoch': epoch, **numbers}
+
+    history = [
+        make_entry('head', 1, 0.9, 100),
+        make_entry('training', 1, 0.4, 10),
+        make_entry('training', 2, 0.6, 30),
+        make_entry('training', 3, 0.5, 20),
+    ]
+    report = make_report(Device('CPU', 'float32', False), 'disk', history)
+    assert (report.best_epoch, report.val_accuracy, report.epochs, report.images_per_s) == (2, 0.6, 3, 20)
 
 
 @pytest.mark.slow
-def test_signatures_have_the_documented_names_shapes_and_dtypes(answers):
-    _, got = answers
-    assert got['signatures'] == ['examples', 'serving_default', 'serving_raw', 'transform_features']
-    assert got['dtypes'] == {'label': 'int64', 'class_name': 'string', 'probabilities': 'float32'}
-    assert got['image_xf'] == [20, IMAGE_SIZE, IMAGE_SIZE, 3]
-    assert got['labels'] == list(features.CLASS_NAMES)
-    assert got['class_name'] == [features.CLASS_NAMES[label] for label in got['label']['serving_default']]
-
-
-@pytest.mark.slow
-def test_the_saved_model_holds_every_variable_once(training):
-    shapes = [shape for _, shape in tf.train.list_variables(str(training / 'model' / 'variables' / 'variables'))]
-    model = keras.models.load_model(training / 'model_run' / KERAS_FILE)
-    assert sum(np.prod(shape) for shape in shapes if shape) == pytest.approx(model.count_params(), rel=1e-3)
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_every_backbone_trains_an_epoch_exports_and_predicts(
+    backbone, make_transform_graph, sample_data, images, tmp_path
+):
+    size = BACKBONES[backbone].smallest_size
+    settings = {'image_size': size, 'batch_size': 16, 'epochs': 1, 'head_epochs': 0, **CHOICES[backbone]}
+    config = dataclasses.replace(CONFIG, backbone=backbone, **settings)
+    call_run_fn(config, sample_data, make_transform_graph(backbone, size, config.resize), tmp_path, 1)
+    served = tf.saved_model.load(str(tmp_path / 'Trainer' / 'model' / '1')).signatures['serving_raw'](
+        image=tf.constant(images)
+    )
+    model = keras.models.load_model(tmp_path / 'Trainer' / 'model_run' / '1' / KERAS_FILE)
+    preprocessed = preprocess_images(tf.constant(images), size, backbone=backbone, resize=config.resize)
+    np.testing.assert_allclose(served['probabilities'], model.predict(preprocessed, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(tf.reduce_sum(served['probabilities'], axis=1), np.ones(10), rtol=1e-4)
+    assert model.name == f'cifar10_{backbone}'

@@ -1,76 +1,103 @@
 import hashlib
+from typing import NamedTuple
 
 import h5py
 import keras
 import numpy as np
 import pytest
-from keras.src.applications import resnet
+from keras.src.applications import resnet, vgg16
 from keras.src.backend import config as backend_config
 from keras.src.legacy.saving import legacy_h5_format
 
 from components.errors import WeightsError
-from tests.conftest import IMAGE_SIZE
+from tests.conftest import IMAGE_SIZE, FileServer
+from trainer.backbones import BACKBONES
+from trainer.config import TrainerConfig
 from trainer.model import build_backbone
 from trainer.weights import load_weights
 
 
-@pytest.fixture
-def other_backbone():
+def make_config(weights, backbone: str = 'resnet50') -> TrainerConfig:
+    return TrainerConfig(backbone=backbone, image_size=IMAGE_SIZE, weights=str(weights))
+
+
+def load(weights, backbone: str = 'resnet50') -> keras.Model:
+    """A new backbone with the weights named."""
+    config = make_config(weights, backbone)
+    network = build_backbone(config)
+    load_weights(network, config)
+    return network
+
+
+def build_other(backbone: str) -> keras.Model:
     keras.utils.set_random_seed(99)
-    return build_backbone(IMAGE_SIZE)
-
-
-@pytest.fixture
-def weights_file(other_backbone, tmp_path):
-    path = tmp_path / 'other.weights.h5'
-    other_backbone.save_weights(path)
-    return path
+    return build_backbone(make_config('none', backbone))
 
 
 def are_equal(first, second) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
 
 
-def test_weights_come_from_a_file(other_backbone, weights_file):
-    backbone = build_backbone(IMAGE_SIZE)
-    assert not are_equal(backbone, other_backbone)
-    load_weights(backbone, str(weights_file))
-    assert are_equal(backbone, other_backbone)
+@pytest.fixture(params=['vgg16', pytest.param('resnet50', marks=pytest.mark.slow)])
+def other(request) -> tuple[str, keras.Model]:
+    """A backbone's name, and one with random weights that no new one has."""
+    return request.param, build_other(request.param)
+
+
+def test_weights_come_from_a_file(other, tmp_path):
+    backbone, network = other
+    network.save_weights(tmp_path / 'other.weights.h5')
+    assert not are_equal(load('none', backbone), network)
+    assert are_equal(load(tmp_path / 'other.weights.h5', backbone), network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('backbone', ['inception_v3', 'densenet121', 'resnet101'])
+def test_weights_of_the_larger_backbones_come_from_a_file_in_the_official_format(backbone, tmp_path):
+    """InceptionV3's layers are numbered by Keras, and so have other names in every new network."""
+    size = BACKBONES[backbone].smallest_size
+    config = TrainerConfig(backbone=backbone, image_size=size, weights=str(tmp_path / 'notop.h5'))
+    network, loaded = build_backbone(config), build_backbone(config)
+    save_legacy_hdf5(network, tmp_path / 'notop.h5')
+    assert not are_equal(network, loaded)
+    load_weights(loaded, config)
+    assert are_equal(network, loaded)
 
 
 def test_none_keeps_the_random_weights():
-    backbone = build_backbone(IMAGE_SIZE)
+    backbone = build_other('vgg16')
     before = backbone.get_weights()
-    load_weights(backbone, 'none')
+    load_weights(backbone, make_config('none', 'vgg16'))
     assert all(np.array_equal(a, b) for a, b in zip(before, backbone.get_weights(), strict=True))
 
 
-def test_a_missing_file_names_the_choices(tmp_path):
-    with pytest.raises(WeightsError, match=r'nothing\.h5 cannot be read.*"imagenet".*"none"'):
-        load_weights(build_backbone(IMAGE_SIZE), str(tmp_path / 'nothing.h5'))
+@pytest.mark.parametrize(('backbone', 'name'), [('resnet50', 'ResNet50'), ('vgg16', 'VGG16')])
+def test_a_missing_file_names_the_choices(backbone, name, tmp_path):
+    file = f'{backbone}_weights_tf_dim_ordering_tf_kernels_notop'
+    with pytest.raises(WeightsError, match=rf'no\.h5 cannot be read.*"imagenet".* {name} .*{file}\.h5.*"none"'):
+        load(tmp_path / 'no.h5', backbone)
 
 
 def test_a_file_of_another_network_names_the_mismatch(tmp_path):
     path = tmp_path / 'vgg.weights.h5'
-    keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(path)
+    build_other('vgg16').save_weights(path)
     with pytest.raises(WeightsError, match=r'vgg\.weights\.h5 does not fit ResNet50 without top'):
-        load_weights(build_backbone(IMAGE_SIZE), str(path))
+        load(path)
 
 
 def test_a_shape_mismatch_is_named(tmp_path):
-    keras.utils.set_random_seed(0)
-    wider = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 4))
+    wider = keras.applications.VGG16(include_top=False, weights=None, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 4))
     path = tmp_path / 'four_channels.weights.h5'
     wider.save_weights(path)
-    with pytest.raises(WeightsError, match=r'does not fit.*\(7, 7, 3, 64\)'):
-        load_weights(build_backbone(IMAGE_SIZE), str(path))
+    with pytest.raises(WeightsError, match=r'does not fit VGG16 .*\(3, 3, 3, 64\)'):
+        load(path, 'vgg16')
 
 
 def test_a_file_that_is_no_hdf5_is_refused(tmp_path):
     path = tmp_path / 'bad.weights.h5'
     path.write_bytes(b'not a weights file')
     with pytest.raises(WeightsError, match=r'bad\.weights\.h5 does not fit'):
-        load_weights(build_backbone(IMAGE_SIZE), str(path))
+        load(path, 'vgg16')
 
 
 def save_legacy_hdf5(model, path) -> None:
@@ -79,41 +106,53 @@ def save_legacy_hdf5(model, path) -> None:
         legacy_h5_format.save_weights_to_hdf5_group(file, model)
 
 
+def test_weights_come_from_a_file_in_the_official_format(other, tmp_path):
+    backbone, network = other
+    save_legacy_hdf5(network, tmp_path / 'notop.h5')
+    assert are_equal(load(tmp_path / 'notop.h5', backbone), network)
+
+
+class FakeImagenet(NamedTuple):
+    backbone: str
+    network: keras.Model
+    server: FileServer
+
+
 @pytest.fixture
-def fake_imagenet(serve_file, tmp_path, monkeypatch, other_backbone):
+def fake_imagenet(serve_file, tmp_path, monkeypatch, other) -> FakeImagenet:
     """Keras' own loader, pointed at a local server with a file of ours in the official one's place."""
+    backbone, network = other
     path = tmp_path / 'source.h5'
-    save_legacy_hdf5(other_backbone, path)
+    save_legacy_hdf5(network, path)
     content = path.read_bytes()
     server = serve_file(content)
     monkeypatch.setattr(resnet, 'BASE_WEIGHTS_PATH', server.base_url)
     monkeypatch.setitem(resnet.WEIGHTS_HASHES, 'resnet50', ('', hashlib.md5(content).hexdigest()))
+    # VGG16's checksum is written into its code, so that Keras' downloader is told ours instead.
+    monkeypatch.setattr(vgg16, 'WEIGHTS_PATH_NO_TOP', server.base_url)
+    get_file = vgg16.file_utils.get_file
+
+    def get_file_with_our_checksum(*arguments, file_hash, **options):
+        return get_file(*arguments, file_hash=resnet.WEIGHTS_HASHES['resnet50'][1], **options)
+
+    monkeypatch.setattr(vgg16.file_utils, 'get_file', get_file_with_our_checksum)
     monkeypatch.setattr(backend_config, 'keras_home', lambda: str(tmp_path / 'keras'))
-    return server
+    return FakeImagenet(backbone, network, server)
 
 
-def test_weights_come_from_a_file_in_the_official_format(other_backbone, tmp_path):
-    path = tmp_path / 'resnet50_notop.h5'
-    save_legacy_hdf5(other_backbone, path)
-    backbone = build_backbone(IMAGE_SIZE)
-    load_weights(backbone, str(path))
-    assert are_equal(backbone, other_backbone)
-
-
-def test_imagenet_weights_are_downloaded_by_keras(fake_imagenet, other_backbone):
-    backbone = build_backbone(IMAGE_SIZE)
-    load_weights(backbone, 'imagenet')
-    assert are_equal(backbone, other_backbone)
-    assert len(fake_imagenet.ranges) == 1
+def test_imagenet_weights_are_downloaded_by_keras(fake_imagenet):
+    assert are_equal(load('imagenet', fake_imagenet.backbone), fake_imagenet.network)
+    assert len(fake_imagenet.server.ranges) == 1
 
 
 def test_a_wrong_checksum_stops_and_names_the_choices(fake_imagenet, monkeypatch):
     monkeypatch.setitem(resnet.WEIGHTS_HASHES, 'resnet50', ('', '0' * 32))
     with pytest.raises(WeightsError, match=r'ImageNet weights could not be had.*"none"'):
-        load_weights(build_backbone(IMAGE_SIZE), 'imagenet')
+        load('imagenet', fake_imagenet.backbone)
 
 
 def test_a_failed_download_stops_and_names_the_choices(fake_imagenet):
-    fake_imagenet.statuses = [500] * 5
-    with pytest.raises(WeightsError, match=r'ImageNet weights could not be had.*trainer\.weights.*"none"'):
-        load_weights(build_backbone(IMAGE_SIZE), 'imagenet')
+    fake_imagenet.server.statuses = [500] * 5
+    name = BACKBONES[fake_imagenet.backbone].builder
+    with pytest.raises(WeightsError, match=rf"{name}'s ImageNet weights could not be had.*trainer\.weights.*\"none\""):
+        load('imagenet', fake_imagenet.backbone)

@@ -1,6 +1,9 @@
 """The SavedModel: four signatures, each through the Transform graph, so that serving cannot differ from training."""
 
+import json
+import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -8,79 +11,167 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components import features
+from components.errors import ExportError
+from trainer.export_config import EXPORT_FILE, ExportConfig, ExportReport
+from trainer.freeze import freeze_model
 
 LABELS_FILE = 'labels.txt'  # in the SavedModel's assets, a class name a line
+EXTRA_FOLDER = 'assets.extra'  # of the SavedModel; TensorFlow leaves it alone
+
+# Images that a signature decodes, resizes and classifies at a time. It bounds memory whatever a caller sends (TFMA
+# sends up to 1,000, whose activations take gigabytes at 224 pixels), and larger batches are no faster on a CPU.
+MICRO_BATCH = 32
+
+Classify = Callable[[tf.Tensor], tf.Tensor]
 
 
-def _make_class_names_table(folder: Path) -> tf.lookup.StaticHashTable:
-    """int64 label -> string class name, from a file that travels in the SavedModel's assets."""
-    path = folder / LABELS_FILE
-    path.write_text('\n'.join(features.CLASS_NAMES) + '\n')
-    return tf.lookup.StaticHashTable(
-        tf.lookup.TextFileInitializer(
-            str(path), tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
-        ),
-        default_value='',
-    )
+def measure_agreement(ours: Classify, reference: Classify, dataset: tf.data.Dataset) -> tuple[float, int]:
+    """Share of images to which two models give the same class.
+
+    Args:
+      ours, reference: images -> probabilities [N, classes].
+      dataset: batches of (image_xf, label); labels are not read.
+
+    Returns:
+      The share, 0-1 (0 of no images), and the number of images.
+    """
+    agreed = count = 0
+    for images, _ in dataset:
+        same = tf.equal(tf.argmax(ours(images), axis=-1), tf.argmax(reference(images), axis=-1))
+        agreed += int(tf.math.count_nonzero(same))
+        count += int(tf.size(same))
+    return agreed / max(count, 1), count
 
 
-def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, out: str) -> None:
+def freeze_for_export(model: keras.Model, config: ExportConfig, val: tf.data.Dataset) -> tuple[Classify, ExportReport]:
+    """The graph to serve, and how far it may be trusted.
+
+    Raises:
+      ExportError: bfloat16 gives too many val images another class than float32 does.
+    """
+    frozen = freeze_model(model, config.precision)
+    if config.precision == 'float32':
+        return frozen, ExportReport(precision=config.precision, agreement=None, count=0)
+    agreement, count = measure_agreement(frozen, freeze_model(model, 'float32'), val)
+    if agreement < config.min_agreement:
+        raise ExportError(
+            f'The {config.precision} model gives only {agreement:.2%} of {count:,} val images the class that the '
+            f'float32 model gives them, and export.min_agreement is {config.min_agreement:.2%}; '
+            f'set export.precision=float32.'
+        )
+    return frozen, ExportReport(precision=config.precision, agreement=agreement, count=count)
+
+
+def map_micro_batches(function: Classify, inputs: tf.Tensor) -> tf.Tensor:
+    """`function` over at most MICRO_BATCH rows at a time, in memory that does not grow with their number.
+
+    Args:
+      function: [n] -> float32 [n, NUM_CLASSES].
+      inputs: [N], N from 0.
+
+    Returns:
+      float32 [N, NUM_CLASSES].
+    """
+    count = tf.shape(inputs)[0]
+    steps = (count + MICRO_BATCH - 1) // MICRO_BATCH
+    # Micro-batches differ in length, the last being shorter.
+    outputs = tf.TensorArray(tf.float32, size=steps, infer_shape=False, element_shape=[None, features.NUM_CLASSES])
+
+    def run_step(step, outputs):
+        rows = inputs[step * MICRO_BATCH : (step + 1) * MICRO_BATCH]
+        return step + 1, outputs.write(step, function(rows))
+
+    _, outputs = tf.while_loop(lambda step, _: step < steps, run_step, (0, outputs), parallel_iterations=1)
+    return tf.ensure_shape(outputs.concat(), [None, features.NUM_CLASSES])
+
+
+class ServedModel(tf.Module):
+    """What is saved: the Transform graph, the frozen network, the class names, and the signatures over them."""
+
+    def __init__(self, frozen: Classify, transform_output: tft.TFTransformOutput, folder: Path):
+        """Args: the network; the graph that made its training images; where to write a file that saving copies."""
+        super().__init__()
+        self._frozen = frozen
+        # Attributes are saved with the module: the tables and assets that the graphs refer to.
+        self._transform = transform_output.transform_features_layer()
+        self._image_spec = {features.IMAGE_KEY: transform_output.raw_feature_spec()[features.IMAGE_KEY]}
+        labels = folder / LABELS_FILE
+        labels.write_text('\n'.join(features.CLASS_NAMES) + '\n')
+        index, line = tf.lookup.TextFileIndex.LINE_NUMBER, tf.lookup.TextFileIndex.WHOLE_LINE
+        initializer = tf.lookup.TextFileInitializer(str(labels), tf.int64, index, tf.string, line)
+        self._class_names = tf.lookup.StaticHashTable(initializer, default_value='')
+
+    def _transform_images(self, encoded: tf.Tensor) -> tf.Tensor:
+        return self._transform({features.IMAGE_KEY: encoded})[features.IMAGE_XF_KEY]
+
+    def _parse(self, examples: tf.Tensor) -> tf.Tensor:
+        return tf.io.parse_example(examples, self._image_spec)[features.IMAGE_KEY]
+
+    def _classify(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = map_micro_batches(lambda rows: self._frozen(self._transform_images(rows)), encoded)
+        label = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
+        return {
+            features.OUTPUT_LABEL: label,
+            features.OUTPUT_CLASS_NAME: self._class_names.lookup(label),
+            features.OUTPUT_PROBABILITIES: probabilities,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE_KEY)])
+    def serve_bytes(self, image):
+        return self._classify(image)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *features.IMAGE_SHAPE], tf.uint8, name=features.IMAGE_KEY)])
+    def serve_raw(self, image):
+        # PNG is lossless, and the detour keeps the Transform graph, which takes bytes, the only way in.
+        return self._classify(tf.map_fn(tf.io.encode_png, image, fn_output_signature=tf.string))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
+    def serve_examples(self, examples):
+        return self._classify(self._parse(examples))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
+    def transform_features(self, examples):
+        return {features.IMAGE_XF_KEY: self._transform_images(self._parse(examples))}
+
+
+def export_model(
+    model: keras.Model, transform_output: tft.TFTransformOutput, out: str, config: ExportConfig, val: tf.data.Dataset
+) -> ExportReport:
     """Writes `model` as a SavedModel that TensorFlow Serving, TFMA and plain TensorFlow load without our code.
 
-    Signatures (N is the batch):
+    Signatures (N is the batch, from 0):
       serving_default: image, string [N], PNG or JPEG bytes of any size.
       serving_raw: image, uint8 [N, 32, 32, 3], RGB.
       examples: examples, string [N], serialized tf.Example with an `image`.
       transform_features: examples, string [N] -> image_xf, float32 [N, S, S, 3].
-    The first three answer with label, int64 [N]; class_name, string [N]; probabilities, float32 [N, 10].
+    The first three answer with label, int64 [N]; class_name, string [N]; probabilities, float32 [N, 10], and take
+    memory for MICRO_BATCH images at most. They share one frozen graph, and the SavedModel has no variables.
 
     Args:
-      model: preprocessed images -> probabilities, float32.
+      model: preprocessed images -> probabilities, float32; functional.
       transform_output: the graph that made the training images.
       out: folder to write to; a local path or a URI that TensorFlow opens.
+      config: what it computes with.
+      val: batches of (image_xf, label), on which lower precision has to agree with float32.
+
+    Returns:
+      What was exported, as EXPORT_FILE in the SavedModel has it.
+
+    Raises:
+      ExportError: see `freeze_for_export`; nothing is written.
     """
-    image_spec = {features.IMAGE_KEY: transform_output.raw_feature_spec()[features.IMAGE_KEY]}
-    transform = transform_output.transform_features_layer()
-
-    def transform_images(encoded):
-        return transform({features.IMAGE_KEY: encoded})[features.IMAGE_XF_KEY]
-
+    frozen, report = freeze_for_export(model, config, val)
     with tempfile.TemporaryDirectory() as folder:
-        class_names = _make_class_names_table(Path(folder))
-
-        def classify(encoded):
-            probabilities = model(transform_images(encoded), training=False)
-            label = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
-            return {
-                features.OUTPUT_LABEL: label,
-                features.OUTPUT_CLASS_NAME: class_names.lookup(label),
-                features.OUTPUT_PROBABILITIES: probabilities,
-            }
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE_KEY)])
-        def serve_bytes(image):
-            return classify(image)
-
-        @tf.function(input_signature=[tf.TensorSpec([None, *features.IMAGE_SHAPE], tf.uint8, name=features.IMAGE_KEY)])
-        def serve_raw(image):
-            # PNG is lossless, and the detour keeps the Transform graph, which takes bytes, the only way in.
-            return classify(tf.map_fn(tf.io.encode_png, image, fn_output_signature=tf.string))
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
-        def serve_examples(examples):
-            return classify(tf.io.parse_example(examples, image_spec)[features.IMAGE_KEY])
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
-        def transform_features(examples):
-            encoded = tf.io.parse_example(examples, image_spec)[features.IMAGE_KEY]
-            return {features.IMAGE_XF_KEY: transform_images(encoded)}
-
-        # Keras finds the model's variables in the endpoints; a model that is tracked as well is saved twice.
-        archive = keras.export.ExportArchive()
-        archive.track(transform)
-        archive.track(class_names)
-        archive.add_endpoint(features.SIGNATURE_SERVING_DEFAULT, serve_bytes)
-        archive.add_endpoint(features.SIGNATURE_RAW, serve_raw)
-        archive.add_endpoint(features.SIGNATURE_EXAMPLES, serve_examples)
-        archive.add_endpoint(features.SIGNATURE_TRANSFORM, transform_features)
-        archive.write_out(out, verbose=False)
+        served = ServedModel(frozen, transform_output, Path(folder))
+        signatures = {
+            features.SIGNATURE_SERVING_DEFAULT: served.serve_bytes,
+            features.SIGNATURE_RAW: served.serve_raw,
+            features.SIGNATURE_EXAMPLES: served.serve_examples,
+            features.SIGNATURE_TRANSFORM: served.transform_features,
+        }
+        tf.saved_model.save(served, out, signatures)
+    extra = os.path.join(out, EXTRA_FOLDER)
+    tf.io.gfile.makedirs(extra)
+    with tf.io.gfile.GFile(os.path.join(extra, EXPORT_FILE), 'w') as file:
+        json.dump(report._asdict(), file, indent=2)
+    return report

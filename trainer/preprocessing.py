@@ -4,10 +4,10 @@ TFX Transform calls it once and saves its graph; training, evaluation and servin
 they cannot differ.
 """
 
-import keras
 import tensorflow as tf
 
 from components import features
+from trainer.backbones import get_preprocess_input
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
@@ -36,14 +36,27 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, features.IMAGE_SHAPE)
 
 
-def preprocess_images(images: tf.Tensor, image_size: int) -> tf.Tensor:
-    """uint8 [N, 32, 32, 3] -> float32 [N, image_size, image_size, 3] as ResNet50 takes it.
+def preprocess_images(
+    images: tf.Tensor, image_size: int, *, backbone: str = 'resnet50', resize: str = 'bilinear'
+) -> tf.Tensor:
+    """Applies the backbone's own preprocessing, then resizes; TensorFlow ops only, so that it can be traced.
 
-    Bilinear resizing, then Keras' ResNet50 preprocessing: RGB to BGR, minus the ImageNet means
-    (103.939, 116.779, 123.68), no scaling.
+    Every preprocessing here is a scale and a shift by channel, which commute with resizing; done on the small image
+    they cost next to nothing.
+
+    Args:
+      images: uint8 [N, 32, 32, 3], RGB.
+      image_size: pixels; for 'upsampling' a multiple of 32.
+      backbone: key of `trainer.backbones.BACKBONES`. ResNet50's preprocessing is RGB to BGR, minus the ImageNet
+        means (103.939, 116.779, 123.68), no scaling.
+      resize: 'bilinear', or 'upsampling': each pixel repeated, as Keras' UpSampling2D does.
+
+    Returns:
+      float32 [N, image_size, image_size, 3].
     """
-    resized = tf.image.resize(images, [image_size, image_size])
-    return keras.applications.resnet50.preprocess_input(resized, data_format='channels_last')
+    method = {'bilinear': tf.image.ResizeMethod.BILINEAR, 'upsampling': tf.image.ResizeMethod.NEAREST_NEIGHBOR}[resize]
+    preprocessed = get_preprocess_input(backbone)(tf.cast(images, tf.float32), data_format='channels_last')
+    return tf.image.resize(preprocessed, [image_size, image_size], method=method)
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[str, tf.Tensor]:
@@ -51,7 +64,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[
 
     Args:
       inputs: raw features of a batch: image, string [N]; label, int64 [N].
-      custom_config: 'image_size', pixels.
+      custom_config: 'image_size', pixels; 'backbone' and 'resize', as TrainerConfig has them.
 
     Returns:
       image_xf, float32 [N, image_size, image_size, 3], and label_xf, int64 [N].
@@ -61,7 +74,13 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[
         inputs[features.IMAGE_KEY],
         fn_output_signature=tf.TensorSpec(features.IMAGE_SHAPE, tf.uint8),
     )
+    image_xf = preprocess_images(
+        decoded,
+        custom_config['image_size'],
+        backbone=custom_config['backbone'],
+        resize=custom_config['resize'],
+    )
     return {
-        features.IMAGE_XF_KEY: preprocess_images(decoded, custom_config['image_size']),
+        features.IMAGE_XF_KEY: image_xf,
         features.LABEL_XF_KEY: tf.identity(inputs[features.LABEL_KEY]),
     }

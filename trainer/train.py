@@ -1,9 +1,8 @@
 """run_fn: what TFX's Trainer calls. Loads, trains, exports."""
 
 import json
-import logging
 import os
-import time
+import statistics
 from typing import NamedTuple
 
 import keras
@@ -11,17 +10,23 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.errors import TrainingError
+from components import features
+from trainer import export
+from trainer.checkpoint import compute_training_key, locate_checkpoints
 from trainer.config import TrainerConfig
-from trainer.dataset import read_dataset
-from trainer.export import export_model
-from trainer.model import build_backbone, build_model, compile_model
+from trainer.dataset import EpochOrder, Records, make_batches, make_image_rows, read_records
+from trainer.device import Device, use_device
+from trainer.export_config import ExportConfig
+from trainer.fit import Phase, fit_phase, make_schedule
+from trainer.frozen import Split, prepare_rows
+from trainer.model import build_backbone, build_model, compile_model, freeze_below
 from trainer.weights import load_weights
 
 REPORT_FILE = 'report.json'  # in the model_run artifact, see `TrainingReport`
+HISTORY_FILE = 'history.json'  # beside it: a dict an epoch
 KERAS_FILE = 'model.keras'  # beside it: the best epoch's model, for Keras
 
-_log = logging.getLogger('trainer')
+_GPU_STEPS_PER_EXECUTION = 16  # steps between two returns to Python, which costs as much as a small step
 
 
 class TrainingReport(NamedTuple):
@@ -30,10 +35,13 @@ class TrainingReport(NamedTuple):
     device: str
     """The GPUs by name, or 'CPU (no GPU found)'."""
     precision: str
-    """Keras' dtype policy while training."""
+    """See `trainer.device.Device`."""
+    cache: str
+    """Where the frozen layers' outputs were kept in the last phase: 'memory', 'disk' or 'off'."""
     images_per_s: float
-    """Images trained on a second, the median epoch, validation not counted."""
+    """Images trained on a second, the median epoch, validation and the frozen layers' one pass not counted."""
     epochs: int
+    """Of the last phase; fewer than asked for when training stopped early."""
     best_epoch: int
     """Whose weights were kept, from 1."""
     accuracy: float
@@ -42,134 +50,125 @@ class TrainingReport(NamedTuple):
     """On the val split after the best epoch, 0-1."""
 
 
-class _EpochTimer(keras.callbacks.Callback):
-    """Counts trained images a second, and logs a line an epoch."""
-
-    def __init__(self, epochs: int, batch_size: int):
-        super().__init__()
-        self._epochs = epochs
-        self._batch_size = batch_size
-        self.images_per_s: list[float] = []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._begin = self._end = time.monotonic()
-        self._batches = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._batches = batch + 1
-        self._end = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.images_per_s.append(self._batches * self._batch_size / max(self._end - self._begin, 1e-9))
-        _log.info(
-            'epoch %d of %d: accuracy %.3f, val_accuracy %.3f, %.1f images/s',
-            *(epoch + 1, self._epochs, logs['accuracy'], logs['val_accuracy'], self.images_per_s[-1]),
-        )
+def list_phases(config: TrainerConfig) -> list[Phase]:
+    """What is trained one after the other: the head alone if that was asked for, then all from `train_from` on."""
+    main = Phase('training', config.epochs, config.learning_rate)
+    return [Phase('head', config.head_epochs, config.head_learning_rate), main] if config.head_epochs else [main]
 
 
-def set_up_device(precision: str) -> tuple[str, str]:
-    """Lets GPU memory grow, and chooses the dtype policy.
+def train_model(
+    model: keras.Model,
+    backbone: keras.Model,
+    config: TrainerConfig,
+    device: Device,
+    data: dict[str, tuple[Records, Split]],
+    *,
+    checkpoint_dir: str,
+    run_dir: str,
+) -> tuple[list[dict], str]:
+    """Trains phase after phase, compiling anew for each: Keras ignores layers unfrozen after a compile.
 
     Args:
-      precision: `trainer.precision`; 'auto' is bfloat16 on compute capability 8 and up, float16 on 7, float32 else.
-
-    Returns:
-      The device in words, and the dtype policy in force.
-    """
-    gpus = tf.config.list_physical_devices('GPU')
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if precision == 'auto':
-        capability = min((detail.get('compute_capability', (0, 0)) for detail in details), default=(0, 0))
-        precision = {7: 'mixed_float16'}.get(capability[0], 'mixed_bfloat16' if capability[0] >= 8 else 'float32')
-    keras.config.set_dtype_policy(precision)
-    if not gpus:
-        return 'CPU (no GPU found)', precision
-    return ', '.join(detail.get('device_name', 'GPU') for detail in details), precision
-
-
-def fit_model(
-    model: keras.Model, config: TrainerConfig, train: tf.data.Dataset, val: tf.data.Dataset, run_dir: str
-) -> tuple[dict[str, list[float]], float]:
-    """Trains, and leaves the best epoch's weights in `model`.
-
-    Args:
-      model: compiled; changed in place.
-      config: epochs and batch size.
-      train, val: batches as `trainer.dataset.read_dataset` gives them.
+      model: from `build_model`; changed in place.
+      backbone: its backbone, whose layers are frozen and unfrozen.
+      config, device: how.
+      data: from `read_splits`.
+      checkpoint_dir: the same for every attempt at this training.
       run_dir: where TensorBoard's logs go.
 
     Returns:
-      Keras' history by metric, and images a second.
-
-    Raises:
-      TrainingError: the loss is not a number.
+      The history of all phases, and where the last one's frozen outputs were kept.
     """
-    timer = _EpochTimer(config.epochs, config.batch_size)
-    best = os.path.join(run_dir, 'best.weights.h5')
-    callbacks = [
-        keras.callbacks.TerminateOnNaN(raise_error=True),
-        keras.callbacks.ModelCheckpoint(best, monitor='val_accuracy', save_best_only=True, save_weights_only=True),
-        keras.callbacks.TensorBoard(run_dir, write_graph=False),
-        timer,
-    ]
-    try:
-        history = model.fit(train, validation_data=val, epochs=config.epochs, callbacks=callbacks, verbose=0)
-    except RuntimeError as error:
-        if 'NaN' not in str(error):
-            raise
-        raise TrainingError(
-            f'The training loss became NaN or infinite ({error}); lower trainer.learning_rate '
-            f'({config.learning_rate:g}) or set trainer.precision=float32.'
-        ) from error
-    model.load_weights(best)
-    tf.io.gfile.remove(best)
-    return history.history, sorted(timer.images_per_s)[len(timer.images_per_s) // 2]
+    history = []
+    (train, train_split), (val, val_split) = data[features.TRAIN_SPLIT], data[features.VAL_SPLIT]
+    for phase in list_phases(config):
+        freeze_below(backbone, 'none' if phase.name == 'head' else config.get_train_from())
+        with prepare_rows(model, config, device, train_split, val_split, run_dir) as rows:
+            order = EpochOrder(train_split.count, config.seed)
+            batches = make_batches(rows.train, train.labels, order, config.batch_size)
+            val_batches = make_batches(rows.val, val.labels, EpochOrder(val_split.count, None), config.batch_size)
+            compile_model(rows.model, config, make_schedule(config, phase, int(batches.cardinality())))
+            if device.is_gpu:
+                rows.model.steps_per_execution = _GPU_STEPS_PER_EXECUTION
+            history += fit_phase(
+                rows.model,
+                config,
+                phase,
+                batches,
+                val_batches,
+                order=order,
+                labels=train.labels,
+                checkpoint_dir=checkpoint_dir,
+                log_dir=os.path.join(run_dir, phase.name),
+            )
+    return history, rows.cache
 
 
-def make_float32_copy(model: keras.Model, config: TrainerConfig) -> keras.Model:
-    """The same network and weights with float32 arithmetic: what is served must not need the trainer's GPU."""
-    keras.config.set_dtype_policy('float32')
-    copy = build_model(config, build_backbone(config.image_size))
-    copy.set_weights(model.get_weights())
-    return copy
+def make_report(device: Device, cache: str, history: list[dict]) -> TrainingReport:
+    """Sums a history up; the best epoch is the last phase's."""
+    last = [entry for entry in history if entry['phase'] == history[-1]['phase']]
+    best = max(last, key=lambda entry: entry['val_accuracy'])
+    return TrainingReport(
+        device=device.name,
+        precision=device.precision,
+        cache=cache,
+        images_per_s=statistics.median(entry['images_per_s'] for entry in last),
+        epochs=len(last),
+        best_epoch=best['epoch'],
+        accuracy=best['accuracy'],
+        val_accuracy=best['val_accuracy'],
+    )
+
+
+def read_splits(
+    fn_args: FnArgs, config: TrainerConfig, transform_output: tft.TFTransformOutput
+) -> dict[str, tuple[Records, Split]]:
+    """The records of `train` and `val`, and their preprocessed images; only those of `train` are augmented."""
+    data = {}
+    for split, files, augmentation in (
+        (features.TRAIN_SPLIT, fn_args.train_files, config.augmentation),
+        (features.VAL_SPLIT, fn_args.eval_files, 'none'),
+    ):
+        records = read_records(files, transform_output)
+        images = make_image_rows(records, transform_output, augmentation, config.seed)
+        data[split] = records, Split(images, len(records.labels))
+    return data
+
+
+def _write_json(folder: str, name: str, content: object) -> None:
+    with tf.io.gfile.GFile(os.path.join(folder, name), 'w') as file:
+        json.dump(content, file, indent=2)
 
 
 def run_fn(fn_args: FnArgs) -> None:
     """TFX's entry point: trains on `train`, chooses on `val`, exports a SavedModel and a .keras file.
 
     Args:
-      fn_args: TFX's; `custom_config['trainer']` holds a TrainerConfig as a dict.
+      fn_args: TFX's; `custom_config` holds a TrainerConfig ('trainer') and an ExportConfig ('export') as dicts.
     """
     settings = fn_args.custom_config['trainer']
     config = TrainerConfig(**{**settings, 'head_units': tuple(settings['head_units'])})
-    device, precision = set_up_device(config.precision)
-    keras.utils.set_random_seed(config.seed)
-
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    train = read_dataset(fn_args.train_files, transform_output, batch_size=config.batch_size, shuffle_seed=config.seed)
-    val = read_dataset(fn_args.eval_files, transform_output, batch_size=config.batch_size)
+    data = read_splits(fn_args, config, transform_output)
+    run_dir = fn_args.model_run_dir
+    files = [*fn_args.train_files, *fn_args.eval_files]
+    key = compute_training_key(fn_args.custom_config, files, fn_args.transform_graph_path)
+    checkpoint_dir = locate_checkpoints(run_dir, key)
 
-    backbone = build_backbone(config.image_size)
-    load_weights(backbone, config.weights)
-    model = build_model(config, backbone)
-    compile_model(model, config)
-    history, images_per_s = fit_model(model, config, train, val, fn_args.model_run_dir)
+    with use_device(config.precision) as device:
+        keras.utils.set_random_seed(config.seed)
+        backbone = build_backbone(config)
+        load_weights(backbone, config)
+        model = build_model(config, backbone)
+        history, cache = train_model(
+            model, backbone, config, device, data, checkpoint_dir=checkpoint_dir, run_dir=run_dir
+        )
 
-    best = max(range(config.epochs), key=lambda epoch: history['val_accuracy'][epoch])
-    report = TrainingReport(
-        device=device,
-        precision=precision,
-        images_per_s=images_per_s,
-        epochs=config.epochs,
-        best_epoch=best + 1,
-        accuracy=history['accuracy'][best],
-        val_accuracy=history['val_accuracy'][best],
-    )
-    with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, REPORT_FILE), 'w') as file:
-        json.dump(report._asdict(), file, indent=2)
-    model.save(os.path.join(fn_args.model_run_dir, KERAS_FILE))
-    if precision != 'float32':
-        model = make_float32_copy(model, config)
-    export_model(model, transform_output, fn_args.serving_model_dir)
+    _write_json(run_dir, REPORT_FILE, make_report(device, cache, history)._asdict())
+    _write_json(run_dir, HISTORY_FILE, history)
+    model.save(os.path.join(run_dir, KERAS_FILE))
+    val, val_split = data[features.VAL_SPLIT]
+    val_batches = make_batches(val_split.images, val.labels, EpochOrder(val_split.count, None), export.MICRO_BATCH)
+    export_config = ExportConfig(**fn_args.custom_config['export'])
+    export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches)
+    tf.io.gfile.rmtree(checkpoint_dir)

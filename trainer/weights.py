@@ -8,59 +8,69 @@ import keras
 import tensorflow as tf
 
 from components.errors import WeightsError, to_one_line
-
-_CHOICES = (
-    'set trainer.weights to "imagenet" (needs internet access once), to the path or gs:// URI of a ResNet50 '
-    'weights file without top, or to "none" (random weights)'
-)
+from trainer.backbones import BACKBONES, get_builder, get_weights_file
+from trainer.config import TrainerConfig
 
 
-def load_weights(backbone: keras.Model, weights: str) -> None:
-    """Loads the weights named by `trainer.weights` into a ResNet50 without top.
+def load_weights(backbone: keras.Model, config: TrainerConfig) -> None:
+    """Loads the weights named by `trainer.weights` into a backbone without top.
 
     Args:
       backbone: from `trainer.model.build_backbone`; changed in place.
-      weights: 'imagenet', 'none', or a local path or gs:// URI of an HDF5 or `.weights.h5` file.
+      config: 'weights' is 'imagenet', 'none', or a local path or gs:// URI of an HDF5 or `.weights.h5` file.
 
     Raises:
       WeightsError: the download failed, the file is not there or unreadable, or a shape does not match.
     """
-    if weights == 'none':
+    if config.weights == 'none':
         return
-    if weights == 'imagenet':
-        _load_imagenet(backbone)
+    if config.weights == 'imagenet':
+        _load_imagenet(backbone, config)
         return
     with tempfile.TemporaryDirectory() as folder:
-        _load_file(backbone, weights, _fetch(weights, Path(folder)))
+        _load_file(backbone, config, _fetch(config, Path(folder)))
 
 
-def _load_imagenet(backbone: keras.Model) -> None:
+def _describe_choices(config: TrainerConfig) -> str:
+    return (
+        'set trainer.weights to "imagenet" (needs internet access once), to the path or gs:// URI of a '
+        f'{BACKBONES[config.backbone].builder} weights file without top (the official one is '
+        f'{get_weights_file(config.backbone)}), or to "none" (random weights)'
+    )
+
+
+def _load_imagenet(backbone: keras.Model, config: TrainerConfig) -> None:
     """Keras' own loader: downloads once into Keras' cache and verifies the checksum."""
     try:
-        pretrained = keras.applications.ResNet50(
+        pretrained = get_builder(config.backbone)(
             include_top=False, weights='imagenet', input_shape=backbone.input_shape[1:]
         )
     except Exception as error:  # urllib's, socket's, or Keras' plain Exception, by what went wrong
-        raise WeightsError(f'The ImageNet weights could not be had ({to_one_line(error)}); {_CHOICES}.') from error
+        raise WeightsError(
+            f"{BACKBONES[config.backbone].builder}'s ImageNet weights could not be had ({to_one_line(error)}); "
+            f'{_describe_choices(config)}.'
+        ) from error
     backbone.set_weights(pretrained.get_weights())
 
 
-def _fetch(weights: str, folder: Path) -> Path:
+def _fetch(config: TrainerConfig, folder: Path) -> Path:
     """A local copy under the file's own name: Keras tells the format by the name."""
-    local = folder / Path(weights).name
+    local = folder / Path(config.weights).name
     try:
-        with tf.io.gfile.GFile(weights, 'rb') as remote, local.open('wb') as file:
+        with tf.io.gfile.GFile(config.weights, 'rb') as remote, local.open('wb') as file:
             shutil.copyfileobj(remote, file)
     except (tf.errors.OpError, OSError) as error:
-        raise WeightsError(f'The weights file {weights} cannot be read ({to_one_line(error)}); {_CHOICES}.') from error
+        raise WeightsError(
+            f'The weights file {config.weights} cannot be read ({to_one_line(error)}); {_describe_choices(config)}.'
+        ) from error
     return local
 
 
-def _load_file(backbone: keras.Model, weights: str, local: Path) -> None:
+def _load_file(backbone: keras.Model, config: TrainerConfig, local: Path) -> None:
     try:
         backbone.load_weights(local)
     except Exception as error:  # h5py's, Keras' ValueError, by what is wrong with the file
         raise WeightsError(
-            f'The weights file {weights} does not fit ResNet50 without top at {backbone.input_shape[1]} pixels: '
-            f'{to_one_line(error)}; {_CHOICES}.'
+            f'The weights file {config.weights} does not fit {BACKBONES[config.backbone].builder} without top at '
+            f'{backbone.input_shape[1]} pixels: {to_one_line(error)}; {_describe_choices(config)}.'
         ) from error

@@ -1,0 +1,74 @@
+"""The models and images that the benchmarks of the export share: random weights, the real architecture."""
+
+import os
+import tempfile
+
+import apache_beam as beam
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from tensorflow_transform.tf_metadata import dataset_metadata
+from tfx.utils import io_utils
+
+from components import features, sample
+from components.schema import SCHEMA_FILE
+from pipeline.config import BeamConfig
+from trainer.config import TrainerConfig
+from trainer.model import build_backbone, build_model
+from trainer.preprocessing import preprocessing_fn
+
+
+def build_random_model(config: TrainerConfig) -> keras.Model:
+    """The whole network with random weights and, as after training, BatchNorm statistics and biases that do something.
+
+    With those of a new model, mean 0, variance 1, bias 0, TensorFlow removes operations that a trained one needs.
+    """
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config, build_backbone(config))
+    random = np.random.default_rng(config.seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            near_one = [random.uniform(0.8, 1.2, shape) for _ in range(2)]
+            near_zero = [random.normal(0, 0.1, shape) for _ in range(2)]
+            layer.set_weights([near_one[0], near_zero[0], near_zero[1], near_one[1]])
+        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            layer.bias.assign(random.normal(0, 0.1, layer.bias.shape))
+    return model
+
+
+def draw_pngs(count: int, seed: int = 0) -> list[bytes]:
+    """Sample images as PNG bytes, the classes in turn."""
+    random = np.random.default_rng(seed)
+    images = (sample.draw_image(index % features.NUM_CLASSES, random) for index in range(count))
+    return [tf.io.encode_png(image).numpy() for image in images]
+
+
+def make_example(png: bytes, label: int) -> bytes:
+    """A serialized tf.Example with an image and its label."""
+    feature = {
+        features.IMAGE_KEY: tf.train.Feature(bytes_list=tf.train.BytesList(value=[png])),
+        features.LABEL_KEY: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def write_transform_graph(out: str, image_size: int) -> tft.TFTransformOutput:
+    """The graph of `preprocessing_fn`, made by tf.Transform on one record as the Transform component makes it."""
+    settings = {'backbone': 'resnet50', 'image_size': image_size, 'resize': 'bilinear'}
+    metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(str(SCHEMA_FILE)))
+    rows = [{features.IMAGE_KEY: b'', features.LABEL_KEY: 0, features.ID_KEY: [b'']}]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        beam.Pipeline(options=PipelineOptions(list(BeamConfig().args))) as pipeline,
+        tft_beam.Context(temp_dir=folder),
+    ):
+        transform_fn = (pipeline | beam.Create(rows), metadata) | tft_beam.AnalyzeDataset(
+            lambda inputs: preprocessing_fn(inputs, settings)
+        )
+        _ = transform_fn | tft_beam.WriteTransformFn(out)
+        _ = metadata | tft_beam.WriteMetadata(os.path.join(out, 'metadata'), pipeline)
+    return tft.TFTransformOutput(out)

@@ -1,0 +1,60 @@
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import device
+from trainer.device import Device, choose_precision, has_cpu_bfloat16, use_device
+
+
+@pytest.mark.parametrize(
+    ('flags', 'expected'), [('avx2 avx512_bf16 x', True), ('avx2 amx_bf16', True), ('avx2 avx512f', False)]
+)
+def test_bfloat16_is_read_from_the_cpus_flags(tmp_path, flags, expected):
+    (tmp_path / 'cpuinfo').write_text(f'flags : {flags}\n')
+    assert has_cpu_bfloat16(tmp_path / 'cpuinfo') is expected
+    assert not has_cpu_bfloat16(tmp_path / 'none')
+
+
+@pytest.mark.parametrize(
+    ('capability', 'cpu', 'expected'),
+    [
+        (None, True, 'onednn_bfloat16'),
+        (None, False, 'float32'),
+        ((9, 0), True, 'mixed_bfloat16'),
+        ((7, 5), True, 'mixed_float16'),
+        ((6, 0), True, 'float32'),
+    ],
+)
+def test_auto_takes_what_the_hardware_gains_by(monkeypatch, capability, cpu, expected):
+    monkeypatch.setattr(device, 'has_cpu_bfloat16', lambda: cpu)
+    assert choose_precision('auto', capability) == expected
+    assert choose_precision('float32', capability) == 'float32'
+
+
+def test_onednn_on_a_gpu_is_refused():
+    with pytest.raises(ValueError, match='is for CPUs'):
+        choose_precision('onednn_bfloat16', (9, 0))
+
+
+@pytest.mark.parametrize('precision', ['onednn_bfloat16', 'mixed_bfloat16'])
+def test_switches_of_the_process_are_set_back(precision):
+    """In a local run the Evaluator comes after in the same process, and must not run in the trainer's arithmetic."""
+    with contextlib.suppress(RuntimeError), use_device(precision) as used:
+        assert used.name == 'CPU (no GPU found)'
+        assert used.precision == precision
+        options = tf.config.optimizer.get_experimental_options()
+        assert options['auto_mixed_precision_onednn_bfloat16'] is (precision == 'onednn_bfloat16')
+        assert keras.config.dtype_policy().name == ('float32' if precision == 'onednn_bfloat16' else precision)
+        raise RuntimeError
+    assert not tf.config.optimizer.get_experimental_options()['auto_mixed_precision_onednn_bfloat16']
+    assert keras.config.dtype_policy().name == 'float32'
+
+
+def test_outputs_are_kept_in_the_type_they_were_computed_in():
+    assert Device('', 'float32', False).cache_dtype == np.float32
+    assert Device('', 'onednn_bfloat16', False).cache_dtype.name == 'bfloat16'
+    assert Device('', 'mixed_bfloat16', True).cache_dtype.name == 'bfloat16'
+    assert Device('', 'mixed_float16', True).cache_dtype == np.float16

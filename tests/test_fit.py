@@ -1,0 +1,165 @@
+"""Training as a user meets it: interrupted, cached, in two phases."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.errors import TrainingError
+from trainer import fit
+from trainer.checkpoint import CheckpointFolder
+from trainer.config import TrainerConfig
+from trainer.dataset import EpochOrder, make_batches
+from trainer.fit import Phase, compute_class_weights, fit_phase, has_stalled, make_schedule
+from trainer.model import compile_model
+
+ROWS = 64
+FEATURES = np.random.default_rng(0).normal(size=(ROWS, 6)).astype('float32')
+LABELS = np.random.default_rng(1).integers(0, 10, ROWS)
+CONFIG = TrainerConfig(learning_rate=0.01, batch_size=16, epochs=4, seed=3)
+
+
+def make_model(config: TrainerConfig, learning_rate=None) -> keras.Model:
+    keras.utils.set_random_seed(config.seed)
+    layers = [keras.Input((6,)), keras.layers.Dense(16), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+    model = keras.Sequential([*layers, keras.layers.Dense(10, activation='softmax')])
+    compile_model(model, config, learning_rate)
+    return model
+
+
+def fit_model(folder, config=CONFIG, epochs=None, model=None, val_labels=LABELS, features=FEATURES):
+    model = model or make_model(config)
+    table = tf.constant(features)
+    order = EpochOrder(ROWS, config.seed)
+    train = make_batches(lambda indices, epoch: tf.gather(table, indices), LABELS, order, config.batch_size)
+    val = make_batches(lambda indices, epoch: tf.gather(table, indices), val_labels, EpochOrder(ROWS, None), 16)
+    phase = Phase('training', epochs or config.epochs, config.learning_rate)
+    paths = {'checkpoint_dir': str(folder / 'checkpoints'), 'log_dir': str(folder / 'logs')}
+    return model, fit_phase(model, config, phase, train, val, order=order, labels=LABELS, **paths)
+
+
+def strip_times(history):
+    return [{key: value for key, value in entry.items() if key not in ('seconds', 'images_per_s')} for entry in history]
+
+
+class Kill(Exception):
+    pass
+
+
+def kill_in_epoch(monkeypatch, number: int) -> None:
+    """Ends the process, as far as a test can, before epoch `number`'s checkpoint is in place."""
+    original = CheckpointFolder.save
+
+    def save(self, model, history):
+        if len(history) == number:
+            raise Kill
+        original(self, model, history)
+
+    monkeypatch.setattr(CheckpointFolder, 'save', save)
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    whole, history = fit_model(tmp_path / 'whole')
+    with monkeypatch.context() as patch:
+        kill_in_epoch(patch, 3)
+        with pytest.raises(Kill):
+            fit_model(tmp_path / 'killed')
+    resumed, resumed_history = fit_model(tmp_path / 'killed')
+    assert strip_times(resumed_history) == strip_times(history)
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_training_that_was_done_is_not_repeated(tmp_path, monkeypatch):
+    done, history = fit_model(tmp_path)
+    monkeypatch.setattr(keras.Model, 'fit', lambda *arguments, **options: pytest.fail('trained again'))
+    again, again_history = fit_model(tmp_path)
+    assert again_history == history
+    np.testing.assert_array_equal(done.get_weights()[0], again.get_weights()[0])
+
+
+def test_the_best_epochs_weights_are_kept(tmp_path):
+    model, history = fit_model(tmp_path)
+    best = max(entry['val_accuracy'] for entry in history)
+    assert model.evaluate(FEATURES, LABELS, verbose=0)[1] == pytest.approx(best)
+
+
+def test_the_history_has_metrics_rate_and_times(tmp_path):
+    _, history = fit_model(tmp_path)
+    assert [entry['epoch'] for entry in history] == [1, 2, 3, 4]
+    keys = {
+        'phase',
+        'epoch',
+        'loss',
+        'accuracy',
+        'val_loss',
+        'val_accuracy',
+        'learning_rate',
+        'images_per_s',
+        'seconds',
+    }
+    assert set(history[0]) == keys
+    assert history[0]['learning_rate'] == pytest.approx(0.01)
+    assert history[0]['images_per_s'] > 0
+
+
+def test_tensorboard_gets_rate_and_images_a_second(tmp_path):
+    fit_model(tmp_path, epochs=1)
+    (file,) = (tmp_path / 'logs' / 'train').glob('events.*')
+    tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(file)) for value in event.summary.value}
+    assert {'epoch_loss', 'epoch_accuracy', 'epoch_learning_rate', 'epoch_images_per_s'} <= tags
+
+
+def test_a_loss_that_is_not_a_number_stops_with_a_sentence(tmp_path):
+    config = TrainerConfig(learning_rate=1e38, epochs=2, batch_size=8)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(10), keras.layers.Softmax()])
+    compile_model(model, config)
+    with pytest.raises(TrainingError, match=r'loss became NaN .* lower trainer\.learning_rate \(1e\+38\)'):
+        fit_model(tmp_path, config, model=model, features=FEATURES * 1e3)
+
+
+def test_early_stopping_ends_a_phase_and_stays_ended(tmp_path):
+    config = TrainerConfig(learning_rate=1e-9, epochs=9, batch_size=16, early_stopping_patience=2)
+    _, history = fit_model(tmp_path, config)
+    assert len(history) == 3
+    _, again = fit_model(tmp_path, config)
+    assert again == history
+
+
+@pytest.mark.parametrize(
+    ('accuracies', 'patience', 'stalled'),
+    [([0.1, 0.2, 0.2], 1, True), ([0.1, 0.2, 0.3], 1, False), ([0.5, 0.4, 0.4], 2, True), ([0.5, 0.4], 2, False)],
+)
+def test_a_stall_is_patience_epochs_without_a_better_one(accuracies, patience, stalled):
+    history = [{'val_accuracy': accuracy} for accuracy in accuracies]
+    assert has_stalled(history, patience) is stalled
+    assert not has_stalled(history, None)
+
+
+def test_the_cosine_schedule_warms_up_peaks_and_ends_at_zero():
+    config = TrainerConfig(schedule='cosine', warmup_epochs=2)
+    schedule = make_schedule(config, Phase('training', 10, 0.5), steps_per_epoch=10)
+    rates = [float(schedule(step)) for step in range(101)]
+    assert rates[0] == 0
+    assert rates[10] == pytest.approx(0.25)
+    assert rates[20] == max(rates) == pytest.approx(0.5)
+    assert rates[60] == pytest.approx(0.25, abs=1e-3)
+    assert rates[100] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_constant_schedule_is_the_learning_rate():
+    assert make_schedule(TrainerConfig(), Phase('training', 10, 2e-5), 100) == 2e-5
+
+
+def test_balanced_class_weights_make_every_class_count_the_same():
+    labels = np.repeat(np.arange(10), np.arange(1, 11))
+    weights = compute_class_weights(labels)
+    shares = [weights[label] * (labels == label).sum() for label in range(10)]
+    assert shares == pytest.approx([5.5] * 10)
+
+
+def test_class_weights_reach_the_loss(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, 'compute_class_weights', lambda labels: dict.fromkeys(range(10), 0.0))
+    config = TrainerConfig(learning_rate=0.01, batch_size=16, epochs=1, class_weights='balanced')
+    _, history = fit_model(tmp_path, config)
+    assert history[0]['loss'] == 0
