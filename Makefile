@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A file's tests stay together: they share whole runs of the pipeline.
+PARALLEL := --numprocesses 2 --dist loadfile
 # Made anew when the lock or the package's metadata changes, and only then.
 STAMP := $(VENV)/.made-from-$(shell cat requirements.txt requirements-uv.txt setup.py | sha256sum | cut -c1-16)
 
@@ -11,10 +13,10 @@ run: $(STAMP)
 	$(BIN)/python -m pipeline run --preset sample
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

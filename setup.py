@@ -18,6 +18,6 @@ setup(
         'tensorboard>=2.20,<3',
         'tqdm>=4.66',
     ],
-    extras_require={'dev': ['pillow>=10', 'pytest>=8', 'ruff>=0.12']},
+    extras_require={'dev': ['pillow>=10', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12']},
     entry_points={'console_scripts': ['cifar10-pipeline = pipeline.__main__:main']},
 )
