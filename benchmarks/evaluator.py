@@ -6,7 +6,6 @@ Both are evaluated by the Beam pipeline that tfx/components/evaluator/executor.p
 EvalConfig, on the same TFRecord. The network is ResNet50 with the recipe's head at its own image size, random weights.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import tensorflow_model_analysis as tfma  # isort: skip
 from apache_beam.options.pipeline_options import PipelineOptions
 from tfx_bsl.public import tfxio
 
-from benchmarks.harness import finish, run_benchmark
+from benchmarks.harness import build_parser, describe_machine, finish, run_benchmark
 from benchmarks.models import build_random_model, draw_pngs, make_example, write_transform_graph
 from components import features
 from pipeline.config import BeamConfig
@@ -75,10 +74,10 @@ def make_evaluation(saved_model: str, records: str, out: str) -> Callable[[], fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=3, help='counted rounds of each (default: %(default)s)')
-    parser.add_argument('--images', type=int, default=200, help='images evaluated (default: %(default)s)')
-    options = parser.parse_args()
+    options = build_parser(
+        "TFX's Evaluator pipeline on the exported SavedModel against a plain Keras export", images=200
+    ).parse_args()
+    print(describe_machine(), flush=True)
     config = TrainerConfig(weights='none')
     precision = 'bfloat16' if has_cpu_bfloat16() else 'float32'
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,6 @@ Ours is called with PNG bytes and decodes and resizes them; the rival gets image
 that the ratio understates ours. bfloat16 is measured where this CPU has it.
 """
 
-import argparse
 import os
 import tempfile
 
@@ -16,7 +15,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import finish, run_benchmark
+from benchmarks.harness import build_parser, describe_machine, finish, run_benchmark
 from benchmarks.models import build_random_model, draw_pngs, make_example, write_transform_graph
 from components import features
 from trainer.config import TrainerConfig
@@ -59,10 +58,8 @@ def measure_model(name: str, ours, rival, pngs: list[bytes], rounds: int) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=5, help='counted rounds of each (default: %(default)s)')
-    parser.add_argument('--images', type=int, default=64, help='images a round (default: %(default)s)')
-    options = parser.parse_args()
+    options = build_parser('The exported SavedModel against a plain Keras export', images=64).parse_args()
+    print(describe_machine(), flush=True)
     config = TrainerConfig(weights='none')
     pngs = draw_pngs(options.images)
     names = ['float32', 'bfloat16'] if has_cpu_bfloat16() else ['float32']

@@ -56,9 +56,11 @@ def make_example(png: bytes, label: int) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
-def write_transform_graph(out: str, image_size: int) -> tft.TFTransformOutput:
+def write_transform_graph(
+    out: str, image_size: int, *, backbone: str = 'resnet50', resize: str = 'bilinear'
+) -> tft.TFTransformOutput:
     """The graph of `preprocessing_fn`, made by tf.Transform on one record as the Transform component makes it."""
-    settings = {'backbone': 'resnet50', 'image_size': image_size, 'resize': 'bilinear'}
+    settings = {'backbone': backbone, 'image_size': image_size, 'resize': resize}
     metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(str(SCHEMA_FILE)))
     rows = [{features.IMAGE_KEY: b'', features.LABEL_KEY: 0, features.ID_KEY: [b'']}]
     with (

@@ -90,7 +90,7 @@ def measure(folder: Path, images: int, rounds: int) -> dict:
             name: functools.partial(run_transform, component, inputs, folder / name, config.beam.args)
             for name, component in make_sides(config).items()
         }
-    size = config.trainer.image_size
+    size = config.trainer.get_image_size()
     result = harness.run_benchmark(
         f'{_DESCRIPTION}; {sentence} at {size} px', **runs, rounds=rounds, images=images, image_size=size
     )

@@ -56,42 +56,18 @@ def sample_data(sample_archive, tmp_path_factory) -> Path:
     return out
 
 
-def write_transform_graph(out: Path, settings: dict) -> None:
-    """A Transform graph, made by tf.Transform as the component makes it; `settings` is its custom_config."""
-    import tempfile
-
-    import apache_beam as beam
-    import tensorflow_transform.beam as tft_beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from tensorflow_transform.tf_metadata import dataset_metadata
-    from tfx.utils import io_utils
-
-    from components.schema import SCHEMA_FILE
-    from pipeline.config import BeamConfig
-    from trainer.preprocessing import preprocessing_fn
-
-    metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(str(SCHEMA_FILE)))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        beam.Pipeline(options=PipelineOptions(list(BeamConfig().args))) as pipeline,
-        tft_beam.Context(temp_dir=folder),
-    ):
-        rows = pipeline | beam.Create([{'image': b'', 'label': 0, 'id': [b'x']}])
-        transform_fn = (rows, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
-        _ = transform_fn | tft_beam.WriteTransformFn(str(out))
-        _ = metadata | tft_beam.WriteMetadata(str(out / 'metadata'), pipeline)
-
-
 @pytest.fixture(scope='session')
 def make_transform_graph(tmp_path_factory):
     """Makes the Transform graph of a backbone; one that was made before is given again."""
+    from benchmarks.models import write_transform_graph
+
     made: dict[tuple, Path] = {}
 
     def make(backbone: str = 'resnet50', image_size: int = IMAGE_SIZE, resize: str = 'bilinear') -> Path:
         key = (backbone, image_size, resize)
         if key not in made:
             out = tmp_path_factory.mktemp('transform')
-            write_transform_graph(out, {'backbone': backbone, 'image_size': image_size, 'resize': resize})
+            write_transform_graph(str(out), image_size, backbone=backbone, resize=resize)
             made[key] = out
         return made[key]
 

@@ -25,10 +25,9 @@ _GB = 1e9
 
 
 class CachePlan(NamedTuple):
-    """What is kept where, and why. bytes_needed: of all rows and views together."""
+    """What is kept where, and why."""
 
     kind: CacheKind
-    bytes_needed: int
     reason: str
 
 
@@ -48,24 +47,24 @@ def plan_cache(wanted: str, *, bytes_needed: int, folder: str, is_augmented: boo
     free_memory, free_disk = psutil.virtual_memory().available, shutil.disk_usage(folder).free
     sizes = f'{bytes_needed / _GB:.2f} GB'
     if wanted == 'off':
-        return CachePlan('off', bytes_needed, 'trainer.cache=off')
+        return CachePlan('off', 'trainer.cache=off')
     if is_augmented and not cached_views:
-        return CachePlan('off', bytes_needed, 'augmentation changes the pixels every epoch (trainer.cached_views=0)')
+        return CachePlan('off', 'augmentation changes the pixels every epoch (trainer.cached_views=0)')
     if wanted == 'memory' and bytes_needed > free_memory:
         raise TrainingError(
             f'trainer.cache=memory needs {sizes} of memory and {free_memory / _GB:.2f} GB are free; '
             'set trainer.cache=disk or off.'
         )
     if wanted == 'memory' or (wanted == 'auto' and bytes_needed <= min(_MEMORY_BYTES, _MEMORY_SHARE * free_memory)):
-        return CachePlan('memory', bytes_needed, f'{sizes} fit in memory')
+        return CachePlan('memory', f'{sizes} fit in memory')
     if bytes_needed <= free_disk:
-        return CachePlan('disk', bytes_needed, f'{sizes}, on disk so that memory stays bounded')
+        return CachePlan('disk', f'{sizes}, on disk so that memory stays bounded')
     if wanted == 'disk':
         raise TrainingError(
             f'trainer.cache=disk needs {sizes} and {folder} has {free_disk / _GB:.2f} GB free; free some, or set '
             'trainer.cache=off.'
         )
-    return CachePlan('off', bytes_needed, f'{sizes} fit neither in memory nor in the {free_disk / _GB:.2f} GB free')
+    return CachePlan('off', f'{sizes} fit neither in memory nor in the {free_disk / _GB:.2f} GB free')
 
 
 class FeatureCache:
