@@ -66,13 +66,13 @@ class KeptOutputs:
         """Runs the frozen layers over all rows."""
         count = len(self._labels)
         self._cache = FeatureCache('memory', count, self._shape, self.device.cache_dtype, self._folder)
-        fill_cache(self._cache, self._images, count, 1, self._run, _FROZEN_BATCH)
+        fill_cache(self._cache, self._images, range(count), 1, self._run, _FROZEN_BATCH)
 
     def fit(self, epochs: int) -> None:
         """Trains the rest on the kept outputs."""
         count = len(self._labels)
         with use_device(self._config.precision):
-            rows = make_cached_rows(self._cache, count, 1)
+            rows = make_cached_rows(self._cache, range(count), 1)
             order = EpochOrder(count, self._config.seed)
             batches = make_batches(rows, self._labels, order, self._config.batch_size)
             self._top.fit(batches, epochs=epochs, verbose=0)

@@ -78,11 +78,12 @@ def test_a_filled_cache_gives_what_the_frozen_part_gives_for_every_view(kind, tm
         return tf.cast(tf.reshape(indices, [-1, 1]) * 10 + view, tf.float32)
 
     kept = FeatureCache(kind, 14, (1,), np.float32, str(tmp_path))
-    seconds = fill_cache(kept, read_images, 7, 2, lambda images: images * 2, batch_size=3)
+    mine = range(1, 21, 3)  # seven rows, the second worker's of three
+    seconds = fill_cache(kept, read_images, mine, 2, lambda images: images * 2, batch_size=3)
     assert seconds > 0
-    rows = make_cached_rows(kept, 7, 2)
+    rows = make_cached_rows(kept, mine, 2)
     for epoch in range(4):
-        got = rows(tf.constant([6, 0], tf.int64), tf.constant(epoch, tf.int64))
+        got = rows(tf.constant([19, 1], tf.int64), tf.constant(epoch, tf.int64))
         assert got.shape == (2, 1)
-        assert got.numpy().ravel().tolist() == [2 * (60 + epoch % 2), 2 * (epoch % 2)]
+        assert got.numpy().ravel().tolist() == [2 * (190 + epoch % 2), 2 * (10 + epoch % 2)]
     kept.close()

@@ -5,7 +5,8 @@ import tensorflow_transform as tft
 
 from components.errors import DataError
 from tests.conftest import IMAGE_SIZE
-from trainer.dataset import EpochOrder, make_batches, make_image_rows, read_records
+from trainer.cluster import Share
+from trainer.dataset import EpochOrder, list_batch_starts, make_batches, make_image_rows, read_records
 
 
 @pytest.fixture(scope='module')
@@ -46,9 +47,7 @@ def test_batches_are_preprocessed_images_and_the_last_may_be_smaller(records, tr
 
 def test_the_order_is_decided_by_seed_and_epoch_alone():
     def list_rows(seed, epoch):
-        order = EpochOrder(50, seed)
-        order.epoch = epoch
-        return order.list_rows().tolist()
+        return EpochOrder(50, seed).list_rows(epoch).tolist()
 
     assert list_rows(1, 0) == list_rows(1, 0)
     assert list_rows(1, 0) != list_rows(1, 1)
@@ -63,8 +62,57 @@ def test_batches_follow_the_epoch_that_is_set(records):
     for epoch in (0, 1, 5):
         order.epoch = epoch
         indices = [int(index) for rows, _ in batches for index in rows]
-        assert indices == order.list_rows().tolist()
-    assert read_epoch(batches) == records.labels[order.list_rows()].tolist()
+        assert indices == order.list_rows(epoch).tolist()
+    assert read_epoch(batches) == records.labels[order.list_rows(5)].tolist()
+
+
+@pytest.mark.parametrize(('workers', 'replicas_each'), [(1, 2), (2, 1), (2, 2), (4, 1)])
+@pytest.mark.parametrize(('count', 'batch_size'), [(50, 16), (50, 15), (48, 16), (57, 8)])
+def test_workers_together_train_on_the_batches_of_one_and_each_on_rows_of_its_own(
+    workers, replicas_each, count, batch_size
+):
+    replicas = workers * replicas_each
+    labels = np.arange(count) % 10
+    expected = [
+        sorted(rows.tolist())
+        for epoch in (3, 4)
+        for rows in np.split(EpochOrder(count, 7).list_rows(epoch), list_batch_starts(count, batch_size, replicas)[1:])
+    ]
+    batches, total = [[] for _ in expected], np.zeros(len(expected))
+    for worker in range(workers):
+        order = EpochOrder(count, 7, workers)
+        order.epoch = 3
+        share = Share(workers, worker, replicas)
+        taken = make_batches(lambda indices, epoch: indices, labels, order, batch_size, share)
+        for number, example in zip(range(len(expected) * replicas_each), taken, strict=False):
+            rows, got_labels, weights = (tensor.numpy().tolist() for tensor in example)
+            assert rows, 'a replica without a row would make the loss 0 / 0'
+            assert {row % workers for row in rows} == {worker}
+            assert got_labels == [row % 10 for row in rows]
+            batches[number // replicas_each] += rows
+            total[number // replicas_each] += weights[0] / replicas  # of the replica's mean
+            assert weights[0] == pytest.approx(replicas * len(rows) / len(expected[number // replicas_each]))
+    assert [sorted(batch) for batch in batches] == expected
+    np.testing.assert_allclose(total, 1, rtol=1e-6)
+
+
+def test_rows_fewer_than_replicas_join_the_batch_before():
+    assert list(list_batch_starts(35, 16)) == [0, 16, 32]
+    assert list(list_batch_starts(35, 16, 4)) == [0, 16]
+    assert list(list_batch_starts(36, 16, 4)) == [0, 16, 32]
+    assert list(list_batch_starts(5, 16, 4)) == [0]
+
+
+def test_fewer_images_than_replicas_are_refused():
+    with pytest.raises(DataError, match=r'has 3 images, which are too few for 4 replicas; set trainer\.strategy=one'):
+        list_batch_starts(3, 16, 4)
+
+
+def test_class_weights_weigh_examples(records):
+    weights = np.arange(10, dtype=np.float32)
+    batches = make_batches(lambda rows, epoch: rows, records.labels, EpochOrder(20, 1), 8, class_weights=weights)
+    for _, labels, got in batches:
+        assert got.numpy().tolist() == labels.numpy().tolist()
 
 
 @pytest.mark.parametrize('augmentation', ['flip', 'flip_crop'])

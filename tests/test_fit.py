@@ -8,9 +8,9 @@ import tensorflow as tf
 from components.errors import TrainingError
 from trainer import fit
 from trainer.checkpoint import CheckpointFolder
+from trainer.cluster import Cluster, Share
 from trainer.config import TrainerConfig
-from trainer.dataset import EpochOrder, make_batches
-from trainer.fit import Phase, compute_class_weights, fit_phase, has_stalled, make_schedule
+from trainer.fit import Examples, Phase, compute_class_weights, fit_phase, has_stalled, make_schedule
 from trainer.model import compile_model
 
 ROWS = 64
@@ -27,15 +27,14 @@ def make_model(config: TrainerConfig, learning_rate=None) -> keras.Model:
     return model
 
 
-def fit_model(folder, config=CONFIG, epochs=None, model=None, val_labels=LABELS, features=FEATURES):
+def fit_model(folder, config=CONFIG, epochs=None, model=None, val_labels=LABELS, features=FEATURES, fill=lambda: None):
     model = model or make_model(config)
     table = tf.constant(features)
-    order = EpochOrder(ROWS, config.seed)
-    train = make_batches(lambda indices, epoch: tf.gather(table, indices), LABELS, order, config.batch_size)
-    val = make_batches(lambda indices, epoch: tf.gather(table, indices), val_labels, EpochOrder(ROWS, None), 16)
+    train, val = (Examples(lambda indices, epoch: tf.gather(table, indices), of) for of in (LABELS, val_labels))
     phase = Phase('training', epochs or config.epochs, config.learning_rate)
     paths = {'checkpoint_dir': str(folder / 'checkpoints'), 'log_dir': str(folder / 'logs')}
-    return model, fit_phase(model, config, phase, train, val, order=order, labels=LABELS, **paths)
+    cluster = Cluster(tf.distribute.get_strategy(), Share())
+    return model, fit_phase(model, config, phase, train, val, cluster=cluster, fill=fill, **paths)
 
 
 def strip_times(history):
@@ -159,7 +158,7 @@ def test_balanced_class_weights_make_every_class_count_the_same():
 
 
 def test_class_weights_reach_the_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, 'compute_class_weights', lambda labels: dict.fromkeys(range(10), 0.0))
+    monkeypatch.setattr(fit, 'compute_class_weights', lambda labels: np.zeros(10, np.float32))
     config = TrainerConfig(learning_rate=0.01, batch_size=16, epochs=1, class_weights='balanced')
     _, history = fit_model(tmp_path, config)
     assert history[0]['loss'] == 0

@@ -46,6 +46,7 @@ def train_steps(config, records, transform_output, folder, device=CPU, epochs=2)
         compile_model(rows.model, config)
         order = EpochOrder(splits[0].count, config.seed)
         batches = make_batches(rows.train, records[0].labels, order, config.batch_size)
+        rows.fill()
         for order.epoch in range(epochs):
             losses += [float(rows.model.train_on_batch(x, y, return_dict=True)['loss']) for x, y in batches]
             rows.model.reset_metrics()

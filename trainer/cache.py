@@ -126,14 +126,14 @@ class FeatureCache:
 
 
 def fill_cache(
-    cache: FeatureCache, images: Rows, count: int, views: int, trunk: Callable[[tf.Tensor], tf.Tensor], batch_size: int
+    cache: FeatureCache, images: Rows, rows: range, views: int, trunk: Callable[[tf.Tensor], tf.Tensor], batch_size: int
 ) -> float:
-    """Runs the frozen part over every row and view; row i of view v goes to v * count + i.
+    """Runs the frozen part over every row and view; the i-th row of view v goes to v * len(rows) + i.
 
     Args:
-      cache: has room for count * views rows.
+      cache: has room for len(rows) * views rows.
       images: reads preprocessed images; a view is what it gives for that epoch.
-      count: rows of the split.
+      rows: of the split, those that this worker trains on.
       views: how many views of each.
       trunk: the frozen part, images [N, S, S, 3] -> [N, ...].
       batch_size: images at once.
@@ -142,24 +142,25 @@ def fill_cache(
       Seconds it took.
     """
     begin = time.monotonic()
-    starts = [(view, start) for view in range(views) for start in range(0, count, batch_size)]
+    starts = [(view, start) for view in range(views) for start in range(0, len(rows), batch_size)]
+    numbers = tf.constant(rows, tf.int64)
 
     def read(view: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        return images(tf.range(start, tf.minimum(start + batch_size, count)), view)
+        return images(numbers[start : start + batch_size], view)
 
     spec = tf.constant(starts, tf.int64)
     batches = tf.data.Dataset.from_tensor_slices((spec[:, 0], spec[:, 1])).map(read).prefetch(2)
     for (view, start), batch in zip(starts, batches, strict=True):
-        cache.write(view * count + start, trunk(batch).numpy().astype(cache.dtype))
+        cache.write(view * len(rows) + start, trunk(batch).numpy().astype(cache.dtype))
     return time.monotonic() - begin
 
 
-def make_cached_rows(cache: FeatureCache, count: int, views: int) -> Rows:
-    """Rows of the frozen part's outputs; epoch e trains on view e modulo `views`."""
+def make_cached_rows(cache: FeatureCache, rows: range, views: int) -> Rows:
+    """Reads what `fill_cache` kept of `rows`, by a row's number in the split; epoch e gets view e modulo `views`."""
     dtype = tf.as_dtype(cache.dtype)
 
     def read(indices: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        rows = tf.numpy_function(cache.read, [indices + (epoch % views) * count], dtype)
-        return tf.ensure_shape(rows, [None, *cache.shape])
+        places = (indices - rows.start) // rows.step + (epoch % views) * len(rows)
+        return tf.ensure_shape(tf.numpy_function(cache.read, [places], dtype), [None, *cache.shape])
 
     return read

@@ -71,6 +71,9 @@ class TrainerConfig:
     """Augmented views of each image to keep; 0 runs the frozen layers in every epoch when there is augmentation."""
     precision: Literal['auto', 'float32', 'onednn_bfloat16', 'mixed_bfloat16', 'mixed_float16'] = 'auto'
     """Arithmetic while training: 'auto' is bfloat16 where the hardware has it. Variables are float32 always."""
+    strategy: Literal['auto', 'one', 'mirrored', 'multi_worker'] = 'auto'
+    """What trains: one device, all GPUs of the machine, or all workers that TF_CONFIG lists; 'auto' takes what there
+    is. batch_size is that of all together."""
     seed: int = 0
     """Of the initial weights, dropout and shuffling."""
 

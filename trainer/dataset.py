@@ -1,5 +1,7 @@
 """TFRecords -> rows -> batches, in an order that a seed and an epoch decide, so that a resumed run sees the same."""
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -9,7 +11,9 @@ import tensorflow_transform as tft
 
 from components import features
 from components.errors import DataError
+from trainer.cluster import Share
 
+SHARDS = 8  # of a split; any divisor of it is a number of workers that train in the order of a single one
 Augmentation = Literal['none', 'flip', 'flip_crop']
 _CROP_SHARE = 4 / 32  # pad-and-crop shifts by up to 4 of CIFAR-10's 32 pixels, as He et al. 2015 do (section 4.2)
 
@@ -86,46 +90,93 @@ def _augment(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> t
 
 
 class EpochOrder:
-    """The order of rows: `epoch`, set by a callback as each begins, and the seed decide it.
+    """The order of a split's rows: the seed and the epoch decide it, and not how many workers train.
+
+    A row's number and its place are equal modulo SHARDS, so that a worker's places always hold the rows of its share.
 
     Args:
       count: rows.
       seed: of the permutations; None keeps the order of the rows.
+      workers: that train; where they do not divide SHARDS, the order is another one than a single worker's.
     """
 
-    def __init__(self, count: int, seed: int | None):
+    def __init__(self, count: int, seed: int | None, workers: int = 1):
+        self.count = count
         self.epoch = 0
-        self._count = count
+        """Where batches begin; set by a callback as each epoch begins."""
         self._seed = seed
+        self._shards = math.lcm(SHARDS, workers)
 
-    def list_rows(self) -> np.ndarray:
-        """The rows of this epoch, int64 [count]."""
-        if self._seed is None:
-            return np.arange(self._count)
-        return np.random.default_rng([self._seed, self.epoch]).permutation(self._count)
+    def list_rows(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch, int64 [count]."""
+        rows = np.arange(self.count)
+        if self._seed is not None:
+            random = np.random.default_rng([self._seed, epoch])
+            for shard in range(self._shards):
+                rows[shard :: self._shards] = random.permutation(rows[shard :: self._shards])
+        return rows
 
 
-def make_batches(rows: Rows, labels: np.ndarray, order: EpochOrder, batch_size: int) -> tf.data.Dataset:
-    """Batches for one epoch; iterated anew for each.
+def list_batch_starts(count: int, batch_size: int, replicas: int = 1) -> range:
+    """Where the batches of an epoch begin; a last one with less than a row for each replica joins the one before.
+
+    Raises:
+      DataError: there are fewer rows than replicas.
+    """
+    if count < replicas:
+        raise DataError(
+            f'A split has {count} images, which are too few for {replicas} replicas; set trainer.strategy=one.'
+        )
+    end = count - count % batch_size if count % batch_size < replicas and count > batch_size else count
+    return range(0, end, batch_size)
+
+
+def make_batches(
+    rows: Rows,
+    labels: np.ndarray,
+    order: EpochOrder,
+    batch_size: int,
+    share: Share | None = None,
+    class_weights: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Batches from epoch `order.epoch` on: of that one alone, iterated anew for each; or, for replicas, without end.
 
     Args:
       rows: reads the features.
       labels: int64 [N].
       order: which rows come when.
-      batch_size: rows a batch; the last batch may be smaller.
+      batch_size: rows a batch, over all replicas; the last batch may be smaller.
+      share: which rows of a batch are computed here; None is all.
+      class_weights: float32 [classes].
 
     Returns:
-      Batches of (features [B, ...], labels int64 [B]).
+      Batches of (features [B, ...], labels int64 [B]), one for each replica here in turn. With class weights or
+      replicas there is a third, float32 [B]: the examples' weights, which also make the mean over replicas that have
+      different numbers of rows the mean over the batch.
     """
+    share = share or Share()
+    starts = list_batch_starts(order.count, batch_size, share.replicas)
+    ends = [*starts[1:], order.count]
+    is_endless = share.replicas > 1  # whether all replicas have come to an end would be asked at every step
 
-    def generate() -> Iterator[tuple[np.ndarray, int]]:
-        epoch, indices = order.epoch, order.list_rows()
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size], epoch
+    def generate() -> Iterator[tuple[np.ndarray, int, float]]:
+        for epoch in itertools.count(order.epoch) if is_endless else [order.epoch]:
+            indices = order.list_rows(epoch)
+            for start, end in zip(starts, ends, strict=True):
+                for replica in share.replicas_here:
+                    mine = indices[start:end][(replica - start) % share.replicas :: share.replicas]
+                    yield mine, epoch, share.replicas * len(mine) / (end - start)
 
-    signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64))
-    batches = tf.data.Dataset.from_generator(generate, output_signature=signature)
     labels = tf.constant(labels)
-    batches = batches.map(lambda indices, epoch: (rows(indices, epoch), tf.gather(labels, indices)))
-    count = -(-len(labels) // batch_size)
+
+    def read(indices: tf.Tensor, epoch: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        example = rows(indices, epoch), tf.gather(labels, indices)
+        if class_weights is None and share.replicas == 1:
+            return example
+        weights = tf.fill(tf.shape(indices), weight)
+        return *example, weights if class_weights is None else weights * tf.gather(class_weights, example[1])
+
+    signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32))
+    batches = tf.data.Dataset.from_generator(generate, output_signature=signature).map(read)
+    count = tf.data.INFINITE_CARDINALITY if is_endless else len(starts)
     return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)

@@ -3,17 +3,18 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from components import features
 from components.errors import TrainingError
 from trainer.checkpoint import CheckpointFolder
+from trainer.cluster import Cluster
 from trainer.config import TrainerConfig
-from trainer.dataset import EpochOrder
+from trainer.dataset import EpochOrder, Rows, list_batch_starts, make_batches
 
 _log = logging.getLogger('trainer')
 
@@ -31,6 +32,13 @@ class Phase(NamedTuple):
     learning_rate: float
 
 
+class Examples(NamedTuple):
+    """A split to fit on. features: reads the rows; labels: int64 [N]."""
+
+    features: Rows
+    labels: np.ndarray
+
+
 def make_schedule(config: TrainerConfig, phase: Phase, steps_per_epoch: int):
     """The learning rate by step: constant, or warm-up and a cosine to zero (Loshchilov and Hutter 2017, SGDR)."""
     if config.schedule == 'constant':
@@ -44,10 +52,13 @@ def make_schedule(config: TrainerConfig, phase: Phase, steps_per_epoch: int):
     )
 
 
-def compute_class_weights(labels: np.ndarray) -> dict[int, float]:
-    """Weights that make every class count the same: N / (classes * count), as scikit-learn's 'balanced' has it."""
+def compute_class_weights(labels: np.ndarray) -> np.ndarray:
+    """Weights, float32 [classes], that make every class count the same.
+
+    N / (classes * count), as scikit-learn's 'balanced' has it.
+    """
     counts = np.bincount(labels, minlength=features.NUM_CLASSES)
-    return {label: len(labels) / (features.NUM_CLASSES * max(1, count)) for label, count in enumerate(counts)}
+    return (len(labels) / (features.NUM_CLASSES * np.maximum(1, counts))).astype(np.float32)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -56,16 +67,15 @@ class Recorder(keras.callbacks.Callback):
     Args:
       phase: what is trained.
       order: of the training rows; told which epoch begins.
-      rows: training rows an epoch.
-      checkpoints: where the state goes.
+      checkpoints: where the state goes; None for a worker that is not the chief, which keeps the history alone.
       best_weights: file that keeps the best epoch's weights.
       history: entries of epochs before a restart; appended to.
     """
 
-    def __init__(self, phase, order: EpochOrder, rows: int, checkpoints, best_weights: str, history: list[dict]):
+    def __init__(self, phase, order: EpochOrder, checkpoints, best_weights: str, history: list[dict]):
         super().__init__()
         self.history = history
-        self._phase, self._order, self._rows = phase, order, rows
+        self._phase, self._order = phase, order
         self._checkpoints, self._best_weights = checkpoints, best_weights
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -78,11 +88,13 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         best = max((entry['val_accuracy'] for entry in self.history), default=-1.0)
         seconds = max(self._end - self._begin, 1e-9)
-        logs['images_per_s'] = self._rows / seconds  # in the logs themselves, for TensorBoard, which comes after
+        logs['images_per_s'] = self._order.count / seconds  # in the logs themselves, for TensorBoard, which comes after
         logs['seconds'] = time.monotonic() - self._begin
         logs['learning_rate'] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         entry = {'phase': self._phase.name, 'epoch': epoch + 1} | {key: float(value) for key, value in logs.items()}
         self.history.append(entry)
+        if self._checkpoints is None:
+            return
         if entry['val_accuracy'] > best:
             self.model.save_weights(self._best_weights)
         self._checkpoints.save(self.model, self.history)
@@ -118,24 +130,24 @@ def fit_phase(
     model: keras.Model,
     config: TrainerConfig,
     phase: Phase,
-    train: tf.data.Dataset,
-    val: tf.data.Dataset,
+    train: Examples,
+    val: Examples,
     *,
-    order: EpochOrder,
-    labels: np.ndarray,
+    cluster: Cluster,
+    fill: Callable[[], None],
     checkpoint_dir: str,
     log_dir: str,
 ) -> list[dict]:
     """Trains, or goes on where an earlier attempt stopped, and leaves the best epoch's weights in `model`.
 
     Args:
-      model: compiled for the phase; changed in place.
-      config: early stopping and class weights.
+      model: compiled for the phase, adapted to the cluster; changed in place.
+      config: batches, early stopping and class weights.
       phase: what to train.
-      train, val: batches, as `trainer.dataset.make_batches` gives them.
-      order: of the training rows.
-      labels: of the training rows, int64 [N].
-      checkpoint_dir: the same for every attempt at this phase.
+      train, val: what on.
+      cluster: which devices train; its chief alone writes.
+      fill: called before any row is read, and not at all where the phase was finished in an earlier attempt.
+      checkpoint_dir: the same for every attempt at this phase, and for all workers.
       log_dir: where TensorBoard's logs go.
 
     Returns:
@@ -149,23 +161,32 @@ def fit_phase(
     history = checkpoints.restore(model)
     if history:
         _log.info('%s goes on after epoch %d of %d', phase.name, len(history), phase.epochs)
-    recorder = Recorder(phase, order, len(labels), checkpoints, best_weights, history)
-    callbacks = [
-        keras.callbacks.TerminateOnNaN(raise_error=True),
-        recorder,
-        keras.callbacks.TensorBoard(log_dir, write_graph=False),
-    ]
+    order = EpochOrder(len(train.labels), config.seed, cluster.share.workers)
+    order.epoch = len(history)
+    recorder = Recorder(phase, order, checkpoints if cluster.is_chief else None, best_weights, history)
+    callbacks = [keras.callbacks.TerminateOnNaN(raise_error=True), recorder]
+    if cluster.is_chief:
+        callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
     if config.early_stopping_patience is not None:
         callbacks.append(_EarlyStopping(recorder, config.early_stopping_patience))
     if len(history) < phase.epochs and not has_stalled(history, config.early_stopping_patience):
+        fill()
+        weights = compute_class_weights(train.labels) if config.class_weights == 'balanced' else None
+        batches = make_batches(*train, order, config.batch_size, cluster.share, weights)
+        val_order = EpochOrder(len(val.labels), None)
+        val_batches = make_batches(*val, val_order, config.batch_size, cluster.share)
+        steps, val_steps = (
+            len(list_batch_starts(rows.count, config.batch_size, cluster.share.replicas)) for rows in (order, val_order)
+        )
         try:
             model.fit(
-                train,
-                validation_data=val,
+                cluster.distribute(batches),
+                steps_per_epoch=steps if cluster.is_distributed else None,
+                validation_data=cluster.distribute(val_batches),
+                validation_steps=val_steps if cluster.is_distributed else None,
                 initial_epoch=len(history),
                 epochs=phase.epochs,
                 callbacks=callbacks,
-                class_weight=compute_class_weights(labels) if config.class_weights == 'balanced' else None,
                 verbose=0,
             )
         except RuntimeError as error:
@@ -175,5 +196,6 @@ def fit_phase(
                 f'The training loss became NaN or infinite ({error}); lower trainer.learning_rate '
                 f'({phase.learning_rate:g}) or set trainer.precision=float32.'
             ) from error
+    cluster.wait_for_all()  # until the chief has written them
     model.load_weights(best_weights)
     return history

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.cache import CacheKind, FeatureCache, fill_cache, make_cached_rows, plan_cache
+from trainer.cluster import Share
 from trainer.config import TrainerConfig
 from trainer.dataset import Rows
 from trainer.device import Device
@@ -27,14 +28,16 @@ class TrainingRows(NamedTuple):
     """What to fit on what.
 
     model: the whole network when nothing is cached, else the part above the frozen layers, sharing its weights.
-    train, val: read its inputs.
+    train, val: read its inputs, once `fill` was called.
     cache: where they are kept.
+    fill: runs the frozen layers, where anything is kept.
     """
 
     model: keras.Model
     train: Rows
     val: Rows
     cache: CacheKind
+    fill: Callable[[], None]
 
 
 class Split(NamedTuple):
@@ -68,9 +71,15 @@ def _choose_folder(config: TrainerConfig, run_dir: str) -> str:
 
 @contextlib.contextmanager
 def prepare_rows(
-    model: keras.Model, config: TrainerConfig, device: Device, train: Split, val: Split, run_dir: str
+    model: keras.Model,
+    config: TrainerConfig,
+    device: Device,
+    train: Split,
+    val: Split,
+    run_dir: str,
+    share: Share | None = None,
 ) -> Iterator[TrainingRows]:
-    """Runs the frozen layers over both splits where that pays, and says what it decided and why.
+    """Decides whether the frozen layers run once over both splits, and says what it decided and why.
 
     Args:
       model: with its layers frozen as they shall be trained.
@@ -78,6 +87,7 @@ def prepare_rows(
       device: what to run on.
       train, val: the images.
       run_dir: of the run, where a file goes.
+      share: which rows are trained on here; None is all.
 
     Yields:
       What to fit; the cache lives until the context ends.
@@ -88,11 +98,13 @@ def prepare_rows(
     trunk, top = split_at_border(model)
     if trunk is None:
         _log.info('cache off: no layer is frozen')
-        yield TrainingRows(model, train.images, val.images, 'off')
+        yield TrainingRows(model, train.images, val.images, 'off', lambda: None)
         return
+    share = share or Share()
+    train_rows, val_rows = (range(share.worker, split.count, share.workers) for split in (train, val))
     views = config.cached_views if config.augmentation != 'none' else 1
     shape, dtype, folder = trunk.output_shape[1:], device.cache_dtype, _choose_folder(config, run_dir)
-    rows = train.count * views + val.count
+    rows = len(train_rows) * views + len(val_rows)
     plan = plan_cache(
         config.cache,
         bytes_needed=rows * int(np.prod(shape)) * dtype.itemsize,
@@ -102,25 +114,22 @@ def prepare_rows(
     )
     if plan.kind == 'off':
         _log.info('cache off: %s', plan.reason)
-        yield TrainingRows(model, train.images, val.images, 'off')
+        yield TrainingRows(model, train.images, val.images, 'off', lambda: None)
         return
     with contextlib.ExitStack() as stack:
-        train_cache = FeatureCache(plan.kind, train.count * views, shape, dtype, folder)
+        train_cache = FeatureCache(plan.kind, len(train_rows) * views, shape, dtype, folder)
         stack.callback(train_cache.close)
-        val_cache = FeatureCache(plan.kind, val.count, shape, dtype, folder)
+        val_cache = FeatureCache(plan.kind, len(val_rows), shape, dtype, folder)
         stack.callback(val_cache.close)
-        run = _make_trunk_function(trunk, device)
-        forecast = rows * _measure_row_seconds(run, train)
-        _log.info(
-            'cache in %s: %s; %d images once through the frozen layers, about %.0f s',
-            plan.kind,
-            plan.reason,
-            rows,
-            forecast,
-        )
-        seconds = fill_cache(train_cache, train.images, train.count, views, run, _FROZEN_BATCH)
-        seconds += fill_cache(val_cache, val.images, val.count, 1, run, _FROZEN_BATCH)
-        _log.info('frozen layers took %.1f s, %.1f images/s', seconds, rows / seconds)
-        yield TrainingRows(
-            top, make_cached_rows(train_cache, train.count, views), make_cached_rows(val_cache, val.count, 1), plan.kind
-        )
+
+        def fill() -> None:
+            run = _make_trunk_function(trunk, device)
+            forecast = rows * _measure_row_seconds(run, train)
+            decided = f'cache in {plan.kind}: {plan.reason}'
+            _log.info('%s; %d images once through the frozen layers, about %.0f s', decided, rows, forecast)
+            seconds = fill_cache(train_cache, train.images, train_rows, views, run, _FROZEN_BATCH)
+            seconds += fill_cache(val_cache, val.images, val_rows, 1, run, _FROZEN_BATCH)
+            _log.info('frozen layers took %.1f s, %.1f images/s', seconds, rows / seconds)
+
+        readers = make_cached_rows(train_cache, train_rows, views), make_cached_rows(val_cache, val_rows, 1)
+        yield TrainingRows(top, *readers, plan.kind, fill)

@@ -13,11 +13,12 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from components import features
 from trainer import export
 from trainer.checkpoint import compute_training_key, locate_checkpoints
+from trainer.cluster import Cluster, join_cluster
 from trainer.config import TrainerConfig
-from trainer.dataset import EpochOrder, Records, make_batches, make_image_rows, read_records
+from trainer.dataset import EpochOrder, Records, list_batch_starts, make_batches, make_image_rows, read_records
 from trainer.device import Device, use_device
 from trainer.export_config import ExportConfig
-from trainer.fit import Phase, fit_phase, make_schedule
+from trainer.fit import Examples, Phase, fit_phase, make_schedule
 from trainer.frozen import Split, prepare_rows
 from trainer.model import build_backbone, build_model, compile_model, freeze_below
 from trainer.weights import load_weights
@@ -61,6 +62,7 @@ def train_model(
     backbone: keras.Model,
     config: TrainerConfig,
     device: Device,
+    cluster: Cluster,
     data: dict[str, tuple[Records, Split]],
     *,
     checkpoint_dir: str,
@@ -71,7 +73,7 @@ def train_model(
     Args:
       model: from `build_model`; changed in place.
       backbone: its backbone, whose layers are frozen and unfrozen.
-      config, device: how.
+      config, device, cluster: how.
       data: from `read_splits`.
       checkpoint_dir: the same for every attempt at this training.
       run_dir: where TensorBoard's logs go.
@@ -83,21 +85,21 @@ def train_model(
     (train, train_split), (val, val_split) = data[features.TRAIN_SPLIT], data[features.VAL_SPLIT]
     for phase in list_phases(config):
         freeze_below(backbone, 'none' if phase.name == 'head' else config.get_train_from())
-        with prepare_rows(model, config, device, train_split, val_split, run_dir) as rows:
-            order = EpochOrder(train_split.count, config.seed)
-            batches = make_batches(rows.train, train.labels, order, config.batch_size)
-            val_batches = make_batches(rows.val, val.labels, EpochOrder(val_split.count, None), config.batch_size)
-            compile_model(rows.model, config, make_schedule(config, phase, int(batches.cardinality())))
-            if device.is_gpu:
-                rows.model.steps_per_execution = _GPU_STEPS_PER_EXECUTION
+        with prepare_rows(model, config, device, train_split, val_split, run_dir, cluster.share) as rows:
+            steps = len(list_batch_starts(train_split.count, config.batch_size, cluster.share.replicas))
+            with cluster.scope():
+                fitted = cluster.adapt_model(rows.model)
+                compile_model(fitted, config, make_schedule(config, phase, steps))
+            if device.is_gpu and not cluster.is_distributed:  # whose batches have no end to stop several steps at
+                fitted.steps_per_execution = _GPU_STEPS_PER_EXECUTION
             history += fit_phase(
-                rows.model,
+                fitted,
                 config,
                 phase,
-                batches,
-                val_batches,
-                order=order,
-                labels=train.labels,
+                Examples(rows.train, train.labels),
+                Examples(rows.val, val.labels),
+                cluster=cluster,
+                fill=rows.fill,
                 checkpoint_dir=checkpoint_dir,
                 log_dir=os.path.join(run_dir, phase.name),
             )
@@ -140,6 +142,25 @@ def _write_json(folder: str, name: str, content: object) -> None:
         json.dump(content, file, indent=2)
 
 
+def _write_outputs(
+    model: keras.Model,
+    fn_args: FnArgs,
+    transform_output: tft.TFTransformOutput,
+    report: TrainingReport,
+    history: list[dict],
+    data: dict[str, tuple[Records, Split]],
+) -> None:
+    """Writes what the Trainer leaves: report, history and the .keras file in model_run, and the SavedModel."""
+    run_dir = fn_args.model_run_dir
+    _write_json(run_dir, REPORT_FILE, report._asdict())
+    _write_json(run_dir, HISTORY_FILE, history)
+    model.save(os.path.join(run_dir, KERAS_FILE))
+    val, val_split = data[features.VAL_SPLIT]
+    val_batches = make_batches(val_split.images, val.labels, EpochOrder(val_split.count, None), export.MICRO_BATCH)
+    export_config = ExportConfig(**fn_args.custom_config['export'])
+    export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches)
+
+
 def run_fn(fn_args: FnArgs) -> None:
     """TFX's entry point: trains on `train`, chooses on `val`, exports a SavedModel and a .keras file.
 
@@ -148,27 +169,27 @@ def run_fn(fn_args: FnArgs) -> None:
     """
     settings = fn_args.custom_config['trainer']
     config = TrainerConfig(**{**settings, 'head_units': tuple(settings['head_units'])})
-    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    data = read_splits(fn_args, config, transform_output)
     run_dir = fn_args.model_run_dir
-    files = [*fn_args.train_files, *fn_args.eval_files]
-    key = compute_training_key(fn_args.custom_config, files, fn_args.transform_graph_path)
-    checkpoint_dir = locate_checkpoints(run_dir, key)
-
     with use_device(config.precision) as device:
+        cluster = join_cluster(config.strategy)
+        transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+        data = read_splits(fn_args, config, transform_output)
+        files = [*fn_args.train_files, *fn_args.eval_files]
+        key = compute_training_key(fn_args.custom_config, files, fn_args.transform_graph_path)
+        checkpoint_dir = locate_checkpoints(run_dir, key)
         keras.utils.set_random_seed(config.seed)
-        backbone = build_backbone(config)
-        load_weights(backbone, config)
-        model = build_model(config, backbone)
+        with cluster.scope():
+            backbone = build_backbone(config)
+            load_weights(backbone, config)
+            model = build_model(config, backbone)
         history, cache = train_model(
-            model, backbone, config, device, data, checkpoint_dir=checkpoint_dir, run_dir=run_dir
+            model, backbone, config, device, cluster, data, checkpoint_dir=checkpoint_dir, run_dir=run_dir
         )
 
-    _write_json(run_dir, REPORT_FILE, make_report(device, cache, history)._asdict())
-    _write_json(run_dir, HISTORY_FILE, history)
-    model.save(os.path.join(run_dir, KERAS_FILE))
-    val, val_split = data[features.VAL_SPLIT]
-    val_batches = make_batches(val_split.images, val.labels, EpochOrder(val_split.count, None), export.MICRO_BATCH)
-    export_config = ExportConfig(**fn_args.custom_config['export'])
-    export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches)
-    tf.io.gfile.rmtree(checkpoint_dir)
+    if cluster.is_chief:
+        if cluster.is_distributed:  # the exported network knows nothing of replicas
+            trained, model = model, build_model(config, build_backbone(config))
+            model.set_weights(trained.get_weights())
+        _write_outputs(model, fn_args, transform_output, make_report(device, cache, history), history, data)
+        tf.io.gfile.rmtree(checkpoint_dir)
+    cluster.wait_for_all()  # a worker that leaves before the others makes TensorFlow end those
