@@ -12,7 +12,7 @@ from trainer.cache import FeatureCache, fill_cache, make_cached_rows
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, Records, Rows, make_batches, make_image_rows
 from trainer.device import use_device
-from trainer.freeze import freeze_model
+from trainer.freeze import InferenceGraph
 from trainer.model import build_backbone, build_model, compile_model, split_at_border
 
 _FROZEN_BATCH = 32
@@ -58,7 +58,7 @@ class KeptOutputs:
         self._config, self._images, self._labels, self._folder = config, images, labels, folder
         with use_device(config.precision) as self.device:
             trunk, self._top = split_at_border(_build(config))
-            self._run = freeze_model(trunk, self.device.frozen_precision)
+            self._run = InferenceGraph(trunk, self.device.frozen_precision)
             self._shape = trunk.output_shape[1:]
             compile_model(self._top, config)
 

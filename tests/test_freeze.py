@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.conftest import IMAGE_SIZE
 from trainer.config import TrainerConfig
-from trainer.freeze import find_foldable, freeze_model
+from trainer.freeze import InferenceGraph, find_foldable
 from trainer.model import build_backbone, build_model
 
 CONVOLUTIONS = 53  # of ResNet50 without top
@@ -48,12 +48,12 @@ def trained(model) -> keras.Model:
 
 @pytest.fixture(scope='module')
 def frozen(trained):
-    return freeze_model(trained, 'float32')
+    return InferenceGraph(trained, 'float32')
 
 
 @pytest.fixture(scope='module')
 def frozen_bfloat16(trained):
-    return freeze_model(trained, 'bfloat16')
+    return InferenceGraph(trained, 'bfloat16')
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +63,7 @@ def pixels() -> np.ndarray:
 
 
 def list_nodes(function) -> list:
-    graph = function.get_concrete_function().graph.as_graph_def()
+    graph = function.infer.get_concrete_function().graph.as_graph_def()
     return [*graph.node, *(node for body in graph.library.function for node in body.node_def)]
 
 
@@ -72,7 +72,7 @@ def run_keras(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def test_new_random_weights_give_what_keras_gives(model, pixels):
-    np.testing.assert_allclose(freeze_model(model, 'float32')(pixels), run_keras(model, pixels), atol=1e-5)
+    np.testing.assert_allclose(InferenceGraph(model, 'float32')(pixels), run_keras(model, pixels), atol=1e-5)
 
 
 def test_trained_batchnorms_give_what_keras_gives(trained, frozen, model, pixels):
@@ -99,23 +99,34 @@ def test_every_convolution_took_its_batchnorm_in(trained, frozen):
 
 def test_the_graph_is_constants_without_variables(frozen, frozen_bfloat16):
     for function in (frozen, frozen_bfloat16):
-        concrete = function.get_concrete_function()
+        concrete = function.infer.get_concrete_function()
         assert not concrete.graph.variables
         assert not concrete.captured_inputs
         assert not [node.op for node in list_nodes(function) if 'Variable' in node.op]
 
 
+def test_weights_that_stay_variables_give_the_same(trained, frozen, pixels, tmp_path):
+    graph = InferenceGraph(trained, 'float32', is_frozen=False)
+    np.testing.assert_allclose(graph(pixels), frozen(pixels), atol=1e-5)
+    assert graph.infer.get_concrete_function().graph.as_graph_def().ByteSize() < 1e6
+    tf.saved_model.save(graph, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    np.testing.assert_array_equal(loaded.infer(pixels), graph(pixels))
+
+
 def test_bfloat16_convolves_in_bfloat16_and_halves_the_constants(frozen, frozen_bfloat16):
     dtypes = {node.attr['T'].type for node in list_nodes(frozen_bfloat16) if node.op == 'Conv2D'}
     assert dtypes == {tf.bfloat16.as_datatype_enum}
-    sizes = [function.get_concrete_function().graph.as_graph_def().ByteSize() for function in (frozen, frozen_bfloat16)]
+    sizes = [
+        function.infer.get_concrete_function().graph.as_graph_def().ByteSize() for function in (frozen, frozen_bfloat16)
+    ]
     assert sizes[0] / sizes[1] == pytest.approx(2, rel=0.02)
 
 
 def test_later_training_does_not_reach_the_graph(model, pixels):
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    frozen = freeze_model(copy, 'float32')
+    frozen = InferenceGraph(copy, 'float32')
     before = frozen(pixels).numpy()
     randomize_weights(copy)
     np.testing.assert_array_equal(frozen(pixels), before)
@@ -131,7 +142,7 @@ def test_a_trunk_can_be_frozen(trained, pixels):
     trunk = keras.Model(trained.input, trained.get_layer('conv4_block6_out').output)
     expected = run_keras(trunk, pixels)
     for precision, tolerance in (('float32', 1e-4), ('bfloat16', 0.05)):
-        got = freeze_model(trunk, precision)(pixels)
+        got = InferenceGraph(trunk, precision)(pixels)
         assert got.dtype == tf.float32
         assert abs(got - expected).numpy().max() < tolerance * abs(expected).max()
 
@@ -166,7 +177,7 @@ def test_a_batchnorm_that_cannot_be_folded_stays_and_is_right(connect):
     model = make_small_model(connect)
     images = np.random.default_rng(2).normal(size=(3, 8, 8, 3)).astype(np.float32)
     assert find_foldable(model) == {}
-    np.testing.assert_allclose(freeze_model(model, 'float32')(images), run_keras(model, images), atol=1e-5)
+    np.testing.assert_allclose(InferenceGraph(model, 'float32')(images), run_keras(model, images), atol=1e-5)
 
 
 def test_a_convolution_without_a_bias_gets_one():
@@ -177,13 +188,13 @@ def test_a_convolution_without_a_bias_gets_one():
     norm.set_weights([np.full(4, value) for value in (0.5, 0.2, -0.4, 2.0)])
     images = np.random.default_rng(2).normal(size=(3, 8, 8, 3)).astype(np.float32)
     assert len(find_foldable(model)) == 1
-    np.testing.assert_allclose(freeze_model(model, 'float32')(images), run_keras(model, images), atol=1e-5)
+    np.testing.assert_allclose(InferenceGraph(model, 'float32')(images), run_keras(model, images), atol=1e-5)
 
 
 def test_what_cannot_be_folded_is_refused():
     sequential = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match='Only functional models can be folded'):
-        freeze_model(sequential, 'float32')
+        InferenceGraph(sequential, 'float32')
     inputs = keras.Input((2,))
     with pytest.raises(ValueError, match='without models as layers'):
-        freeze_model(keras.Model(inputs, sequential(inputs)), 'float32')
+        InferenceGraph(keras.Model(inputs, sequential(inputs)), 'float32')

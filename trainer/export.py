@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 from components import features
 from components.errors import ExportError
 from trainer.export_config import EXPORT_FILE, ExportConfig, ExportReport
-from trainer.freeze import freeze_model
+from trainer.freeze import InferenceGraph
 
 LABELS_FILE = 'labels.txt'  # in the SavedModel's assets, a class name a line
 EXTRA_FOLDER = 'assets.extra'  # of the SavedModel; TensorFlow leaves it alone
@@ -43,23 +43,25 @@ def measure_agreement(ours: Classify, reference: Classify, dataset: tf.data.Data
     return agreed / max(count, 1), count
 
 
-def freeze_for_export(model: keras.Model, config: ExportConfig, val: tf.data.Dataset) -> tuple[Classify, ExportReport]:
+def make_served_graph(model: keras.Model, config: ExportConfig, val: tf.data.Dataset) -> tuple[Classify, ExportReport]:
     """The graph to serve, and how far it may be trusted.
 
     Raises:
       ExportError: bfloat16 gives too many val images another class than float32 does.
     """
-    frozen = freeze_model(model, config.precision)
+    # As constants float32 weights are no faster in a model server, and would take ten times the memory and the time
+    # to load; bfloat16 ones answer a single image in half the time.
+    graph = InferenceGraph(model, config.precision, is_frozen=config.precision == 'bfloat16')
     if config.precision == 'float32':
-        return frozen, ExportReport(precision=config.precision, agreement=None, count=0)
-    agreement, count = measure_agreement(frozen, freeze_model(model, 'float32'), val)
+        return graph, ExportReport(precision=config.precision, agreement=None, count=0)
+    agreement, count = measure_agreement(graph, InferenceGraph(model, 'float32'), val)
     if agreement < config.min_agreement:
         raise ExportError(
             f'The {config.precision} model gives only {agreement:.2%} of {count:,} val images the class that the '
             f'float32 model gives them, and export.min_agreement is {config.min_agreement:.2%}; '
             f'set export.precision=float32.'
         )
-    return frozen, ExportReport(precision=config.precision, agreement=agreement, count=count)
+    return graph, ExportReport(precision=config.precision, agreement=agreement, count=count)
 
 
 def map_micro_batches(function: Classify, inputs: tf.Tensor) -> tf.Tensor:
@@ -86,12 +88,12 @@ def map_micro_batches(function: Classify, inputs: tf.Tensor) -> tf.Tensor:
 
 
 class ServedModel(tf.Module):
-    """What is saved: the Transform graph, the frozen network, the class names, and the signatures over them."""
+    """What is saved: the Transform graph, the network's graph, the class names, and the signatures over them."""
 
-    def __init__(self, frozen: Classify, transform_output: tft.TFTransformOutput, folder: Path):
+    def __init__(self, graph: Classify, transform_output: tft.TFTransformOutput, folder: Path):
         """Args: the network; the graph that made its training images; where to write a file that saving copies."""
         super().__init__()
-        self._frozen = frozen
+        self._graph = graph
         # Attributes are saved with the module: the tables and assets that the graphs refer to.
         self._transform = transform_output.transform_features_layer()
         self._image_spec = {features.IMAGE_KEY: transform_output.raw_feature_spec()[features.IMAGE_KEY]}
@@ -108,7 +110,7 @@ class ServedModel(tf.Module):
         return tf.io.parse_example(examples, self._image_spec)[features.IMAGE_KEY]
 
     def _classify(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = map_micro_batches(lambda rows: self._frozen(self._transform_images(rows)), encoded)
+        probabilities = map_micro_batches(lambda rows: self._graph(self._transform_images(rows)), encoded)
         label = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
         return {
             features.OUTPUT_LABEL: label,
@@ -145,7 +147,7 @@ def export_model(
       examples: examples, string [N], serialized tf.Example with an `image`.
       transform_features: examples, string [N] -> image_xf, float32 [N, S, S, 3].
     The first three answer with label, int64 [N]; class_name, string [N]; probabilities, float32 [N, 10], and take
-    memory for MICRO_BATCH images at most. They share one frozen graph, and the SavedModel has no variables.
+    memory for MICRO_BATCH images at most. They share one graph and its weights.
 
     Args:
       model: preprocessed images -> probabilities, float32; functional.
@@ -158,11 +160,11 @@ def export_model(
       What was exported, as EXPORT_FILE in the SavedModel has it.
 
     Raises:
-      ExportError: see `freeze_for_export`; nothing is written.
+      ExportError: see `make_served_graph`; nothing is written.
     """
-    frozen, report = freeze_for_export(model, config, val)
+    graph, report = make_served_graph(model, config, val)
     with tempfile.TemporaryDirectory() as folder:
-        served = ServedModel(frozen, transform_output, Path(folder))
+        served = ServedModel(graph, transform_output, Path(folder))
         signatures = {
             features.SIGNATURE_SERVING_DEFAULT: served.serve_bytes,
             features.SIGNATURE_RAW: served.serve_raw,

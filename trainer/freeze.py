@@ -1,18 +1,16 @@
-"""freeze_model: a Keras model as one constant graph for inference, its BatchNorms folded into the convolutions.
+"""InferenceGraph: a Keras model as one graph for inference, its BatchNorms folded into the convolutions.
 
-The export serves such a graph, and training can run the layers that it does not train through one. Folding is done
+The export serves such a graph, and training runs the layers that it does not train through one. Folding is done
 on the weights, not left to Grappler: Keras 3 writes BatchNorm as multiplications and additions, which Grappler moves
 through a convolution's bias only where the statistics are trivial (mean 0, bias 0), as untrained ones are.
 """
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 Precision = Literal['float32', 'bfloat16']
 
@@ -97,34 +95,43 @@ def fold_model(model: keras.Model, precision: Precision) -> keras.Model:
     return copy
 
 
-def freeze_model(model: keras.Model, precision: Precision = 'float32') -> Callable[[tf.Tensor], tf.Tensor]:
-    """The inference of `model` as a constant graph that keeps nothing of Keras.
+class InferenceGraph(tf.Module):
+    """The inference of a model, its BatchNorms folded, as a function that keeps nothing of Keras.
 
-    The graph is plain TensorFlow for any device: fusing is left to the runtime that loads it, which knows its own.
-    Later changes of the model's weights do not reach it.
+    Called with float32 [N, ...], the model's input shape, it gives float32 [N, ...], its output shape. It can be called
+    in other tf.functions and in tf.data, and be part of a module that tf.saved_model.save writes. It is plain
+    TensorFlow for any device: fusing is left to the runtime that loads it, which knows its own. Later changes of the
+    model's weights do not reach it.
 
     Args:
       model: functional, built, without models as layers, one input and one output.
-      precision: of constants and arithmetic. bfloat16 wants a CPU or GPU that has it, others emulate it slowly.
-
-    Returns:
-      A tf.function: float32 [N, ...], the model's input shape -> float32 [N, ...], its output shape. It can be
-      called in other tf.functions and in tf.data, and saved with tf.saved_model.save.
+      precision: of weights and arithmetic. bfloat16 wants a CPU or GPU that has it, others emulate it slowly.
+      is_frozen: whether the weights are constants of the graph, which oneDNN arranges for its kernels once, instead of
+        variables, which cost it that at every call; but a SavedModel's functions each load a copy of constants.
 
     Raises:
       ValueError: the model is not functional, or holds another.
     """
-    folded = fold_model(model, precision)
-    signature = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)]
-    inference = tf.function(lambda inputs: folded(inputs, training=False), input_signature=signature)
-    constant = convert_variables_to_constants_v2(inference.get_concrete_function())
 
-    # TensorFlow may inline it: kept apart (_noinline), its first call takes twice as long, optimized in two places.
-    @tf.function(input_signature=signature, autograph=False)
-    def run_frozen(inputs):
-        (outputs,) = constant(inputs)
-        return tf.ensure_shape(tf.cast(outputs, tf.float32), [None, *model.output_shape[1:]])
+    def __init__(self, model: keras.Model, precision: Precision = 'float32', *, is_frozen: bool = True):
+        super().__init__()
+        folded = fold_model(model, precision)
+        variables = folded.trainable_variables, folded.non_trainable_variables
+        if is_frozen:
+            weights = [[variable.numpy() for variable in group] for group in variables]
+        else:
+            weights = [[variable.value for variable in group] for group in variables]
+            self._weights = weights  # an attribute, so that they are saved
 
-    # Traced now: a first call inside another function's trace would otherwise trace anew with Keras out of reach.
-    run_frozen.get_concrete_function()
-    return run_frozen
+        # TensorFlow may inline it: kept apart (_noinline), its first call takes twice as long, optimized in two places.
+        @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)], autograph=False)
+        def infer(inputs):
+            outputs, _ = folded.stateless_call(*weights, inputs, training=False)
+            return tf.ensure_shape(tf.cast(outputs, tf.float32), [None, *model.output_shape[1:]])
+
+        # Traced now: a first call inside another function's trace would trace anew with Keras out of reach.
+        infer.get_concrete_function()
+        self.infer = infer
+
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.infer(inputs)

@@ -17,7 +17,7 @@ from trainer.cluster import Share
 from trainer.config import TrainerConfig
 from trainer.dataset import Rows
 from trainer.device import Device
-from trainer.freeze import freeze_model
+from trainer.freeze import InferenceGraph
 from trainer.model import split_at_border
 
 _log = logging.getLogger('trainer')
@@ -50,7 +50,7 @@ class Split(NamedTuple):
 def _make_trunk_function(trunk: keras.Model, device: Device) -> Callable[[tf.Tensor], tf.Tensor]:
     if device.is_gpu:
         return tf.function(lambda images: trunk(images, training=False))
-    return freeze_model(trunk, device.frozen_precision)
+    return InferenceGraph(trunk, device.frozen_precision)
 
 
 def _measure_row_seconds(run: Callable[[tf.Tensor], tf.Tensor], split: Split) -> float:
