@@ -75,7 +75,7 @@ def make_evaluation(saved_model: str, records: str, out: str) -> Callable[[], fl
 
 def main() -> None:
     options = build_parser(
-        "TFX's Evaluator pipeline on the exported SavedModel against a plain Keras export", images=200
+        "TFX's Evaluator pipeline on the exported SavedModel against a plain Keras export", images=1000
     ).parse_args()
     print(describe_machine(), flush=True)
     config = TrainerConfig(weights='none')
