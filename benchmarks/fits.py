@@ -14,6 +14,7 @@ from trainer.dataset import EpochOrder, Records, Rows, make_batches, make_image_
 from trainer.device import use_device
 from trainer.freeze import InferenceGraph
 from trainer.model import build_backbone, build_model, compile_model, split_at_border
+from trainer.train import STEPS_PER_EXECUTION
 
 _FROZEN_BATCH = 32
 
@@ -61,6 +62,7 @@ class KeptOutputs:
             self._run = InferenceGraph(trunk, self.device.frozen_precision)
             self._shape = trunk.output_shape[1:]
             compile_model(self._top, config)
+            self._top.steps_per_execution = STEPS_PER_EXECUTION
 
     def fill(self) -> None:
         """Runs the frozen layers over all rows."""

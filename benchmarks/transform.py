@@ -99,7 +99,7 @@ def measure(folder: Path, images: int, rounds: int) -> dict:
 
 
 def main() -> int:
-    args = harness.build_parser(_DESCRIPTION, images=200).parse_args()
+    args = harness.build_parser(_DESCRIPTION, images=500).parse_args()
     print(harness.describe_machine(), flush=True)
     with harness.make_folder() as folder:
         result = measure(folder, args.images, args.rounds)

@@ -177,6 +177,7 @@ def make_batches(
         return *example, weights if class_weights is None else weights * tf.gather(class_weights, example[1])
 
     signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32))
-    batches = tf.data.Dataset.from_generator(generate, output_signature=signature).map(read)
+    places = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    batches = places.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     count = tf.data.INFINITE_CARDINALITY if is_endless else len(starts)
     return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)

@@ -27,7 +27,7 @@ REPORT_FILE = 'report.json'  # in the model_run artifact, see `TrainingReport`
 HISTORY_FILE = 'history.json'  # beside it: a dict an epoch
 KERAS_FILE = 'model.keras'  # beside it: the best epoch's model, for Keras
 
-_GPU_STEPS_PER_EXECUTION = 16  # steps between two returns to Python, which costs as much as a small step
+STEPS_PER_EXECUTION = 16  # between two returns to Python, which take as long as a small step
 
 
 class TrainingReport(NamedTuple):
@@ -90,8 +90,8 @@ def train_model(
             with cluster.scope():
                 fitted = cluster.adapt_model(rows.model)
                 compile_model(fitted, config, make_schedule(config, phase, steps))
-            if device.is_gpu and not cluster.is_distributed:  # whose batches have no end to stop several steps at
-                fitted.steps_per_execution = _GPU_STEPS_PER_EXECUTION
+            if not cluster.is_distributed:  # whose batches have no end to stop several steps at
+                fitted.steps_per_execution = STEPS_PER_EXECUTION
             history += fit_phase(
                 fitted,
                 config,
