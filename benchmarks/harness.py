@@ -76,7 +76,13 @@ def _measure_seconds(work: Callable[[], object]) -> float:
 
 
 def run_benchmark(
-    description: str, ours: Callable[[], object], rival: Callable[[], object], *, rounds: int = 5, **extra
+    description: str,
+    ours: Callable[[], object],
+    rival: Callable[[], object],
+    *,
+    rounds: int = 5,
+    ours_units: int = 1,
+    **extra,
 ) -> dict:
     """Measures both sides: a warm-up of each that does not count, then rounds in which they take turns at going first.
 
@@ -84,6 +90,7 @@ def run_benchmark(
       description: what is measured, for the terminal.
       ours, rival: do the work once; what they return is ignored.
       rounds: how often each is measured.
+      ours_units: how many units of work ours does where the rival does one; its seconds are divided by that.
       extra: goes into the result.
 
     Returns:
@@ -92,11 +99,11 @@ def run_benchmark(
     sides = {'ours': ours, 'rival': rival}
     print(description)
     for name, work in sides.items():
-        print(f'  warm-up {name}: {_measure_seconds(work):.3f} s', flush=True)
+        print(f'  warm-up {name}: {_measure_seconds(work):.3f} s in all', flush=True)
     seconds = {name: [] for name in sides}
     for number in range(rounds):
         for name in list(sides) if number % 2 == 0 else reversed(sides):
-            seconds[name].append(_measure_seconds(sides[name]))
+            seconds[name].append(_measure_seconds(sides[name]) / (ours_units if name == 'ours' else 1))
         ours_s, rival_s = seconds['ours'][-1], seconds['rival'][-1]
         print(f'  round {number + 1}: ours {ours_s:.3f} s, rival {rival_s:.3f} s, {rival_s / ours_s:.2f}x', flush=True)
     medians = {name: statistics.median(values) for name, values in seconds.items()}

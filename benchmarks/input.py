@@ -111,7 +111,7 @@ def measure(folder: Path, images: int, rounds: int) -> dict:
 
 
 def main() -> int:
-    args = harness.build_parser(_DESCRIPTION, images=512).parse_args()
+    args = harness.build_parser(_DESCRIPTION, images=2048).parse_args()
     print(harness.describe_machine(), flush=True)
     with harness.make_folder() as folder:
         result = measure(folder, args.images, args.rounds)
