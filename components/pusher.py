@@ -1,22 +1,56 @@
-"""Pusher: TFX's Pusher, but a version appears in the serving folder whole or not at all.
+"""Pusher: TFX's Pusher, but a version appears in the serving folder whole or not at all, and says what it is.
 
 The stock executor copies file by file into the numbered folder; killed on the way, it leaves a version that a
 model server, or a later run, may take for a model.
 """
 
+import datetime
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tfx import types
 from tfx.components.pusher import component, executor
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import proto_utils
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter
+from tfx.utils import json_utils, proto_utils
 
+from components.manifest import read_manifest
+from components.metrics import ACCURACY, EXAMPLE_COUNT, read_overall_metrics
 from components.staging import stage_folder
-from components.versions import choose_version
+from components.versions import INFO_FILE, choose_version, list_pushed
+
+_EVALUATION_KEY = 'evaluation'
+_DATA_KEY = 'data'
+
+
+class _Spec(standard_component_specs.PusherSpec):
+    INPUTS: ClassVar = {
+        **standard_component_specs.PusherSpec.INPUTS,
+        _EVALUATION_KEY: ChannelParameter(type=standard_artifacts.ModelEvaluation),
+    }
+
+
+def describe_version(evaluation_uri: str, data: str, run_id: str | None) -> dict[str, Any]:
+    """What a version keeps of its making: accuracy on so many test images, when, in which run, on which data.
+
+    Args:
+      evaluation_uri: the Evaluator's `evaluation` artifact.
+      data: folder of the TFRecords.
+      run_id: of the pipeline run.
+    """
+    metrics = read_overall_metrics(evaluation_uri)
+    manifest = read_manifest(Path(data)) if '://' not in data else None
+    return {
+        'accuracy': metrics[ACCURACY],
+        'images': int(metrics[EXAMPLE_COUNT]),
+        'pushed': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        'run': run_id,
+        'data': manifest or {'folder': data},
+    }
 
 
 class Executor(executor.Executor):
@@ -49,11 +83,46 @@ class Executor(executor.Executor):
                 return
             version = choose_version(serving)
             (staged,) = staging.iterdir()
+            info = describe_version(
+                artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]),
+                json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])[_DATA_KEY],
+                self._context and self._context.pipeline_run_id,
+            )
+            (staged / INFO_FILE).parent.mkdir(exist_ok=True)
+            (staged / INFO_FILE).write_text(json.dumps(info, indent=2))
             staged.rename(serving / str(version))
+            list_pushed(serving, version)
             self._MarkPushed(pushed_model, os.path.join(base_directory, str(version)), str(version))
 
 
 class Pusher(component.Pusher):
-    """TFX's Pusher with the executor above."""
+    """TFX's Pusher with the executor above.
 
+    Args:
+      model, model_blessing: the Trainer's and the Evaluator's.
+      evaluation: the Evaluator's; the version keeps its figures.
+      data: folder or URI of the TFRecords, kept too.
+      push_destination: the serving folder.
+    """
+
+    SPEC_CLASS = _Spec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        *,
+        model: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        evaluation: types.BaseChannel,
+        data: str,
+        push_destination: pusher_pb2.PushDestination,
+    ):
+        spec = _Spec(
+            model=model,
+            model_blessing=model_blessing,
+            evaluation=evaluation,
+            push_destination=push_destination,
+            custom_config=json_utils.dumps({_DATA_KEY: data}),
+            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+        )
+        base_component.BaseComponent.__init__(self, spec=spec)

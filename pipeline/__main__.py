@@ -59,6 +59,21 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _serving(arguments: argparse.Namespace) -> int:
+    from pipeline import serving
+
+    folder = Path(arguments.serving)
+    if arguments.command == 'versions':
+        print('\n'.join(serving.describe_versions(folder)))
+    elif arguments.command == 'promote':
+        print(serving.promote(folder, arguments.number, arguments.label, arguments.server))
+    elif arguments.command == 'rollback':
+        print(serving.rollback(folder))
+    else:
+        print(serving.prune(folder, arguments.keep))
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from pipeline import doctor
 
@@ -78,7 +93,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(prog='python -m pipeline', description='CIFAR-10 to a served ResNet50, with TFX.')
-    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND', dest='command')
 
     data = commands.add_parser('data', help='write CIFAR-10 as TFRecords')
     data.add_argument('--out', metavar='DIR', required=True, help='folder to make')
@@ -97,6 +112,18 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument('--model', metavar='DIR', required=True, help='a serving folder, or one version in it')
     predict.add_argument('images', metavar='IMAGE', nargs='+', help='PNG or JPEG')
     predict.set_defaults(call=_predict)
+
+    versions = commands.add_parser('versions', help='list the pushed versions')
+    promote = commands.add_parser('promote', help='label a version for TensorFlow Serving')
+    promote.add_argument('number', metavar='N', type=int, help='the version')
+    promote.add_argument('--label', choices=('canary', 'stable'), default='stable', help='default: %(default)s')
+    promote.add_argument('--server', metavar='URL', help='REST address of the server to wait for: http://HOST:8501')
+    rollback = commands.add_parser('rollback', help='make the version that was stable before stable again')
+    prune = commands.add_parser('prune', help='remove old versions, never one that is labelled')
+    prune.add_argument('--keep', metavar='K', type=int, required=True, help='how many of the newest to keep')
+    for command in (versions, promote, rollback, prune):
+        command.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
+        command.set_defaults(call=_serving)
 
     doctor = commands.add_parser('doctor', help='check this machine for a run')
     _add_run_options(doctor)

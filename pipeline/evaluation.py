@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from components import features
+from components.metrics import ACCURACY, EXAMPLE_COUNT, read_overall_metrics
 
 if TYPE_CHECKING:
     import tensorflow_model_analysis as tfma
-
-_ACCURACY = 'accuracy'
-_COUNT = 'example_count'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +65,10 @@ def make_eval_config(gate: GateConfig) -> 'tfma.EvalConfig':
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name='ExampleCount', config=f'{{"name": "{_COUNT}"}}'),
+                    tfma.MetricConfig(class_name='ExampleCount', config=f'{{"name": "{EXAMPLE_COUNT}"}}'),
                     tfma.MetricConfig(
                         class_name='SparseCategoricalAccuracy',
-                        config=f'{{"name": "{_ACCURACY}"}}',
+                        config=f'{{"name": "{ACCURACY}"}}',
                         per_slice_thresholds=[{'slicing_specs': [overall], 'threshold': accuracy_bound}],
                     ),
                     tfma.MetricConfig(class_name='MultiClassConfusionMatrixPlot'),
@@ -89,10 +87,10 @@ def read_verdict(evaluation_uri: str, gate: GateConfig) -> Verdict:
     """
     import tensorflow_model_analysis as tfma
 
-    overall = tfma.load_eval_result(evaluation_uri).get_metrics_for_slice(())
+    overall = read_overall_metrics(evaluation_uri)
     return Verdict(
-        accuracy=overall[_ACCURACY]['doubleValue'],
+        accuracy=overall[ACCURACY],
         bound=gate.accuracy,
-        count=int(overall[_COUNT]['doubleValue']),
+        count=int(overall[EXAMPLE_COUNT]),
         is_blessed=tfma.load_validation_result(evaluation_uri).validation_ok,
     )

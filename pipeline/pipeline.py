@@ -37,9 +37,8 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     """
     layout = Layout(config.root)
     splits = [example_gen_pb2.Input.Split(name=split, pattern=f'{split}/*') for split in features.SPLITS]
-    example_gen = ImportExampleGen(
-        input_base=config.data or str(layout.sample), input_config=example_gen_pb2.Input(splits=splits)
-    )
+    data = config.data or str(layout.sample)
+    example_gen = ImportExampleGen(input_base=data, input_config=example_gen_pb2.Input(splits=splits))
     examples = example_gen.outputs['examples']
 
     statistics_gen = StatisticsGen(examples=examples)
@@ -90,6 +89,8 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs['blessing'],
+        evaluation=evaluator.outputs['evaluation'],
+        data=data,
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(layout.serving))
         ),

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from components import features
 from components.errors import UsageError
-from components.versions import find_newest_version
+from components.versions import find_serving_version
 
 
 def _classify(signature, image: Path) -> dict:
@@ -38,7 +38,7 @@ def predict(model: Path, images: list[Path], output: TextIO) -> list[str]:
     Raises:
       UsageError: `model` holds no model.
     """
-    folder = model if (model / 'saved_model.pb').exists() else find_newest_version(model)
+    folder = model if (model / 'saved_model.pb').exists() else find_serving_version(model)
     if folder is None:
         raise UsageError(f'{model} holds no SavedModel, nor numbered versions of one; --model takes what a run pushed.')
     try:

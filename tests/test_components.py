@@ -1,5 +1,6 @@
 """The custom components' executors, called as TFX calls them."""
 
+import json
 import time
 from pathlib import Path
 
@@ -20,8 +21,9 @@ def read_curated_schema() -> schema_pb2.Schema:
 
 
 @pytest.fixture
-def push(tmp_path):
+def push(tmp_path, monkeypatch):
     """Runs the Pusher's executor on a model; gives the serving folder and the pushed_model artifact."""
+    monkeypatch.setattr(pusher, 'read_overall_metrics', lambda uri: {'accuracy': 0.93, 'example_count': 100.0})
     serving = tmp_path / 'serving'
     model = standard_artifacts.Model()
     model.uri = str(tmp_path / 'model')
@@ -35,12 +37,17 @@ def push(tmp_path):
         blessing = standard_artifacts.ModelBlessing()
         blessing.uri = str(tmp_path / 'blessing')
         blessing.set_int_custom_property('blessed', int(is_blessed))
+        evaluation = standard_artifacts.ModelEvaluation()
+        evaluation.uri = str(tmp_path / 'evaluation')
         pushed = standard_artifacts.PushedModel()
         pushed.uri = str(tmp_path / 'pushed')
         pusher.Executor().Do(
-            {'model': [model], 'model_blessing': [blessing]},
+            {'model': [model], 'model_blessing': [blessing], 'evaluation': [evaluation]},
             {'pushed_model': [pushed]},
-            {'push_destination': proto_utils.proto_to_json(destination)},
+            {
+                'push_destination': proto_utils.proto_to_json(destination),
+                'custom_config': json.dumps({'data': str(tmp_path / 'data')}),
+            },
         )
         return serving, pushed
 
@@ -49,12 +56,33 @@ def push(tmp_path):
 
 def test_a_blessed_model_is_pushed_whole_under_a_number(push):
     serving, pushed = push(True)
-    (version,) = serving.iterdir()
+    (version,) = (folder for folder in serving.iterdir() if folder.is_dir())
     assert abs(int(version.name) - time.time()) < 60
     assert (version / 'saved_model.pb').read_text() == 'graph'
     assert (version / 'variables' / 'variables.index').read_text() == 'weights'
     assert pushed.get_string_custom_property('pushed_destination') == str(version)
     assert pushed.get_string_custom_property('pushed_version') == version.name
+
+
+def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'manifest.json').write_text('{"source": {"name": "cifar.tar.gz"}}')
+    (version,) = versions.list_versions(push(True)[0])
+    assert version.info['accuracy'] == 0.93
+    assert version.info['images'] == 100
+    assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
+    assert version.is_listed
+
+
+def test_a_push_is_listed_for_a_server_that_labels_versions(push):
+    serving, _ = push(True)
+    (first,) = versions.list_versions(serving)
+    versions.promote(serving, first.number, 'stable', None)
+    push(True)
+    assert [(each.labels, each.is_listed) for each in versions.list_versions(serving)] == [
+        (('stable',), True),
+        ((), True),
+    ]
 
 
 def test_a_refused_model_is_not_pushed(push):
@@ -72,23 +100,7 @@ def test_a_push_that_breaks_leaves_nothing(push, monkeypatch):
         push(True)
     monkeypatch.undo()
     serving, _ = push(True)
-    assert len(list(serving.iterdir())) == 1
-
-
-def test_a_version_never_reuses_a_number(tmp_path):
-    far_future = int(time.time()) + 10**6
-    (tmp_path / str(far_future)).mkdir()
-    assert versions.choose_version(tmp_path) == far_future + 1
-
-
-def test_the_newest_version_is_the_highest_number_with_a_model(tmp_path):
-    assert versions.find_newest_version(tmp_path / 'none') is None
-    for name in ('9', '10', '11', 'notes'):
-        (tmp_path / name).mkdir()
-    assert versions.find_newest_version(tmp_path) is None
-    for name in ('9', '10'):
-        (tmp_path / name / 'saved_model.pb').touch()
-    assert versions.find_newest_version(tmp_path) == tmp_path / '10'
+    assert len(versions.list_versions(serving)) == 1
 
 
 def test_staging_removes_what_dead_processes_of_this_host_left(tmp_path):
