@@ -13,11 +13,12 @@ setup(
     install_requires=[
         'tfx[kfp]>=1.21,<1.22',
         'tensorflow>=2.21,<2.22',
+        'pillow>=10',
         'psutil>=5.9',
         'requests>=2.31',
         'tensorboard>=2.20,<3',
         'tqdm>=4.66',
     ],
-    extras_require={'dev': ['pillow>=10', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12']},
+    extras_require={'dev': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12']},
     entry_points={'console_scripts': ['cifar10-pipeline = pipeline.__main__:main']},
 )

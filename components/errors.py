@@ -23,6 +23,12 @@ class DataError(PipelineError):
     """Bytes that are not what the data contract says: which file, which record, what was found."""
 
 
+class DataRefusedError(DataError):
+    """Data that the data gate refuses."""
+
+    exit_code = 4
+
+
 class WeightsError(PipelineError):
     """Pretrained weights that could not be had, or do not fit the model."""
 

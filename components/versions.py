@@ -153,9 +153,9 @@ def list_pushed(serving: Path, number: int) -> None:
 
     Without models.config there is nothing to do: such a server loads the newest version by itself.
     """
-    with _lock(serving):
-        config = _read_config(serving)
-        if config.name:
+    if (serving / CONFIG_FILE).exists():
+        with _lock(serving):
+            config = _read_config(serving)
             _set_versions(config, number)
             _write_config(serving, config)
 

@@ -134,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0 done, 3 model refused, 2 wrong usage, 1 any other error."""
+    """Runs one command; returns the exit code: 0 done, 2 wrong usage, 3 model refused, 4 data refused, 1 others."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     arguments = build_parser().parse_args(argv)
     try:

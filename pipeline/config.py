@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from components.data_gate_config import DataGateConfig
 from pipeline.evaluation import GateConfig
 from trainer.config import TrainerConfig
 from trainer.export_config import ExportConfig
@@ -58,6 +59,7 @@ class PipelineConfig:
     export: ExportConfig = field(default_factory=ExportConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     beam: BeamConfig = field(default_factory=BeamConfig)
+    data_gate: DataGateConfig = field(default_factory=DataGateConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from components import features
-from components.errors import PipelineError, UsageError, to_one_line
+from components.errors import DataRefusedError, PipelineError, UsageError, to_one_line
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
 
@@ -73,6 +73,7 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
       EXIT_PUSHED or EXIT_NOT_BLESSED.
 
     Raises:
+      DataRefusedError: the data gate refused the data.
       PipelineError: the run could not be finished; the message says why and where the log is.
     """
     layout = Layout(config.root)
@@ -85,7 +86,7 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
                 return _run_components(config, layout, log_file, terminal)
             except Exception as error:
                 traceback.print_exc()
-                if isinstance(error, UsageError):
+                if isinstance(error, UsageError | DataRefusedError):
                     raise
                 raise PipelineError(f'{to_one_line(error, limit=1000)} (log: {log_file})') from error
 

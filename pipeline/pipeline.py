@@ -9,6 +9,7 @@ from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 
 import trainer
 from components import features
+from components.data_gate import DataCheck, DataGate
 from components.pusher import Pusher
 from components.schema import CuratedSchemaGen
 from components.source import compute_source_digest
@@ -46,6 +47,9 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     schema = schema_gen.outputs['schema']
     example_validator = ExampleValidator(statistics=statistics_gen.outputs['statistics'], schema=schema)
 
+    data_check = DataCheck(examples, example_validator.outputs['anomalies'], config.data_gate)
+    data_gate = DataGate(data_check.outputs['report'])
+
     # Nothing is materialised: at 224 pixels CIFAR-10 would take some 30 GB, and the graph costs nothing to run again.
     transform = Transform(
         examples=examples,
@@ -61,6 +65,8 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
             'source_digest': compute_source_digest(_PREPROCESSING_SOURCES),
         },
     )
+
+    transform.add_upstream_node(data_gate)
 
     model_trainer = Trainer(
         run_fn=RUN_FN,
@@ -104,6 +110,8 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
             statistics_gen,
             schema_gen,
             example_validator,
+            data_check,
+            data_gate,
             transform,
             model_trainer,
             evaluator,

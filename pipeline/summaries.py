@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx import types
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components import features
+from components.data_gate import read_anomalies, read_report
 from components.errors import PipelineError
 from pipeline.config import Layout, PipelineConfig
 from pipeline.evaluation import Verdict, read_verdict
@@ -55,12 +56,19 @@ def _summarize_schema(outputs: Outputs, config: PipelineConfig) -> str:
 
 
 def _summarize_anomalies(outputs: Outputs, config: PipelineConfig) -> str:
-    found = []
-    for split in features.SPLITS:
-        file = _get_uri(outputs, 'anomalies') / f'Split-{split}' / 'SchemaDiff.pb'
-        anomalies = anomalies_pb2.Anomalies.FromString(file.read_bytes())
-        found += [f'{split}: {name}: {info.description}' for name, info in anomalies.anomaly_info.items()]
-    return f'{len(found)} anomalies' + ''.join(f'; {line}' for line in found)
+    return f'{len(read_anomalies(str(_get_uri(outputs, "anomalies"))))} anomalies'
+
+
+def _summarize_check(outputs: Outputs, config: PipelineConfig) -> str:
+    findings, records = read_report(str(_get_uri(outputs, 'report')))
+    errors = sum(finding.severity == 'error' for finding in findings)
+    warnings = [finding.to_sentence() for finding in findings if finding.severity == 'warning']
+    text = f'{sum(records.values()):,} records, {errors} errors, {len(warnings)} warnings'
+    return '; '.join([text, *warnings])
+
+
+def _summarize_gate(outputs: Outputs, config: PipelineConfig) -> str:
+    return 'the data is accepted'
 
 
 def _summarize_transform(outputs: Outputs, config: PipelineConfig) -> str:
@@ -99,6 +107,8 @@ _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'StatisticsGen': _summarize_statistics,
     'CuratedSchemaGen': _summarize_schema,
     'ExampleValidator': _summarize_anomalies,
+    'DataCheck': _summarize_check,
+    'DataGate': _summarize_gate,
     'Transform': _summarize_transform,
     'Trainer': _summarize_training,
     'Evaluator': _summarize_evaluation,

@@ -95,10 +95,10 @@ def test_a_push_that_breaks_leaves_nothing(push, monkeypatch):
     def fail(*arguments):
         raise OSError('disk full')
 
-    monkeypatch.setattr(pusher, 'choose_version', fail)
-    with pytest.raises(OSError, match='disk full'):
-        push(True)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(pusher, 'choose_version', fail)
+        with pytest.raises(OSError, match='disk full'):
+            push(True)
     serving, _ = push(True)
     assert len(versions.list_versions(serving)) == 1
 

@@ -24,6 +24,8 @@ def test_the_graph_is_the_whole_chain():
         'StatisticsGen',
         'CuratedSchemaGen',
         'ExampleValidator',
+        'DataCheck',
+        'DataGate',
         'Transform',
         'Trainer',
         'Evaluator',
@@ -41,6 +43,7 @@ def test_the_graph_is_the_whole_chain():
         ('trainer.resize=upsampling', {'Transform', 'Trainer'}),
         ('trainer.optimizer=adam', {'Trainer'}),
         ('gate.accuracy=0.1', {'Evaluator'}),
+        ('data_gate.max_imbalance=0.1', {'DataCheck'}),
     ],
 )
 def test_a_setting_changes_just_the_components_that_read_it(assignment, changed):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ COMPONENTS = (
     'ImportExampleGen',
     'StatisticsGen',
     'ExampleValidator',
+    'DataCheck',
+    'DataGate',
     'Transform',
     'Trainer',
     'Evaluator',
@@ -68,6 +71,9 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     assert re.match(r'val_accuracy [\d.]+ \(epoch \d of 2\), [\d.]+ images/s on ', lines['Trainer'])
     (version,) = layout.serving.iterdir()
     assert lines['Pusher'] == f'version {version.name}'
+    listed = run_cli('versions', '--serving', layout.serving).stdout
+    accuracy = lines['Evaluator'].split(' on ')[0]
+    assert re.fullmatch(rf'{version.name}  loaded  {accuracy} on 100 images  20\S+  run 20\S+  data sample.*\n', listed)
     assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', answer.stdout.splitlines()[-1])
 
 
@@ -169,6 +175,37 @@ def test_records_with_only_image_and_label_pass_the_schema(foreign_run):
     assert read_lines(answer)['StatisticsGen'] == '60 train, 20 val, 50 test'
 
 
+def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(sample_data, tmp_path):
+    data = tmp_path / 'data'
+    shutil.copytree(sample_data, data)
+    (file,) = (data / 'train').iterdir()
+    clean = file.read_bytes()
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(file), 'GZIP')]
+    first, second = (tf.train.Example.FromString(record) for record in records[:2])
+    first.features.feature['image'].bytes_list.value[0] = b'no image'
+    second.features.feature['label'].int64_list.value[0] = 12
+    names = [each.features.feature['id'].bytes_list.value[0].decode() for each in (first, second)]
+    with tf.io.TFRecordWriter(str(file), 'GZIP') as writer:
+        for record in (first.SerializeToString(), second.SerializeToString(), *records[2:]):
+            writer.write(record)
+    arguments = ['run', '--data', data, '--root', tmp_path / 'root', *SMALL]
+    answer = run_cli(*arguments)
+    assert answer.returncode == 4, answer.stdout + answer.stderr
+    error = answer.stderr
+    assert re.fullmatch(r'error: The data was refused, and nothing was trained: .*\n', error)
+    assert f'train, image: 1 of {len(records)} records do not decode; expected PNG or JPEG ({names[0]})' in error
+    assert f'have a label that is no class; expected 0 to 9 ({names[1]})' in error
+    assert 'train, label: Unexpectedly high values: 12' in error
+    assert 'Transform' not in read_lines(answer)
+    report = re.search(r'All is in (\S+)\.\n', error)[1]
+    assert len(json.loads(Path(report).read_text())['findings']) == 3
+
+    file.write_bytes(clean)
+    answer = run_cli(*arguments, '--set', 'gate.accuracy=0')
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert read_lines(answer)['DataCheck'].endswith('records, 0 errors, 0 warnings')
+
+
 def test_another_trainer_setting_runs_the_trainer_and_weights_that_cannot_be_had_stop_it_with_a_sentence(foreign_run):
     _, arguments, _ = foreign_run
     answer = run_cli(*arguments, '--set', 'trainer.weights=/nowhere/resnet50.h5')
@@ -180,7 +217,13 @@ def test_another_trainer_setting_runs_the_trainer_and_weights_that_cannot_be_had
     )
 
 
-def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_leaves_nothing_half_written(tmp_path):
+def read_history(layout: Layout) -> list[dict]:
+    """The one training's epochs."""
+    (history,) = (layout.artifacts / 'Trainer' / 'model_run').glob('*/history.json')
+    return json.loads(history.read_text())
+
+
+def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_ends_as_one_that_was_not(tmp_path):
     settings = [*SMALL, '--set', 'trainer.epochs=5', '--set', 'gate.accuracy=0']
     killed = Layout(str(tmp_path / 'killed'))
     command = [sys.executable, '-m', 'pipeline', 'run', '--root', str(killed.root), *settings]
@@ -200,8 +243,13 @@ def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_leaves_nothing_half_writ
     assert re.search(r'training goes on after epoch [23] of 5', answer.stdout)
     assert not abandoned.exists()
     assert len(list(killed.serving.iterdir())) == 1
-    (history,) = (killed.artifacts / 'Trainer' / 'model_run').glob('*/history.json')
-    assert [entry['epoch'] for entry in json.loads(history.read_text())] == [1, 2, 3, 4, 5]
+    whole = Layout(str(tmp_path / 'whole'))
+    answer = run_cli('run', '--root', whole.root, *settings)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    for entry, expected in zip(read_history(killed), read_history(whole), strict=True):
+        assert entry['epoch'] == expected['epoch']
+        assert entry['val_accuracy'] == expected['val_accuracy']
+        assert entry['loss'] == pytest.approx(expected['loss'], rel=1e-3)
 
 
 def test_real_images_become_records(real_archive, tmp_path):
