@@ -19,7 +19,7 @@ from tfx.types.component_spec import ChannelParameter
 from tfx.utils import json_utils, proto_utils
 
 from components.manifest import read_manifest
-from components.metrics import ACCURACY, EXAMPLE_COUNT, read_overall_metrics
+from components.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
 from components.staging import stage_folder
 from components.versions import INFO_FILE, choose_version, list_pushed
 
@@ -42,7 +42,7 @@ def describe_version(evaluation_uri: str, data: str, run_id: str | None) -> dict
       data: folder of the TFRecords.
       run_id: of the pipeline run.
     """
-    metrics = read_overall_metrics(evaluation_uri)
+    metrics = read_metrics(evaluation_uri)[None]
     manifest = read_manifest(Path(data)) if '://' not in data else None
     return {
         'accuracy': metrics[ACCURACY],

@@ -93,7 +93,7 @@ def sample(root: str) -> PipelineConfig:
             batch_size=16,
             epochs=2,
         ),
-        gate=GateConfig(accuracy=0.8),
+        gate=GateConfig(accuracy=0.8, recall=0.3),
     )
 
 

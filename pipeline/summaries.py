@@ -92,7 +92,9 @@ def get_verdict(outputs: Outputs, config: PipelineConfig) -> Verdict:
 def _summarize_evaluation(outputs: Outputs, config: PipelineConfig) -> str:
     verdict = get_verdict(outputs, config)
     blessing = 'blessed' if verdict.is_blessed else 'not blessed'
-    return f'accuracy {verdict.accuracy:.3f} on {verdict.count:,} images: {blessing}'
+    lowest = min(verdict.reasons[1:], key=lambda reason: reason.value)
+    overall = f'accuracy {verdict.overall.value:.3f} on {verdict.overall.count:,} images'
+    return f'{overall}, recall from {lowest.value:.3f} ({lowest.slice}): {blessing}'
 
 
 def _summarize_push(outputs: Outputs, config: PipelineConfig) -> str:

@@ -23,7 +23,7 @@ def read_curated_schema() -> schema_pb2.Schema:
 @pytest.fixture
 def push(tmp_path, monkeypatch):
     """Runs the Pusher's executor on a model; gives the serving folder and the pushed_model artifact."""
-    monkeypatch.setattr(pusher, 'read_overall_metrics', lambda uri: {'accuracy': 0.93, 'example_count': 100.0})
+    monkeypatch.setattr(pusher, 'read_metrics', lambda uri: {None: {'accuracy': 0.93, 'example_count': 100.0}})
     serving = tmp_path / 'serving'
     model = standard_artifacts.Model()
     model.uri = str(tmp_path / 'model')

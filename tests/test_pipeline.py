@@ -7,7 +7,7 @@ import pytest
 from components.errors import UsageError
 from pipeline import pipeline as graph
 from pipeline.config import PRESETS
-from pipeline.evaluation import GateConfig, Verdict, make_eval_config
+from pipeline.evaluation import GateConfig, Reason, Verdict, make_eval_config
 from pipeline.local import check_data, lock_root
 from pipeline.overrides import apply_overrides
 
@@ -100,23 +100,31 @@ def test_beams_arguments_reach_the_pipeline():
     assert graph.create_pipeline(config).beam_pipeline_args == ['--runner=FnApiRunner', '--direct_num_workers=2']
 
 
-def test_only_the_overall_slice_has_a_threshold():
+def test_every_threshold_names_its_slices():
     """A threshold with no slices would apply to every slice, and one hard class would refuse a model."""
-    config = make_eval_config(GateConfig(accuracy=0.7))
+    config = make_eval_config(GateConfig(accuracy=0.7, recall=0.4))
     thresholds = [metric for spec in config.metrics_specs for metric in spec.metrics if metric.HasField('threshold')]
     per_slice = [metric.per_slice_thresholds for spec in config.metrics_specs for metric in spec.metrics]
-    ((only,),) = [list(thresholds) for thresholds in per_slice if thresholds]
+    ((overall, by_class),) = [list(thresholds) for thresholds in per_slice if thresholds]
     assert not thresholds
-    assert [list(spec.feature_keys) for spec in only.slicing_specs] == [[]]
-    assert only.threshold.value_threshold.lower_bound.value == 0.7
-    assert ['label'] in [list(spec.feature_keys) for spec in config.slicing_specs]
+    for threshold, slices, bound in ((overall, [], 0.7), (by_class, ['label'], 0.4)):
+        assert [list(spec.feature_keys) for spec in threshold.slicing_specs] == [slices]
+        assert threshold.threshold.value_threshold.lower_bound.value == bound
+        assert slices in [list(spec.feature_keys) for spec in config.slicing_specs]
 
 
 def test_the_verdict_is_a_sentence():
-    refused = Verdict(accuracy=0.412, bound=0.5, count=100, is_blessed=False)
-    assert refused.to_sentence() == 'accuracy 0.412 < 0.500 on 100 test images: not pushed'
-    blessed = Verdict(accuracy=0.95, bound=0.9, count=10_000, is_blessed=True)
-    assert blessed.to_sentence() == 'accuracy 0.950 >= 0.900 on 10,000 test images: pushed'
+    good, lost = Reason('recall', 'dog', 0.9, 0.75, 1_000), Reason('recall', 'cat', 0.412, 0.75, 1_000)
+    low, high = Reason('accuracy', '', 0.412, 0.9, 10_000), Reason('accuracy', '', 0.95, 0.9, 10_000)
+    assert Verdict((low, good), False).to_sentence() == 'accuracy 0.412 < 0.900 on 10,000 test images: not pushed'
+    assert Verdict((high, good), True).to_sentence() == 'accuracy 0.950 >= 0.900 on 10,000 test images: pushed'
+    assert Verdict((high, good, lost), False).to_sentence() == (
+        'accuracy 0.950 >= 0.900 on 10,000 test images, recall of cat 0.412 < 0.750 on 1,000: not pushed'
+    )
+
+
+def test_what_is_not_a_number_keeps_no_bound():
+    assert not Reason('accuracy', '', float('nan'), 0.0, 10).is_kept
 
 
 def test_data_without_a_split_is_refused(tmp_path):

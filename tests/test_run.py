@@ -38,6 +38,7 @@ SMALL = [
     *('--set', 'trainer.epochs=1'),
     *('--set', 'trainer.head_units=16'),
 ]
+UNGATED = ['--set', 'gate.accuracy=0', '--set', 'gate.recall=0']
 
 
 def read_lines(answer: subprocess.CompletedProcess) -> dict[str, str]:
@@ -73,6 +74,7 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     assert lines['Pusher'] == f'version {version.name}'
     listed = run_cli('versions', '--serving', layout.serving).stdout
     accuracy = lines['Evaluator'].split(' on ')[0]
+    assert re.fullmatch(r'accuracy [\d.]+ on 100 images, recall from [\d.]+ \(\w+\): blessed', lines['Evaluator'])
     assert re.fullmatch(rf'{version.name}  loaded  {accuracy} on 100 images  20\S+  run 20\S+  data sample.*\n', listed)
     assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', answer.stdout.splitlines()[-1])
 
@@ -164,7 +166,9 @@ def foreign_run(tmp_path_factory):
 def test_a_refused_model_is_not_pushed_and_the_last_line_says_why(foreign_run):
     layout, _, answer = foreign_run
     assert answer.returncode == 3, answer.stdout + answer.stderr
-    assert re.fullmatch(r'accuracy 0\.\d{3} < 0\.800 on 50 test images: not pushed', answer.stdout.splitlines()[-1])
+    assert re.fullmatch(
+        r'accuracy 0\.\d{3} < 0\.800 on 50 test images(, recall .*)?: not pushed', answer.stdout.splitlines()[-1]
+    )
     assert read_lines(answer)['Pusher'] == 'nothing pushed'
     assert not [folder for folder in layout.serving.glob('*') if folder.name.isdigit()]
 
@@ -201,7 +205,7 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     assert len(json.loads(Path(report).read_text())['findings']) == 3
 
     file.write_bytes(clean)
-    answer = run_cli(*arguments, '--set', 'gate.accuracy=0')
+    answer = run_cli(*arguments, *UNGATED)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert read_lines(answer)['DataCheck'].endswith('records, 0 errors, 0 warnings')
 
@@ -224,7 +228,7 @@ def read_history(layout: Layout) -> list[dict]:
 
 
 def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_ends_as_one_that_was_not(tmp_path):
-    settings = [*SMALL, '--set', 'trainer.epochs=5', '--set', 'gate.accuracy=0']
+    settings = [*SMALL, '--set', 'trainer.epochs=5', *UNGATED]
     killed = Layout(str(tmp_path / 'killed'))
     command = [sys.executable, '-m', 'pipeline', 'run', '--root', str(killed.root), *settings]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
