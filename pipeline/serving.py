@@ -18,7 +18,7 @@ def describe_versions(serving: Path) -> list[str]:
     lines = []
     for version in versions.list_versions(serving):
         info, data = version.info, version.info.get('data', {})
-        source = data.get('source', {}).get('name') or data.get('folder')
+        source = ' '.join(data['source'][key] for key in ('kind', 'name')) if 'source' in data else data.get('folder')
         accuracy = f'accuracy {info["accuracy"]:.3f} on {info["images"]:,} images' if info else 'pushed by other means'
         parts = (
             ', '.join(version.labels) or ('loaded' if version.is_listed else '-'),
