@@ -75,9 +75,8 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     listed = run_cli('versions', '--serving', layout.serving).stdout
     accuracy = lines['Evaluator'].split(' on ')[0]
     assert re.fullmatch(r'accuracy [\d.]+ on 100 images, recall from [\d.]+ \(\w+\): blessed', lines['Evaluator'])
-    assert re.fullmatch(
-        rf'{version.name}  loaded  {accuracy} on 100 images  20\S+  run 20\S+  data sample seed 0\n', listed
-    )
+    parts = ['loaded', f'{accuracy} on 100 images', r'20\S+', r'run 20\S+', 'data sample seed 0']
+    assert re.fullmatch('  '.join([version.name, *parts]) + '\n', listed)
     assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', answer.stdout.splitlines()[-1])
 
 
@@ -204,12 +203,14 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     assert re.search(r'train, label: [^;]*12[^;]*; expected what components/schema.pbtxt says', error), error
     assert 'Transform' not in read_lines(answer)
     report = re.search(r'All is in (\S+)\.\n', error)[1]
-    assert len(json.loads(Path(report).read_text())['findings']) == 3
+    findings = json.loads(Path(report).read_text())['findings']
+    found = sorted(finding['kind'] for finding in findings if finding['severity'] == 'error')
+    assert found == ['anomaly', 'bad_labels', 'undecodable']
 
     file.write_bytes(clean)
     answer = run_cli(*arguments, *UNGATED)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert read_lines(answer)['DataCheck'].endswith('records, 0 errors, 0 warnings')
+    assert ' records, 0 errors, ' in read_lines(answer)['DataCheck']
 
 
 def test_another_trainer_setting_runs_the_trainer_and_weights_that_cannot_be_had_stop_it_with_a_sentence(foreign_run):

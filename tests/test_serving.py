@@ -18,7 +18,7 @@ def folder(tmp_path):
         (tmp_path / str(number) / 'assets.extra').mkdir(parents=True)
         (tmp_path / str(number) / 'saved_model.pb').touch()
     info = {'accuracy': 0.9415, 'images': 10_000, 'pushed': '2026-01-02T03:04:05+00:00', 'run': 'r1'}
-    info['data'] = {'source': {'kind': 'archive', 'name': 'cifar-10-binary.tar.gz'}}
+    info['data'] = {'source': {'kind': 'archive', 'name': 'cifar.tar.gz'}}
     (tmp_path / '20' / versions.INFO_FILE).write_text(json.dumps(info))
     return tmp_path
 
@@ -35,7 +35,7 @@ def test_versions_are_listed_with_what_is_known_of_them(folder, capsys):
     assert code == 0
     assert out.splitlines() == [
         '10  stable  pushed by other means',
-        '20  -  accuracy 0.942 on 10,000 images  2026-01-02T03:04:05+00:00  run r1  data archive cifar-10-binary.tar.gz',
+        '20  -  accuracy 0.942 on 10,000 images  2026-01-02T03:04:05+00:00  run r1  data archive cifar.tar.gz',
     ]
 
 
