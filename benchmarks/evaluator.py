@@ -24,6 +24,7 @@ from tfx_bsl.public import tfxio
 from benchmarks.harness import build_parser, describe_machine, finish, run_benchmark
 from benchmarks.models import build_random_model, draw_pngs, make_example, write_transform_graph
 from components import features
+from components.metrics import ACCURACY, read_metrics
 from pipeline.config import BeamConfig
 from pipeline.evaluation import GateConfig, make_eval_config
 from trainer.config import TrainerConfig
@@ -48,11 +49,10 @@ def export_with_keras(model: keras.Model, transform_output, out: str) -> None:
     archive.write_out(out, verbose=False)
 
 
-def make_evaluation(saved_model: str, records: str, out: str) -> Callable[[], float]:
-    """A function that evaluates once and returns the accuracy."""
-    gate = GateConfig()
+def make_evaluation(saved_model: str, records: str, out: str, gate: GateConfig | None = None) -> Callable[[], float]:
+    """A function that evaluates once, against the bounds of `gate`, and returns the accuracy."""
     eval_config = tfma.utils.update_eval_config_with_defaults(
-        make_eval_config(gate), has_baseline=False, rubber_stamp=True
+        make_eval_config(gate or GateConfig()), has_baseline=False, rubber_stamp=True
     )
 
     def evaluate() -> float:
@@ -68,7 +68,7 @@ def make_evaluation(saved_model: str, records: str, out: str) -> Callable[[], fl
             _ = examples | tfma.ExtractEvaluateAndWriteResults(
                 eval_shared_model=shared_model, eval_config=eval_config, output_path=out
             )
-        return tfma.load_eval_result(out).get_metrics_for_slice(())['accuracy']['doubleValue']
+        return read_metrics(out)[None][ACCURACY]
 
     return evaluate
 

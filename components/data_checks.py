@@ -46,7 +46,7 @@ class Finding(NamedTuple):
     ids: tuple[str, ...] = ()
 
     def to_sentence(self) -> str:
-        """Such as 'test, image: 3 records do not decode (truncated), expected PNG or JPEG: test_00001, test_00002'."""
+        """Such as 'test, image: 2 of 90 records do not decode; expected PNG or JPEG (test_00001, test_00002)'."""
         where = ', '.join(part for part in (self.split, self.feature) if part) or 'data'
         more = ', ...' if self.count > len(self.ids) else ''
         ids = f' ({", ".join(self.ids)}{more})' if self.ids else ''

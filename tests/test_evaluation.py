@@ -1,17 +1,11 @@
 """The model gate through TFMA itself, on a model that answers what each record tells it to."""
 
-import apache_beam as beam
 import pytest
 import tensorflow as tf
-import tfx  # noqa: F401  (before tensorflow_model_analysis, whose dependencies lack a module that TFX replaces)
 
-import tensorflow_model_analysis as tfma  # isort: skip
-from apache_beam.options.pipeline_options import PipelineOptions
-from tfx_bsl.public import tfxio
-
+from benchmarks.evaluator import make_evaluation
 from components import features
-from pipeline.config import BeamConfig
-from pipeline.evaluation import GateConfig, Verdict, make_eval_config, read_verdict
+from pipeline.evaluation import GateConfig, Verdict, read_verdict
 
 
 class Echo(tf.Module):
@@ -40,17 +34,7 @@ def evaluate(tmp_path):
                 example.features.feature[features.LABEL_KEY].int64_list.value.append(label)
                 example.features.feature[features.ID_KEY].bytes_list.value.append(answer.encode())
                 writer.write(example.SerializeToString())
-        eval_config = tfma.utils.update_eval_config_with_defaults(
-            make_eval_config(gate), has_baseline=False, rubber_stamp=True
-        )
-        shared_model = tfma.default_eval_shared_model(str(tmp_path / 'model'), model_name='', eval_config=eval_config)
-        source = tfxio.TFExampleRecord(
-            str(tmp_path / 'records'), raw_record_column_name=tfma.ARROW_INPUT_COLUMN, telemetry_descriptors=['test']
-        )
-        with beam.Pipeline(options=PipelineOptions(list(BeamConfig().args))) as pipeline:
-            _ = (pipeline | source.BeamSource()) | tfma.ExtractEvaluateAndWriteResults(
-                eval_shared_model=shared_model, eval_config=eval_config, output_path=str(tmp_path / 'out')
-            )
+        make_evaluation(str(tmp_path / 'model'), str(tmp_path / 'records'), str(tmp_path / 'out'), gate)()
         return read_verdict(str(tmp_path / 'out'), gate)
 
     return run
