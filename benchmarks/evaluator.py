@@ -26,7 +26,7 @@ from benchmarks.models import build_random_model, draw_pngs, make_example, write
 from components import features
 from components.metrics import ACCURACY, read_metrics
 from pipeline.config import BeamConfig
-from pipeline.evaluation import GateConfig, make_eval_config
+from pipeline.evaluation import make_eval_config
 from trainer.config import TrainerConfig
 from trainer.device import has_cpu_bfloat16
 from trainer.export import export_model
@@ -49,11 +49,9 @@ def export_with_keras(model: keras.Model, transform_output, out: str) -> None:
     archive.write_out(out, verbose=False)
 
 
-def make_evaluation(saved_model: str, records: str, out: str, gate: GateConfig | None = None) -> Callable[[], float]:
-    """A function that evaluates once, against the bounds of `gate`, and returns the accuracy."""
-    eval_config = tfma.utils.update_eval_config_with_defaults(
-        make_eval_config(gate or GateConfig()), has_baseline=False, rubber_stamp=True
-    )
+def make_evaluation(saved_model: str, records: str, out: str) -> Callable[[], float]:
+    """A function that evaluates once and returns the accuracy."""
+    eval_config = tfma.utils.update_eval_config_with_defaults(make_eval_config(), has_baseline=False, rubber_stamp=True)
 
     def evaluate() -> float:
         # Loaded each time, as each run of the component does.

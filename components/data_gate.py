@@ -15,17 +15,26 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_executor, base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+from tfx.utils import io_utils
 
-from components import data_checks, features
+from components import data_checks, data_drift, features
 from components.data_checks import Finding, find_faults, read_tally, write_tally
+from components.data_drift import (
+    find_changes,
+    find_serving_statistics,
+    identify_serving_statistics,
+    read_statistics,
+)
 from components.data_gate_config import DataGateConfig
 from components.errors import DataRefusedError
+from components.identity_driver import IDENTITY_KEY, IdentityDriver
 from components.source import compute_source_digest
 
 REPORT_FILE = 'data_report.json'
 _EXAMPLES_KEY, _ANOMALIES_KEY, _REPORT_KEY = 'examples', 'anomalies', 'report'
-_CONFIG_KEY, _DIGEST_KEY = 'config', 'source_digest'
-_SOURCES = [Path(__file__), *(Path(module.__file__) for module in (data_checks, features))]
+_STATISTICS_KEY, _SCHEMA_KEY = 'statistics', 'schema'
+_CONFIG_KEY, _SERVING_KEY, _DIGEST_KEY = 'config', 'serving', 'source_digest'
+_SOURCES = [Path(__file__), *(Path(module.__file__) for module in (data_checks, data_drift, features))]
 _MAX_SENTENCES = 20  # of those that end a run; the report has them all
 
 
@@ -55,8 +64,17 @@ def read_report(report_uri: str) -> tuple[list[Finding], dict[str, int]]:
     return [Finding(**{**finding, 'ids': tuple(finding['ids'])}) for finding in report['findings']], report['records']
 
 
+class CheckDriver(IdentityDriver):
+    """Looks for the serving model's data before the component does."""
+
+    def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
+        """See `identify_serving_statistics`."""
+        statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
+        return identify_serving_statistics(Path(exec_properties[_SERVING_KEY]), statistics_uri)
+
+
 class CheckExecutor(base_beam_executor.BaseBeamExecutor):
-    """Runs the checks over all records, and adds ExampleValidator's anomalies."""
+    """Runs the checks over all records, adds ExampleValidator's anomalies, and what changed since the last push."""
 
     def Do(
         self,
@@ -67,9 +85,9 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
         """Writes the report.
 
         Args:
-          input_dict: 'examples' and 'anomalies'.
+          input_dict: 'examples', 'statistics', 'schema' and 'anomalies'.
           output_dict: 'report'.
-          exec_properties: 'config', a DataGateConfig as JSON.
+          exec_properties: 'config', a DataGateConfig as JSON; 'serving', the folder of versions.
         """
         config = DataGateConfig(**json.loads(exec_properties[_CONFIG_KEY]))
         (examples,) = input_dict[_EXAMPLES_KEY]
@@ -83,6 +101,13 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
         tally = read_tally(tally_prefix)
         findings = find_faults(tally, config)
         findings += read_anomalies(artifact_utils.get_single_uri(input_dict[_ANOMALIES_KEY]))
+        before = find_serving_statistics(Path(exec_properties[_SERVING_KEY]))
+        if before:
+            now = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
+            schema = io_utils.SchemaReader().read(
+                io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict[_SCHEMA_KEY]))
+            )
+            findings += find_changes(read_statistics(now), read_statistics(before), schema, config)
         report = {'findings': [finding._asdict() for finding in findings], 'records': tally.records}
         with tf.io.gfile.GFile(os.path.join(report_uri, REPORT_FILE), 'w') as file:
             json.dump(report, file, indent=2)
@@ -108,14 +133,19 @@ class GateExecutor(base_executor.BaseExecutor):
         if sentences:
             shown = '; '.join(sentences[:_MAX_SENTENCES])
             raise DataRefusedError(
-                f'The data was refused, and nothing was trained: {shown}. All is in {report_uri}/{REPORT_FILE}.'
+                f'The data was refused, and nothing was trained: {shown}. All is in {report_uri}/{REPORT_FILE}; mend '
+                'the data, or set another bound (data_gate.* in `run --help`).'
             )
 
 
 class _CheckSpec(types.ComponentSpec):
-    PARAMETERS: ClassVar = {_CONFIG_KEY: ExecutionParameter(type=str), _DIGEST_KEY: ExecutionParameter(type=str)}
+    PARAMETERS: ClassVar = {
+        key: ExecutionParameter(type=str) for key in (_CONFIG_KEY, _SERVING_KEY, IDENTITY_KEY, _DIGEST_KEY)
+    }
     INPUTS: ClassVar = {
         _EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
+        _STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        _SCHEMA_KEY: ChannelParameter(type=standard_artifacts.Schema),
         _ANOMALIES_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies),
     }
     OUTPUTS: ClassVar = {_REPORT_KEY: ChannelParameter(type=DataReport)}
@@ -128,12 +158,15 @@ class _GateSpec(types.ComponentSpec):
 
 
 class DataCheck(base_component.BaseComponent):
-    """Checks every record.
+    """Checks every record, and what all amount to.
 
     Args:
       examples: ImportExampleGen's.
+      statistics: StatisticsGen's.
+      schema: CuratedSchemaGen's.
       anomalies: ExampleValidator's.
       config: the thresholds.
+      serving: the folder that the Pusher pushes to, whose serving model's data is compared with.
 
     Component `outputs` contains:
       - `report`: Channel of type `DataReport`.
@@ -141,13 +174,27 @@ class DataCheck(base_component.BaseComponent):
 
     SPEC_CLASS = _CheckSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(CheckExecutor)
+    DRIVER_CLASS = CheckDriver
 
-    def __init__(self, examples: types.BaseChannel, anomalies: types.BaseChannel, config: DataGateConfig):
+    def __init__(
+        self,
+        *,
+        examples: types.BaseChannel,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
+        anomalies: types.BaseChannel,
+        config: DataGateConfig,
+        serving: str,
+    ):
         super().__init__(
             _CheckSpec(
                 examples=examples,
+                statistics=statistics,
+                schema=schema,
                 anomalies=anomalies,
                 config=json.dumps(dataclasses.asdict(config)),
+                serving=serving,
+                identity='',
                 source_digest=compute_source_digest(_SOURCES),
                 report=types.Channel(type=DataReport),
             )

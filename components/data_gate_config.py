@@ -10,7 +10,7 @@ class DataGateConfig:
     max_missing: float = 0.0
     """Share without an image or a label, or with one of another type."""
     max_undecodable: float = 0.0
-    """Share whose image is neither PNG nor JPEG, or breaks off."""
+    """Share whose image is neither PNG nor JPEG, or breaks off. components/schema.pbtxt has a say as well."""
     max_wrong_size: float = 0.0
     """Share of images that are not 32x32."""
     max_wrong_channels: float = 0.0
@@ -20,11 +20,15 @@ class DataGateConfig:
     max_pixels: int = 2**24
     """Pixels over which a declared size is a decompression bomb."""
     max_bad_labels: float = 0.0
-    """Share of labels that are no class."""
+    """Share of labels that are no class. components/schema.pbtxt has a say as well."""
     max_test_duplicates: float = 0.0
     """Share of test images that are, pixel by pixel, in another split too: a gate that has seen them says nothing."""
     max_imbalance: float = 0.5
     """Largest change of a class's share from train to another split, relative to train's, beyond chance."""
+    max_shrink: float = 0.2
+    """By which share of its records a split may be smaller than in the data of the serving model."""
+    max_drift: float = 0.1
+    """Largest change of a class's share of train (TFDV's L-infinity distance) from the data of the serving model."""
 
     def __post_init__(self):
         for field in fields(self):

@@ -1,11 +1,19 @@
 """What TFMA measured: the names of the metrics, and reading them back."""
 
 ACCURACY = 'accuracy'
+RECALL = 'recall'  # which is the accuracy of a class's slice
 EXAMPLE_COUNT = 'example_count'
+CALIBRATION_ERROR = 'calibration_error'
+NOT_FINITE = 'not_finite'
+# Of the candidate and the baseline together; TFMA adds '_diff' to such names when it reads them.
+ONLY_CANDIDATE_RIGHT = 'only_candidate_right'
+ONLY_BASELINE_RIGHT = 'only_baseline_right'
+
+Metrics = dict[int | None, dict[str, float]]
 
 
-def read_metrics(evaluation_uri: str) -> dict[int | None, dict[str, float]]:
-    """The metrics by name, of each class of the test split, and of the whole split under None.
+def read_metrics(evaluation_uri: str) -> Metrics:
+    """The candidate's metrics by name, of each class of the test split, and of the whole split under None.
 
     Args:
       evaluation_uri: the Evaluator's `evaluation` artifact.

@@ -7,6 +7,7 @@ model server, or a later run, may take for a model.
 import datetime
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,12 +19,20 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter
 from tfx.utils import json_utils, proto_utils
 
+from components.baseline import Baseline, read_baseline, read_fingerprint
 from components.manifest import read_manifest
 from components.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
 from components.staging import stage_folder
-from components.versions import INFO_FILE, choose_version, list_pushed
+from components.versions import (
+    INFO_FILE,
+    STATISTICS_FOLDER,
+    choose_version,
+    find_newest_version,
+    list_pushed,
+    read_info,
+)
 
-_EVALUATION_KEY = 'evaluation'
+_EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
 _DATA_KEY = 'data'
 
 
@@ -31,14 +40,20 @@ class _Spec(standard_component_specs.PusherSpec):
     INPUTS: ClassVar = {
         **standard_component_specs.PusherSpec.INPUTS,
         _EVALUATION_KEY: ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        _BASELINE_KEY: ChannelParameter(type=Baseline),
+        _STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics),
     }
 
 
-def describe_version(evaluation_uri: str, data: str, run_id: str | None) -> dict[str, Any]:
+def describe_version(
+    saved_model: Path, evaluation_uri: str, baseline_uri: str, data: str, run_id: str | None
+) -> dict[str, Any]:
     """What a version keeps of its making: accuracy on so many test images, when, in which run, on which data.
 
     Args:
+      saved_model: the version.
       evaluation_uri: the Evaluator's `evaluation` artifact.
+      baseline_uri: the Baseline it was compared with.
       data: folder of the TFRecords.
       run_id: of the pipeline run.
     """
@@ -50,6 +65,8 @@ def describe_version(evaluation_uri: str, data: str, run_id: str | None) -> dict
         'pushed': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'run': run_id,
         'data': manifest or {'folder': data},
+        'model': read_fingerprint(str(saved_model)),
+        'baseline': read_baseline(baseline_uri),
     }
 
 
@@ -81,18 +98,27 @@ class Executor(executor.Executor):
             pushed_model = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
             if not pushed_model.get_int_custom_property('pushed'):
                 return
-            version = choose_version(serving)
             (staged,) = staging.iterdir()
             info = describe_version(
+                staged,
                 artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]),
+                artifact_utils.get_single_uri(input_dict[_BASELINE_KEY]),
                 json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])[_DATA_KEY],
                 self._context and self._context.pipeline_run_id,
             )
-            (staged / INFO_FILE).parent.mkdir(exist_ok=True)
-            (staged / INFO_FILE).write_text(json.dumps(info, indent=2))
-            staged.rename(serving / str(version))
-            list_pushed(serving, version)
-            self._MarkPushed(pushed_model, os.path.join(base_directory, str(version)), str(version))
+            newest = find_newest_version(serving)
+            # A run killed just after its push, or blessed again by another gate, has pushed its model already.
+            if newest and info['model'] and read_info(newest).get('model') == info['model']:
+                version = newest.name
+            else:
+                version = str(choose_version(serving))
+                (staged / INFO_FILE).parent.mkdir(exist_ok=True)
+                (staged / INFO_FILE).write_text(json.dumps(info, indent=2))
+                statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
+                shutil.copytree(statistics_uri, staged / STATISTICS_FOLDER)
+                staged.rename(serving / version)
+            list_pushed(serving, int(version))
+            self._MarkPushed(pushed_model, os.path.join(base_directory, version), version)
 
 
 class Pusher(component.Pusher):
@@ -101,6 +127,8 @@ class Pusher(component.Pusher):
     Args:
       model, model_blessing: the Trainer's and the Evaluator's.
       evaluation: the Evaluator's; the version keeps its figures.
+      baseline: BaselineFinder's; the version keeps which one it was compared with.
+      statistics: StatisticsGen's; the version keeps them, for the next run's data to be compared with.
       data: folder or URI of the TFRecords, kept too.
       push_destination: the serving folder.
     """
@@ -114,6 +142,8 @@ class Pusher(component.Pusher):
         model: types.BaseChannel,
         model_blessing: types.BaseChannel,
         evaluation: types.BaseChannel,
+        baseline: types.BaseChannel,
+        statistics: types.BaseChannel,
         data: str,
         push_destination: pusher_pb2.PushDestination,
     ):
@@ -121,6 +151,8 @@ class Pusher(component.Pusher):
             model=model,
             model_blessing=model_blessing,
             evaluation=evaluation,
+            baseline=baseline,
+            statistics=statistics,
             push_destination=push_destination,
             custom_config=json_utils.dumps({_DATA_KEY: data}),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),

@@ -25,6 +25,7 @@ Promotion = Literal['labelled', 'unchanged', 'listed']
 STABLE: Label = 'stable'
 CONFIG_FILE = 'models.config'
 INFO_FILE = Path('assets.extra') / 'version.json'  # in a version; TensorFlow leaves assets.extra alone
+STATISTICS_FOLDER = Path('assets.extra') / 'statistics'  # beside it: TFDV's, of the data it was made with, by split
 MODEL_NAME = 'cifar10'
 
 # The label of the version that was stable before; it stays loaded, so that going back takes no time.
@@ -36,7 +37,7 @@ class Version(NamedTuple):
 
     number: the folder's name.
     folder: where it is.
-    info: what the Pusher wrote of it, see `components.pusher`; empty for a version that something else put there.
+    info: from `read_info`.
     labels: that name it in models.config.
     is_listed: whether models.config makes the server load it; True where there is no models.config and it is newest.
     """
@@ -54,6 +55,12 @@ def _list_folders(serving: Path) -> dict[int, Path]:
         return {}
     folders = {int(folder.name): folder for folder in serving.iterdir() if folder.name.isdigit()}
     return {number: folders[number] for number in sorted(folders) if (folders[number] / 'saved_model.pb').exists()}
+
+
+def read_info(version: Path) -> dict:
+    """What the Pusher wrote of a version, see `components.pusher`; empty for one that something else put there."""
+    path = version / INFO_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def find_newest_version(serving: Path) -> Path | None:
@@ -134,8 +141,7 @@ def list_versions(serving: Path) -> list[Version]:
     versions = []
     for number, folder in folders.items():
         labels = tuple(sorted(label for label, of in config.version_labels.items() if of == number))
-        info = json.loads((folder / INFO_FILE).read_text()) if (folder / INFO_FILE).exists() else {}
-        versions.append(Version(number, folder, info, labels, number in listed))
+        versions.append(Version(number, folder, read_info(folder), labels, number in listed))
     return versions
 
 

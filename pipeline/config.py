@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.data_gate_config import DataGateConfig
-from pipeline.evaluation import GateConfig
+from components.model_gate_config import GateConfig
 from trainer.config import TrainerConfig
 from trainer.export_config import ExportConfig
 

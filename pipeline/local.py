@@ -113,11 +113,12 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
         say(result.node_id, result.seconds, f'reused: {note}' if result.is_reused else note)
 
     runner.LocalRunner(on_result).run(pipeline.create_pipeline(config))
-    verdict = summaries.get_verdict(results['Evaluator'].outputs, config)
-    lines = summaries.list_paths({node_id: result.outputs for node_id, result in results.items()}, layout)
+    outputs = {node_id: result.outputs for node_id, result in results.items()}
+    lines = summaries.list_paths(outputs, layout)
+    sentence, is_pushed = summaries.make_closing_sentence(outputs)
     reused = sum(result.is_reused for result in results.values())
     print(f'{len(results)} components, {reused} reused, {time.monotonic() - begin:.0f} s in all', file=terminal)
     for name, path in {**lines, 'log': log_file}.items():
         print(f'  {name:<10} {path}', file=terminal)
-    print(verdict.to_sentence(), file=terminal)
-    return EXIT_PUSHED if verdict.is_blessed else EXIT_NOT_BLESSED
+    print(sentence, file=terminal)
+    return EXIT_PUSHED if is_pushed else EXIT_NOT_BLESSED

@@ -3,13 +3,17 @@
 import dataclasses
 from pathlib import Path
 
-from tfx.components import Evaluator, ExampleValidator, ImportExampleGen, StatisticsGen, Trainer, Transform
+from tfx.components import ExampleValidator, ImportExampleGen, StatisticsGen, Trainer, Transform
 from tfx.orchestration import metadata, pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 
+import tensorflow_data_validation as tfdv  # isort: skip  (after tfx, which replaces a module that TFDV lacks)
+
 import trainer
 from components import features
+from components.baseline import BaselineFinder
 from components.data_gate import DataCheck, DataGate
+from components.evaluator import Evaluator
 from components.pusher import Pusher
 from components.schema import CuratedSchemaGen
 from components.source import compute_source_digest
@@ -42,12 +46,24 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     example_gen = ImportExampleGen(input_base=data, input_config=example_gen_pb2.Input(splits=splits))
     examples = example_gen.outputs['examples']
 
-    statistics_gen = StatisticsGen(examples=examples)
     schema_gen = CuratedSchemaGen()
     schema = schema_gen.outputs['schema']
-    example_validator = ExampleValidator(statistics=statistics_gen.outputs['statistics'], schema=schema)
+    # Semantic statistics: TFDV looks into the images too, which the schema says they are.
+    statistics_gen = StatisticsGen(
+        examples=examples, schema=schema, stats_options=tfdv.StatsOptions(enable_semantic_domain_stats=True)
+    )
+    statistics = statistics_gen.outputs['statistics']
+    example_validator = ExampleValidator(statistics=statistics, schema=schema)
 
-    data_check = DataCheck(examples, example_validator.outputs['anomalies'], config.data_gate)
+    serving = str(layout.serving)
+    data_check = DataCheck(
+        examples=examples,
+        statistics=statistics,
+        schema=schema,
+        anomalies=example_validator.outputs['anomalies'],
+        config=config.data_gate,
+        serving=serving,
+    )
     data_gate = DataGate(data_check.outputs['report'])
 
     # Nothing is materialised: at 224 pixels CIFAR-10 would take some 30 GB, and the graph costs nothing to run again.
@@ -83,22 +99,21 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     )
     model = model_trainer.outputs['model']
 
-    # A baseline to beat enters here, as `baseline_model`, from a component of ours: open-source Kubeflow Pipelines
-    # cannot run a TFX Resolver.
+    baseline_finder = BaselineFinder(model, serving)
+    baseline = baseline_finder.outputs['baseline']
     evaluator = Evaluator(
-        examples=examples,
-        model=model,
-        eval_config=make_eval_config(config.gate),
-        example_splits=[features.TEST_SPLIT],
+        examples=examples, model=model, baseline=baseline, eval_config=make_eval_config(), gate=config.gate
     )
 
     pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs['blessing'],
         evaluation=evaluator.outputs['evaluation'],
+        baseline=baseline,
+        statistics=statistics,
         data=data,
         push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(layout.serving))
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
         ),
     )
 
@@ -107,13 +122,14 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         pipeline_root=str(layout.artifacts),
         components=[
             example_gen,
-            statistics_gen,
             schema_gen,
+            statistics_gen,
             example_validator,
             data_check,
             data_gate,
             transform,
             model_trainer,
+            baseline_finder,
             evaluator,
             pusher,
         ],

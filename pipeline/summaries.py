@@ -10,10 +10,12 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components import features
+from components.baseline import read_baseline
 from components.data_gate import read_anomalies, read_report
 from components.errors import PipelineError
+from components.metrics import RECALL
+from components.model_gate import read_verdict
 from pipeline.config import Layout, PipelineConfig
-from pipeline.evaluation import Verdict, read_verdict
 from trainer.train import REPORT_FILE
 
 Outputs = Mapping[str, Sequence[types.Artifact]]
@@ -84,17 +86,30 @@ def _summarize_training(outputs: Outputs, config: PipelineConfig) -> str:
     )
 
 
-def get_verdict(outputs: Outputs, config: PipelineConfig) -> Verdict:
-    """What the gate found, from the Evaluator's outputs."""
-    return read_verdict(str(_get_uri(outputs, 'evaluation')), config.gate)
+def _summarize_baseline(outputs: Outputs, config: PipelineConfig) -> str:
+    version = read_baseline(str(_get_uri(outputs, 'baseline')))
+    return 'none: nothing is serving yet' if version is None else f'version {version}'
 
 
 def _summarize_evaluation(outputs: Outputs, config: PipelineConfig) -> str:
-    verdict = get_verdict(outputs, config)
+    verdict = read_verdict(str(_get_uri(outputs, 'evaluation')))
+    recalls = [reason for reason in verdict.reasons if reason.metric == RECALL]
+    lowest = min(recalls, key=lambda reason: reason.value)
     blessing = 'blessed' if verdict.is_blessed else 'not blessed'
-    lowest = min(verdict.reasons[1:], key=lambda reason: reason.value)
     overall = f'accuracy {verdict.overall.value:.3f} on {verdict.overall.count:,} images'
-    return f'{overall}, recall from {lowest.value:.3f} ({lowest.slice}): {blessing}'
+    return f'{overall}, recall from {lowest.value:.3f} ({lowest.slice}), {verdict.baseline}: {blessing}'
+
+
+def make_closing_sentence(outputs: Mapping[str, Outputs]) -> tuple[str, bool]:
+    """Why a model was pushed or not, and whether it was.
+
+    Args:
+      outputs: artifacts by component and key.
+    """
+    verdict = read_verdict(str(_get_uri(outputs['Evaluator'], 'evaluation')))
+    is_pushed = verdict.is_blessed
+    reasons = [verdict.overall.sentence, *(text for text in verdict.list_broken() if text != verdict.overall.sentence)]
+    return f'{", ".join(reasons)}: {"pushed" if is_pushed else "not pushed"}', is_pushed
 
 
 def _summarize_push(outputs: Outputs, config: PipelineConfig) -> str:
@@ -113,6 +128,7 @@ _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'DataGate': _summarize_gate,
     'Transform': _summarize_transform,
     'Trainer': _summarize_training,
+    'BaselineFinder': _summarize_baseline,
     'Evaluator': _summarize_evaluation,
     'Pusher': _summarize_push,
 }

@@ -13,6 +13,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
 from components import features, pusher, schema, source, staging, versions
+from components.baseline import BASELINE_FILE, Baseline
 from components.errors import DataError
 
 
@@ -39,10 +40,23 @@ def push(tmp_path, monkeypatch):
         blessing.set_int_custom_property('blessed', int(is_blessed))
         evaluation = standard_artifacts.ModelEvaluation()
         evaluation.uri = str(tmp_path / 'evaluation')
+        baseline = Baseline()
+        baseline.uri = str(tmp_path / 'baseline')
+        Path(baseline.uri).mkdir(exist_ok=True)
+        (Path(baseline.uri) / BASELINE_FILE).write_text('{"version": 5}')
+        statistics = standard_artifacts.ExampleStatistics()
+        statistics.uri = str(tmp_path / 'statistics')
+        (Path(statistics.uri) / 'Split-train').mkdir(parents=True, exist_ok=True)
         pushed = standard_artifacts.PushedModel()
         pushed.uri = str(tmp_path / 'pushed')
         pusher.Executor().Do(
-            {'model': [model], 'model_blessing': [blessing], 'evaluation': [evaluation]},
+            {
+                'model': [model],
+                'model_blessing': [blessing],
+                'evaluation': [evaluation],
+                'baseline': [baseline],
+                'statistics': [statistics],
+            },
             {'pushed_model': [pushed]},
             {
                 'push_destination': proto_utils.proto_to_json(destination),
@@ -71,6 +85,8 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert version.info['accuracy'] == 0.93
     assert version.info['images'] == 100
     assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
+    assert version.info['baseline'] == 5
+    assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train').is_dir()
     assert version.is_listed
 
 
@@ -83,6 +99,18 @@ def test_a_push_is_listed_for_a_server_that_labels_versions(push):
         (('stable',), True),
         ((), True),
     ]
+
+
+def test_a_model_that_is_the_newest_already_is_not_pushed_again(push, monkeypatch):
+    monkeypatch.setattr(pusher, 'read_fingerprint', lambda saved_model: 'one')
+    serving, first = push(True)
+    _, second = push(True)
+    assert len(versions.list_versions(serving)) == 1
+    number = first.get_string_custom_property('pushed_version')
+    assert second.get_string_custom_property('pushed_version') == number
+    monkeypatch.setattr(pusher, 'read_fingerprint', lambda saved_model: 'two')
+    push(True)
+    assert len(versions.list_versions(serving)) == 2
 
 
 def test_a_refused_model_is_not_pushed(push):

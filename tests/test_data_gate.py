@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -10,6 +11,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_data_validation as tfdv
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -17,10 +19,13 @@ from tfx.types import standard_artifacts
 
 from components import cifar10, data_checks, features, sample
 from components.data_checks import Finding, find_faults, inspect_image, read_tally, write_tally
+from components.data_drift import identify_serving_statistics
 from components.data_gate import REPORT_FILE, CheckExecutor, DataReport, GateExecutor
 from components.data_gate_config import DataGateConfig
 from components.errors import DataRefusedError
+from components.schema import SCHEMA_FILE
 from components.tfrecords import encode_example
+from components.versions import STATISTICS_FOLDER
 from pipeline.config import BeamConfig
 
 MAX_PIXELS = DataGateConfig().max_pixels
@@ -214,17 +219,43 @@ def test_a_jpeg_is_as_good_as_a_png():
     assert digest == inspect_image(make_png(), MAX_PIXELS)[1]
 
 
+def write_statistics(patterns: dict[str, str], out: Path) -> None:
+    """TFDV's statistics of each split, as StatisticsGen writes them."""
+    schema = tfdv.load_schema_text(str(SCHEMA_FILE))
+    for split, pattern in patterns.items():
+        statistics = tfdv.generate_statistics_from_tfrecord(pattern, stats_options=tfdv.StatsOptions(schema=schema))
+        (out / f'Split-{split}').mkdir(parents=True)
+        (out / f'Split-{split}' / 'FeatureStats.pb').write_bytes(statistics.SerializeToString())
+
+
 @pytest.fixture
 def run_gate(tmp_path):
-    """Both components' executors, as TFX calls them, on records and ExampleValidator's anomalies."""
+    """Both components' executors, as TFX calls them, on records and ExampleValidator's anomalies.
 
-    def run(splits, anomaly: anomalies_pb2.AnomalyInfo | None = None) -> dict:
+    `before` is the data of a model that is serving.
+    """
+
+    def run(splits, anomaly: anomalies_pb2.AnomalyInfo | None = None, before=None) -> dict:
         write_splits(splits, tmp_path / 'examples')
         examples, anomalies, report = standard_artifacts.Examples(), standard_artifacts.ExampleAnomalies(), DataReport()
         examples.split_names = json.dumps(list(features.SPLITS))
-        for artifact, name in ((examples, 'examples'), (anomalies, 'anomalies'), (report, 'report')):
+        statistics, schema = standard_artifacts.ExampleStatistics(), standard_artifacts.Schema()
+        artifacts = {
+            'examples': examples,
+            'anomalies': anomalies,
+            'report': report,
+            'statistics': statistics,
+            'schema': schema,
+        }
+        for name, artifact in artifacts.items():
             artifact.uri = str(tmp_path / name)
             Path(artifact.uri).mkdir(exist_ok=True)
+        shutil.copy(SCHEMA_FILE, schema.uri)
+        if before:
+            (tmp_path / 'serving' / '7').mkdir(parents=True)
+            (tmp_path / 'serving' / '7' / 'saved_model.pb').touch()
+            write_statistics(write_splits(before, tmp_path / 'before'), tmp_path / 'serving' / '7' / STATISTICS_FOLDER)
+            write_statistics(write_splits(splits, tmp_path / 'now'), tmp_path / 'statistics')
         for split in features.SPLITS:
             found = anomalies_pb2.Anomalies()
             if anomaly and split == 'train':
@@ -232,8 +263,9 @@ def run_gate(tmp_path):
             (tmp_path / 'anomalies' / f'Split-{split}').mkdir()
             (tmp_path / 'anomalies' / f'Split-{split}' / 'SchemaDiff.pb').write_bytes(found.SerializeToString())
         context = CheckExecutor.Context(beam_pipeline_args=list(BeamConfig().args), tmp_dir=str(tmp_path))
-        inputs = {'examples': [examples], 'anomalies': [anomalies]}
-        CheckExecutor(context).Do(inputs, {'report': [report]}, {'config': '{}'})
+        inputs = {name: [artifact] for name, artifact in artifacts.items() if name != 'report'}
+        properties = {'config': '{}', 'serving': str(tmp_path / 'serving')}
+        CheckExecutor(context).Do(inputs, {'report': [report]}, properties)
         GateExecutor().Do({'report': [report]}, {}, {})
         return json.loads((tmp_path / 'report' / REPORT_FILE).read_text())
 
@@ -266,6 +298,41 @@ def test_a_warning_of_tfdv_does_not(run_gate, splits):
     info = anomalies_pb2.AnomalyInfo(severity='WARNING', description='New column.')
     (finding,) = run_gate(splits, info)['findings']
     assert finding['severity'] == 'warning'
+
+
+def test_data_like_the_serving_models_passes(run_gate, splits):
+    before = {split: records[:-1] for split, records in splits.items()}
+    assert run_gate(splits, before=before)['findings'] == []
+
+
+def test_a_split_that_shrank_stops_the_run(run_gate, splits):
+    before = {**splits, 'val': splits['val'] * 2}
+    with pytest.raises(DataRefusedError, match='val: 20 records; expected some 40, as the serving model was made with'):
+        run_gate(splits, before=before)
+
+
+def test_drift_from_the_serving_models_data_stops_the_run(run_gate, splits):
+    ships = [encode_example(f'train_{row:05d}', draw_png(700 + row, 8), 8) for row in range(60, 90)]
+    before = {**splits, 'train': splits['train'][:40] + ships[:20]}
+    with pytest.raises(DataRefusedError) as caught:
+        run_gate(splits, before=before)
+    sentence = str(caught.value)
+    assert 'train, label: The Linfty distance between current and previous is 0.3' in sentence
+    assert 'above the threshold 0.1. The feature value with maximum difference is: 8; expected the shares' in sentence
+
+
+def test_the_cache_sees_what_data_serves_and_not_a_runs_own(splits, tmp_path):
+    serving, now = tmp_path / 'serving', tmp_path / 'now'
+    write_statistics(write_splits(splits, tmp_path / 'examples'), now)
+    assert identify_serving_statistics(serving, str(now)) == ''
+    (serving / '7').mkdir(parents=True)
+    (serving / '7' / 'saved_model.pb').touch()
+    assert identify_serving_statistics(serving, str(now)) == '', 'pushed by other means, without statistics'
+    served = serving / '7' / STATISTICS_FOLDER
+    shutil.copytree(now, served)
+    assert identify_serving_statistics(serving, str(now)) == ''
+    (served / 'Split-val' / 'FeatureStats.pb').write_bytes(b'')
+    assert identify_serving_statistics(serving, str(now)) != ''
 
 
 def test_real_images_have_no_fault(check, real_archive):

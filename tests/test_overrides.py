@@ -3,8 +3,8 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from components.errors import UsageError
+from components.model_gate_config import GateConfig
 from pipeline.config import PRESETS, PipelineConfig, SampleConfig
-from pipeline.evaluation import GateConfig
 from pipeline.overrides import apply_overrides, list_fields
 from trainer.config import TrainerConfig
 from trainer.export_config import ExportConfig

@@ -7,7 +7,6 @@ import pytest
 from components.errors import UsageError
 from pipeline import pipeline as graph
 from pipeline.config import PRESETS
-from pipeline.evaluation import GateConfig, Reason, Verdict, make_eval_config
 from pipeline.local import check_data, lock_root
 from pipeline.overrides import apply_overrides
 
@@ -28,6 +27,7 @@ def test_the_graph_is_the_whole_chain():
         'DataGate',
         'Transform',
         'Trainer',
+        'BaselineFinder',
         'Evaluator',
         'Pusher',
     }
@@ -43,6 +43,7 @@ def test_the_graph_is_the_whole_chain():
         ('trainer.resize=upsampling', {'Transform', 'Trainer'}),
         ('trainer.optimizer=adam', {'Trainer'}),
         ('gate.accuracy=0.1', {'Evaluator'}),
+        ('gate.baseline=better', {'Evaluator'}),
         ('data_gate.max_imbalance=0.1', {'DataCheck'}),
     ],
 )
@@ -98,33 +99,6 @@ def test_user_code_goes_by_dotted_path_that_can_be_imported():
 def test_beams_arguments_reach_the_pipeline():
     config = apply_overrides(PRESETS['sample']('/r'), ['beam.args=--runner=FnApiRunner,--direct_num_workers=2'])
     assert graph.create_pipeline(config).beam_pipeline_args == ['--runner=FnApiRunner', '--direct_num_workers=2']
-
-
-def test_every_threshold_names_its_slices():
-    """A threshold with no slices would apply to every slice, and one hard class would refuse a model."""
-    config = make_eval_config(GateConfig(accuracy=0.7, recall=0.4))
-    thresholds = [metric for spec in config.metrics_specs for metric in spec.metrics if metric.HasField('threshold')]
-    per_slice = [metric.per_slice_thresholds for spec in config.metrics_specs for metric in spec.metrics]
-    ((overall, by_class),) = [list(thresholds) for thresholds in per_slice if thresholds]
-    assert not thresholds
-    for threshold, slices, bound in ((overall, [], 0.7), (by_class, ['label'], 0.4)):
-        assert [list(spec.feature_keys) for spec in threshold.slicing_specs] == [slices]
-        assert threshold.threshold.value_threshold.lower_bound.value == bound
-        assert slices in [list(spec.feature_keys) for spec in config.slicing_specs]
-
-
-def test_the_verdict_is_a_sentence():
-    good, lost = Reason('recall', 'dog', 0.9, 0.75, 1_000), Reason('recall', 'cat', 0.412, 0.75, 1_000)
-    low, high = Reason('accuracy', '', 0.412, 0.9, 10_000), Reason('accuracy', '', 0.95, 0.9, 10_000)
-    assert Verdict((low, good), False).to_sentence() == 'accuracy 0.412 < 0.900 on 10,000 test images: not pushed'
-    assert Verdict((high, good), True).to_sentence() == 'accuracy 0.950 >= 0.900 on 10,000 test images: pushed'
-    assert Verdict((high, good, lost), False).to_sentence() == (
-        'accuracy 0.950 >= 0.900 on 10,000 test images, recall of cat 0.412 < 0.750 on 1,000: not pushed'
-    )
-
-
-def test_what_is_not_a_number_keeps_no_bound():
-    assert not Reason('accuracy', '', float('nan'), 0.0, 10).is_kept
 
 
 def test_data_without_a_split_is_refused(tmp_path):

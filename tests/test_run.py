@@ -30,6 +30,7 @@ COMPONENTS = (
     'DataGate',
     'Transform',
     'Trainer',
+    'BaselineFinder',
     'Evaluator',
     'Pusher',
 )
@@ -38,7 +39,7 @@ SMALL = [
     *('--set', 'trainer.epochs=1'),
     *('--set', 'trainer.head_units=16'),
 ]
-UNGATED = ['--set', 'gate.accuracy=0', '--set', 'gate.recall=0']
+UNGATED = ['--set', 'gate.accuracy=0', '--set', 'gate.recall=0', '--set', 'gate.calibration_error=1']
 
 
 def read_lines(answer: subprocess.CompletedProcess) -> dict[str, str]:
@@ -74,7 +75,10 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     assert lines['Pusher'] == f'version {version.name}'
     listed = run_cli('versions', '--serving', layout.serving).stdout
     accuracy = lines['Evaluator'].split(' on ')[0]
-    assert re.fullmatch(r'accuracy [\d.]+ on 100 images, recall from [\d.]+ \(\w+\): blessed', lines['Evaluator'])
+    assert lines['BaselineFinder'] == 'none: nothing is serving yet'
+    assert re.fullmatch(
+        r'accuracy [\d.]+ on 100 images, recall from [\d.]+ \(\w+\), no baseline yet: blessed', lines['Evaluator']
+    )
     parts = ['loaded', f'{accuracy} on 100 images', r'20\S+', r'run 20\S+', 'data sample seed 0']
     assert re.fullmatch('  '.join([version.name, *parts]) + '\n', listed)
     assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', answer.stdout.splitlines()[-1])
@@ -108,6 +112,7 @@ def test_another_gate_runs_from_the_evaluator_on(full_run):
     answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert set(COMPONENTS) - list_reused(answer) == {'Evaluator', 'Pusher'}
+    assert len(list(layout.serving.iterdir())) == 1, 'the same model is not pushed twice'
 
 
 def test_predict_prints_a_json_line_for_each_readable_image_and_an_error_for_the_broken_one(full_run, tmp_path):
@@ -217,7 +222,7 @@ def test_another_trainer_setting_runs_the_trainer_and_weights_that_cannot_be_had
     _, arguments, _ = foreign_run
     answer = run_cli(*arguments, '--set', 'trainer.weights=/nowhere/resnet50.h5')
     assert answer.returncode == 1
-    assert list_reused(answer) == set(COMPONENTS) - {'Trainer', 'Evaluator', 'Pusher'}
+    assert list_reused(answer) == set(COMPONENTS) - {'Trainer', 'BaselineFinder', 'Evaluator', 'Pusher'}
     assert re.fullmatch(
         r'error: The weights file /nowhere/resnet50\.h5 cannot be read .*"imagenet".*"none".*\(log: \S+\)\n',
         answer.stderr,
@@ -246,7 +251,7 @@ def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_ends_as_one_that_was_not
 
     answer = run_cli('run', '--root', killed.root, *settings)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert set(COMPONENTS) - list_reused(answer) == {'Trainer', 'Evaluator', 'Pusher'}
+    assert set(COMPONENTS) - list_reused(answer) == {'Trainer', 'BaselineFinder', 'Evaluator', 'Pusher'}
     assert re.search(r'training goes on after epoch [23] of 5', answer.stdout)
     assert not abandoned.exists()
     assert len(list(killed.serving.iterdir())) == 1

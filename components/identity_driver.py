@@ -1,0 +1,34 @@
+"""IdentityDriver: puts what a component will find in the serving folder into TFX's cache key.
+
+TFX reuses a result where inputs and execution properties are the same; a folder that changes is neither.
+"""
+
+import abc
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_driver
+from tfx.orchestration import metadata
+from tfx.orchestration.portable import base_driver as portable_driver, data_types
+from tfx.proto.orchestration import driver_output_pb2
+
+IDENTITY_KEY = 'identity'
+
+
+class IdentityDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
+    """Sets the execution property IDENTITY_KEY before TFX looks into its cache. Kubeflow knows no such drivers."""
+
+    def __init__(self, metadata_handle: metadata.Metadata):
+        base_driver.BaseDriver.__init__(self, metadata_handle)
+        portable_driver.BaseDriver.__init__(self, metadata_handle)
+
+    @abc.abstractmethod
+    def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
+        """A text that is another one where the component must run again."""
+
+    def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """See the base class."""
+        identity = self.identify(execution_info.input_dict, execution_info.exec_properties)
+        output = driver_output_pb2.DriverOutput()
+        output.exec_properties[IDENTITY_KEY].string_value = identity
+        return output
