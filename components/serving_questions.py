@@ -94,5 +94,5 @@ def ask_server(
     server = find_server()
     if server is not None:
         return f'{server.name} asked', *check_server(server, versions, MODEL_NAME, sample, request)
-    none = 'no TensorFlow Serving here'
-    return none, [make_fault('server', '', 1, detail=f'{none}, and it is required')] if is_required else [], {}
+    faults = [make_fault('server', '', 1, detail='none is here, and serving_check.server=required asks for one')]
+    return 'no TensorFlow Serving here', faults if is_required else [], {}

@@ -12,7 +12,7 @@ REPORT_FILE = 'report.json'  # in the InfraBlessing artifact, a ServingReport
 _SENTENCES = {
     'size': 'model size {value:,.0f} MB {sign} {bound:,.0f} MB',
     'memory': 'peak memory {value:,.0f} MB {sign} {bound:,.0f} MB',
-    'latency': 'p99 of single images {value:,.3g} ms {sign} {bound:,.3g} ms over {count:,} requests',
+    'latency': 'p99 of single images {value:,.1f} ms {sign} {bound:,.1f} ms over {count:,} requests',
     'difference': '{slice} differs from training by {value:.3f} {sign} {bound:.3f} on {count:,} images',
     'load': 'the model cannot be loaded: {detail}',
     'process': 'the process that asks the model {detail}',
@@ -52,7 +52,7 @@ class Reason(NamedTuple):
         return self.value <= self.bound
 
     def to_text(self) -> str:
-        """Such as 'p99 of single images 1,234 ms > 1,000 ms over 50 requests'."""
+        """Such as 'p99 of single images 1,234.5 ms > 1,000.0 ms over 50 requests'."""
         return _SENTENCES[self.metric].format(**self._asdict(), sign='<=' if self.is_kept else '>')
 
 
