@@ -318,6 +318,63 @@ def test_a_broken_image_must_be_refused_and_the_next_one_answered(on_broken, on_
     assert [Reason(**fault).to_text() for fault in faults] == sentences
 
 
+def save_tiny_model(folder: Path, fault: str) -> None:
+    """A model for which every image is an airplane, with a fault; quick to save and to load."""
+
+    def classify(images: tf.Tensor, encoded: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        label = tf.zeros([tf.shape(images)[0]], tf.int64)
+        if encoded is not None and fault != 'answers_broken':
+            pixels = tf.map_fn(tf.io.decode_png, encoded, fn_output_signature=tf.TensorSpec([32, 32, 3], tf.uint8))
+            label += tf.minimum(tf.reduce_sum(tf.cast(pixels, tf.int64)), 0)  # nothing, but they are decoded
+        if fault == 'fails_on_empty':
+            tf.debugging.assert_positive(tf.size(label))
+        names = tf.fill([tf.size(label)], 'airplane')
+        return {'label': label, 'class_name': names, 'probabilities': tf.one_hot(label, 10)}
+
+    def parse(examples: tf.Tensor) -> tf.Tensor:
+        return tf.io.parse_example(examples, {'image': tf.io.FixedLenFeature([], tf.string)})['image']
+
+    strings, pixels = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 32, 32, 3], tf.uint8)
+    value = np.inf if fault == 'infinite' else 0.0
+    signatures = {
+        'serving_default': tf.function(lambda image: classify(image, image), [strings]),
+        'serving_raw': tf.function(lambda image: classify(image, None), [pixels]),
+        'examples': tf.function(lambda examples: classify(examples, parse(examples)), [strings]),
+        'transform_features': tf.function(
+            lambda examples: {'image_xf': tf.fill([tf.size(examples), 2], tf.constant(value))}, [strings]
+        ),
+    }
+    if fault == 'lacks_one':
+        del signatures['serving_raw']
+    tf.saved_model.save(tf.Module(), str(folder), {name: f.get_concrete_function() for name, f in signatures.items()})
+
+
+TINY_FAULTS = {
+    'none': [],
+    'answers_broken': [f'a broken image got an answer from {name}' for name in ('serving_default', 'examples')],
+    'fails_on_empty': [f'{name} fails on a batch of 0: InvalidArgumentError' for name in SIGNATURES],
+    'infinite': ['transform_features gives 1 of 1 images no numbers'],
+    'lacks_one': ['there is no signature serving_raw'],
+}
+
+
+@pytest.mark.parametrize('fault', TINY_FAULTS)
+def test_a_fault_of_a_model_is_found_by_asking_it(fault, images, tmp_path):
+    save_tiny_model(tmp_path / 'model', fault)
+    recorded = tmp_path / features.PREDICTIONS_FILE
+    with tf.io.TFRecordWriter(str(recorded)) as writer:
+        for image in images:
+            feature = {
+                'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[tf.io.encode_png(image).numpy()])),
+                'probabilities': tf.train.Feature(float_list=tf.train.FloatList(value=np.eye(10)[0])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    request = make_request(str(tmp_path / 'model'), str(recorded), ServingCheckConfig(requests=2))
+    faults = serving_client.check_model(request)['failures']
+    sentences = [Reason(**fault).to_text().split(': ')[:2] for fault in faults]
+    assert [': '.join(parts) for parts in sentences] == TINY_FAULTS[fault]
+
+
 STARTS = {
     '#!/bin/sh\necho "unknown flag"; exit 3\n': 'it ended with code 3 before it had loaded the model: unknown flag',
     f"""#!{sys.executable}
