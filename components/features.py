@@ -44,3 +44,7 @@ SIGNATURE_TRANSFORM = 'transform_features'
 OUTPUT_LABEL = 'label'
 OUTPUT_CLASS_NAME = 'class_name'
 OUTPUT_PROBABILITIES = 'probabilities'
+
+# The trained network's own answers, which the Trainer leaves beside the model, and which the served one must repeat:
+# uncompressed tf.Examples with an IMAGE_KEY, bytes, and OUTPUT_PROBABILITIES, NUM_CLASSES floats.
+PREDICTIONS_FILE = 'predictions.tfrecord'

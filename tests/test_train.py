@@ -14,6 +14,7 @@ from trainer.backbones import BACKBONES
 from trainer.config import TrainerConfig
 from trainer.device import Device
 from trainer.export_config import EXPORT_FILE
+from trainer.predictions import MAX_IMAGES
 from trainer.preprocessing import preprocess_images
 from trainer.train import HISTORY_FILE, KERAS_FILE, REPORT_FILE, list_phases, make_report, run_fn
 
@@ -103,6 +104,22 @@ def test_the_export_is_the_best_epochs_model(training, images):
     )
     got = loaded.signatures[features.SIGNATURE_RAW](image=tf.constant(images))
     np.testing.assert_allclose(got[features.OUTPUT_PROBABILITIES], expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_predictions_that_are_kept_are_the_trained_networks(training, sample_data):
+    spec = {
+        features.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
+        features.OUTPUT_PROBABILITIES: tf.io.FixedLenFeature([features.NUM_CLASSES], tf.float32),
+    }
+    records = list(tf.data.TFRecordDataset(str(training[0] / features.PREDICTIONS_FILE)).as_numpy_iterator())
+    kept = tf.io.parse_example(records, spec)
+    val = json.loads((sample_data / 'manifest.json').read_text())['counts']['val']
+    assert len(records) == min(val, MAX_IMAGES) > 1
+    images = tf.stack([tf.io.decode_image(image) for image in kept[features.IMAGE_KEY]])
+    model = keras.models.load_model(training[0] / KERAS_FILE)
+    expected = model.predict(preprocess_images(images, IMAGE_SIZE), verbose=0)
+    np.testing.assert_allclose(kept[features.OUTPUT_PROBABILITIES], expected, atol=1e-4)
 
 
 class Kill(Exception):

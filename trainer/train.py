@@ -21,6 +21,7 @@ from trainer.export_config import ExportConfig
 from trainer.fit import Examples, Phase, fit_phase, make_schedule
 from trainer.frozen import Split, prepare_rows
 from trainer.model import build_backbone, build_model, compile_model, freeze_below
+from trainer.predictions import write_predictions
 from trainer.weights import load_weights
 
 REPORT_FILE = 'report.json'  # in the model_run artifact, see `TrainingReport`
@@ -150,12 +151,13 @@ def _write_outputs(
     history: list[dict],
     data: dict[str, tuple[Records, Split]],
 ) -> None:
-    """Writes what the Trainer leaves: report, history and the .keras file in model_run, and the SavedModel."""
+    """Writes what the Trainer leaves: model_run's report, history, .keras file and predictions, the SavedModel."""
     run_dir = fn_args.model_run_dir
     _write_json(run_dir, REPORT_FILE, report._asdict())
     _write_json(run_dir, HISTORY_FILE, history)
     model.save(os.path.join(run_dir, KERAS_FILE))
     val, val_split = data[features.VAL_SPLIT]
+    write_predictions(model, val, val_split, run_dir)
     val_batches = make_batches(val_split.images, val.labels, EpochOrder(val_split.count, None), export.MICRO_BATCH)
     export_config = ExportConfig(**fn_args.custom_config['export'])
     export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches)
