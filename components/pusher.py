@@ -22,6 +22,7 @@ from tfx.utils import json_utils, proto_utils
 from components.baseline import Baseline, read_baseline, read_fingerprint
 from components.manifest import read_manifest
 from components.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
+from components.serving_check import WARMUP_FILE
 from components.staging import stage_folder
 from components.versions import (
     INFO_FILE,
@@ -116,6 +117,8 @@ class Executor(executor.Executor):
                 (staged / INFO_FILE).write_text(json.dumps(info, indent=2))
                 statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
                 shutil.copytree(statistics_uri, staged / STATISTICS_FOLDER)
+                infra_uri = artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY])
+                shutil.copy(Path(infra_uri) / WARMUP_FILE, (staged / INFO_FILE).parent)
                 staged.rename(serving / version)
             list_pushed(serving, int(version))
             self._MarkPushed(pushed_model, os.path.join(base_directory, version), version)
@@ -126,6 +129,7 @@ class Pusher(component.Pusher):
 
     Args:
       model, model_blessing: the Trainer's and the Evaluator's.
+      infra_blessing: ServingCheck's; the version keeps its warm-up requests.
       evaluation: the Evaluator's; the version keeps its figures.
       baseline: BaselineFinder's; the version keeps which one it was compared with.
       statistics: StatisticsGen's; the version keeps them, for the next run's data to be compared with.
@@ -141,6 +145,7 @@ class Pusher(component.Pusher):
         *,
         model: types.BaseChannel,
         model_blessing: types.BaseChannel,
+        infra_blessing: types.BaseChannel,
         evaluation: types.BaseChannel,
         baseline: types.BaseChannel,
         statistics: types.BaseChannel,
@@ -150,6 +155,7 @@ class Pusher(component.Pusher):
         spec = _Spec(
             model=model,
             model_blessing=model_blessing,
+            infra_blessing=infra_blessing,
             evaluation=evaluation,
             baseline=baseline,
             statistics=statistics,

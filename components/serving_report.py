@@ -82,11 +82,14 @@ class ServingReport(NamedTuple):
     seconds: float
     """That the whole check took."""
 
+    def list_broken(self) -> list[str]:
+        """A sentence for each bound that was not kept and each fault."""
+        return [reason.to_text() for reason in self.reasons if not reason.is_kept]
+
     def to_sentence(self) -> str:
         """Such as 'p50 38 ms, p99 45 ms, 102 MB, 0.9 GB memory: servable', or why not."""
-        refused = [reason.to_text() for reason in self.reasons if not reason.is_kept]
-        if refused:
-            return f'{"; ".join(refused)}: not servable'
+        if self.list_broken():
+            return f'{"; ".join(self.list_broken())}: not servable'
         figures = f'p50 {self.p50_ms:.0f} ms, p99 {self.p99_ms:.0f} ms, {self.size_mb:.0f} MB'
         return f'{figures}, {self.memory_mb / 1000:.1f} GB memory, {self.server}: servable'
 

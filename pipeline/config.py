@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.data_gate_config import DataGateConfig
 from components.model_gate_config import GateConfig
+from components.serving_check_config import ServingCheckConfig
 from trainer.config import TrainerConfig
 from trainer.export_config import ExportConfig
 
@@ -58,8 +59,9 @@ class PipelineConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     gate: GateConfig = field(default_factory=GateConfig)
-    beam: BeamConfig = field(default_factory=BeamConfig)
+    serving_check: ServingCheckConfig = field(default_factory=ServingCheckConfig)
     data_gate: DataGateConfig = field(default_factory=DataGateConfig)
+    beam: BeamConfig = field(default_factory=BeamConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
 

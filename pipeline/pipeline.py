@@ -16,6 +16,7 @@ from components.data_gate import DataCheck, DataGate
 from components.evaluator import Evaluator
 from components.pusher import Pusher
 from components.schema import CuratedSchemaGen
+from components.serving_check import ServingCheck
 from components.source import compute_source_digest
 from pipeline.config import Layout, PipelineConfig
 from pipeline.evaluation import make_eval_config
@@ -105,9 +106,11 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         examples=examples, model=model, baseline=baseline, eval_config=make_eval_config(), gate=config.gate
     )
 
+    serving_check = ServingCheck(model, model_trainer.outputs['model_run'], config.serving_check)
     pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs['blessing'],
+        infra_blessing=serving_check.outputs['blessing'],
         evaluation=evaluator.outputs['evaluation'],
         baseline=baseline,
         statistics=statistics,
@@ -131,6 +134,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
             model_trainer,
             baseline_finder,
             evaluator,
+            serving_check,
             pusher,
         ],
         enable_cache=True,

@@ -9,7 +9,7 @@ from tfx import types
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components import features
+from components import features, serving_report
 from components.baseline import read_baseline
 from components.data_gate import read_anomalies, read_report
 from components.errors import PipelineError
@@ -100,6 +100,10 @@ def _summarize_evaluation(outputs: Outputs, config: PipelineConfig) -> str:
     return f'{overall}, recall from {lowest.value:.3f} ({lowest.slice}), {verdict.baseline}: {blessing}'
 
 
+def _summarize_serving(outputs: Outputs, config: PipelineConfig) -> str:
+    return serving_report.read_report(str(_get_uri(outputs, 'blessing'))).to_sentence()
+
+
 def make_closing_sentence(outputs: Mapping[str, Outputs]) -> tuple[str, bool]:
     """Why a model was pushed or not, and whether it was.
 
@@ -107,8 +111,10 @@ def make_closing_sentence(outputs: Mapping[str, Outputs]) -> tuple[str, bool]:
       outputs: artifacts by component and key.
     """
     verdict = read_verdict(str(_get_uri(outputs['Evaluator'], 'evaluation')))
-    is_pushed = verdict.is_blessed
-    reasons = [verdict.overall.sentence, *(text for text in verdict.list_broken() if text != verdict.overall.sentence)]
+    report = serving_report.read_report(str(_get_uri(outputs['ServingCheck'], 'blessing')))
+    is_pushed = verdict.is_blessed and report.is_blessed
+    broken = [text for text in verdict.list_broken() if text != verdict.overall.sentence]
+    reasons = [verdict.overall.sentence, *broken, *report.list_broken()]
     return f'{", ".join(reasons)}: {"pushed" if is_pushed else "not pushed"}', is_pushed
 
 
@@ -130,6 +136,7 @@ _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'Trainer': _summarize_training,
     'BaselineFinder': _summarize_baseline,
     'Evaluator': _summarize_evaluation,
+    'ServingCheck': _summarize_serving,
     'Pusher': _summarize_push,
 }
 

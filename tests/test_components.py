@@ -15,6 +15,7 @@ from tfx.utils import proto_utils
 from components import features, pusher, schema, source, staging, versions
 from components.baseline import BASELINE_FILE, Baseline
 from components.errors import DataError
+from components.serving_check import WARMUP_FILE
 
 
 def read_curated_schema() -> schema_pb2.Schema:
@@ -34,7 +35,7 @@ def push(tmp_path, monkeypatch):
     (folder / 'variables' / 'variables.index').write_text('weights')
     destination = pusher_pb2.PushDestination(filesystem={'base_directory': str(serving)})
 
-    def run(is_blessed: bool):
+    def run(is_blessed: bool, is_servable: bool = True):
         blessing = standard_artifacts.ModelBlessing()
         blessing.uri = str(tmp_path / 'blessing')
         blessing.set_int_custom_property('blessed', int(is_blessed))
@@ -44,6 +45,11 @@ def push(tmp_path, monkeypatch):
         baseline.uri = str(tmp_path / 'baseline')
         Path(baseline.uri).mkdir(exist_ok=True)
         (Path(baseline.uri) / BASELINE_FILE).write_text('{"version": 5}')
+        infra = standard_artifacts.InfraBlessing()
+        infra.uri = str(tmp_path / 'infra')
+        Path(infra.uri).mkdir(exist_ok=True)
+        (Path(infra.uri) / WARMUP_FILE).write_text('requests')
+        infra.set_int_custom_property('blessed', int(is_servable))
         statistics = standard_artifacts.ExampleStatistics()
         statistics.uri = str(tmp_path / 'statistics')
         (Path(statistics.uri) / 'Split-train').mkdir(parents=True, exist_ok=True)
@@ -53,6 +59,7 @@ def push(tmp_path, monkeypatch):
             {
                 'model': [model],
                 'model_blessing': [blessing],
+                'infra_blessing': [infra],
                 'evaluation': [evaluation],
                 'baseline': [baseline],
                 'statistics': [statistics],
@@ -87,6 +94,7 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
     assert version.info['baseline'] == 5
     assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train').is_dir()
+    assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
     assert version.is_listed
 
 
@@ -113,8 +121,9 @@ def test_a_model_that_is_the_newest_already_is_not_pushed_again(push, monkeypatc
     assert len(versions.list_versions(serving)) == 2
 
 
-def test_a_refused_model_is_not_pushed(push):
-    serving, pushed = push(False)
+@pytest.mark.parametrize('blessings', [(False, True), (True, False)])
+def test_a_refused_model_is_not_pushed(push, blessings):
+    serving, pushed = push(*blessings)
     assert list(serving.iterdir()) == []
     assert pushed.get_int_custom_property('pushed') == 0
 

@@ -29,6 +29,7 @@ def test_the_graph_is_the_whole_chain():
         'Trainer',
         'BaselineFinder',
         'Evaluator',
+        'ServingCheck',
         'Pusher',
     }
 
@@ -44,6 +45,7 @@ def test_the_graph_is_the_whole_chain():
         ('trainer.optimizer=adam', {'Trainer'}),
         ('gate.accuracy=0.1', {'Evaluator'}),
         ('gate.baseline=better', {'Evaluator'}),
+        ('serving_check.max_latency_ms=5', {'ServingCheck'}),
         ('data_gate.max_imbalance=0.1', {'DataCheck'}),
     ],
 )

@@ -32,6 +32,7 @@ COMPONENTS = (
     'Trainer',
     'BaselineFinder',
     'Evaluator',
+    'ServingCheck',
     'Pusher',
 )
 SMALL = [
@@ -75,6 +76,8 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     assert lines['Pusher'] == f'version {version.name}'
     listed = run_cli('versions', '--serving', layout.serving).stdout
     accuracy = lines['Evaluator'].split(' on ')[0]
+    assert lines['ServingCheck'].endswith(': servable')
+    assert (version / 'assets.extra' / 'tf_serving_warmup_requests').exists()
     assert lines['BaselineFinder'] == 'none: nothing is serving yet'
     assert re.fullmatch(
         r'accuracy [\d.]+ on 100 images, recall from [\d.]+ \(\w+\), no baseline yet: blessed', lines['Evaluator']
@@ -238,7 +241,7 @@ def test_another_trainer_setting_runs_the_trainer_and_weights_that_cannot_be_had
     _, arguments, _ = foreign_run
     answer = run_cli(*arguments, '--set', 'trainer.weights=/nowhere/resnet50.h5')
     assert answer.returncode == 1
-    assert list_reused(answer) == set(COMPONENTS) - {'Trainer', 'BaselineFinder', 'Evaluator', 'Pusher'}
+    assert list_reused(answer) == set(COMPONENTS) - {'Trainer', 'BaselineFinder', 'Evaluator', 'ServingCheck', 'Pusher'}
     assert re.fullmatch(
         r'error: The weights file /nowhere/resnet50\.h5 cannot be read .*"imagenet".*"none".*\(log: \S+\)\n',
         answer.stderr,
@@ -267,7 +270,7 @@ def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_ends_as_one_that_was_not
 
     answer = run_cli('run', '--root', killed.root, *settings)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert set(COMPONENTS) - list_reused(answer) == {'Trainer', 'BaselineFinder', 'Evaluator', 'Pusher'}
+    assert set(COMPONENTS) - list_reused(answer) == {'Trainer', 'BaselineFinder', 'Evaluator', 'ServingCheck', 'Pusher'}
     assert re.search(r'training goes on after epoch [23] of 5', answer.stdout)
     assert not abandoned.exists()
     assert len(list(killed.serving.iterdir())) == 1
