@@ -75,7 +75,7 @@ def check_model(model: str, predictions: str, warmup: str, config: ServingCheckC
         size_mb = sum(file.stat().st_size for file in version.rglob('*') if file.is_file()) / 1e6
         request = make_request(str(version), predictions, config)
         sample = read_sample(request)
-        write_warmup(warmup, request, sample)
+        write_warmup(warmup, request, sample, config.batch_sizes)
         io_utils.copy_file(warmup, path_utils.warmup_file_path(str(version)))  # a server here must take it too
         result = ask_client(request, folder)
         server = 'no TensorFlow Serving asked'

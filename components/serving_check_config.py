@@ -11,7 +11,8 @@ class ServingCheckConfig:
     """What a model must answer, how fast and in which memory, to be pushed. The check asks it on the CPU."""
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
-    """Images a request, ascending: what every signature is asked with, and what a model server is warmed up with."""
+    """Images a request, ascending: a model server is warmed up with each, every signature is asked with the first and
+    the last."""
     max_latency_ms: float = 1000
     """Milliseconds that 99% of the single images may take at most, through `serving_default`."""
     max_size_mb: float = 1000
@@ -21,7 +22,7 @@ class ServingCheckConfig:
     max_difference: float = 0.05
     """Largest distance of the answers from the Trainer's own predictions, 0-1: half the sum of the absolute differences
     of an image's probabilities, on average over the images, in each signature."""
-    requests: int = 50
+    requests: int = 30
     """Single images to time."""
     server: Literal['auto', 'off', 'required'] = 'auto'
     """Whether a TensorFlow Serving is asked as well, a `tensorflow_model_server` or Docker's tensorflow/serving image:

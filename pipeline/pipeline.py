@@ -107,6 +107,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     )
 
     serving_check = ServingCheck(model, model_trainer.outputs['model_run'], config.serving_check)
+    serving_check.add_upstream_node(evaluator)  # takes nothing from it; two at once would slow the requests timed
     pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs['blessing'],
