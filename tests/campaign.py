@@ -1,6 +1,6 @@
 """The reliability campaign: kills runs at seeded moments, resumes them, and compares with a run that was not killed.
 
-    python -m tests.campaign [--kills N] [--seed S] [--out DIR] [--faults-only]
+    python -m tests.campaign [--kills N] [--seed S] [--out DIR] [--faults]
 
 `make campaign` runs it whole: 20 kills, then the faults of storage (tests/campaign_faults.py). Which components there
 are is learnt from the reference run's lines. tests/test_campaign.py runs three of the kills.
@@ -9,10 +9,8 @@ are is learnt from the reference run's lines. tests/test_campaign.py runs three 
 import argparse
 import os
 import random
-import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,35 +22,8 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 
 from pipeline.config import Layout
 from tests import campaign_checks
-
-PROJECT = Path(__file__).parents[1]
-SETTINGS = (
-    *('--set', 'trainer.image_size=32'),
-    *('--set', 'trainer.epochs=3'),
-    *('--set', 'trainer.head_units=16'),
-    *('--set', 'gate.accuracy=0'),
-    *('--set', 'gate.recall=0'),
-)
-_STEP = re.compile(r'(\w+|\([\w ]+\)) +[\d.]+ s  (.*)')
-_TIMEOUT_S = 900.0
-
-
-class Step(NamedTuple):
-    """A line of a run: what it was about, and when it came, in seconds since the line before."""
-
-    name: str
-    seconds: float
-    note: str
-
-
-class Run(NamedTuple):
-    """A run that has ended. verdict: its last line."""
-
-    layout: Layout
-    exit_code: int
-    steps: list[Step]
-    verdict: str
-    error: str
+from tests.campaign_faults import FAULTS, SkippedError
+from tests.campaign_runs import Run, Step, follow, run, start
 
 
 class Moment(NamedTuple):
@@ -63,46 +34,6 @@ class Moment(NamedTuple):
 
     def __str__(self) -> str:
         return f'{self.step} ' + ('once pushed' if self.fraction is None else f'at {self.fraction:.2f}')
-
-
-def start(root: Path, *arguments: str | Path, settings: tuple[str, ...] = SETTINGS) -> subprocess.Popen:
-    """Starts `python -m pipeline run` in a process group of its own, with a temp folder of its own beside the root."""
-    root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, '-m', 'pipeline', 'run', '--root', root, *settings, *arguments]
-    return subprocess.Popen(
-        [str(part) for part in command],
-        cwd=PROJECT,
-        env={**os.environ, 'TMPDIR': tempfile.mkdtemp(dir=root.parent)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def follow(process: subprocess.Popen):
-    """Yields the steps of a run as they are printed, and last what it printed last."""
-    before = time.monotonic()
-    line = ''
-    for line in process.stdout:
-        match = _STEP.match(line)
-        if match:
-            now = time.monotonic()
-            yield Step(match[1], now - before, match[2])
-            before = now
-    yield line.strip()
-
-
-def finish(process: subprocess.Popen, root: Path) -> Run:
-    """Waits for a run."""
-    *steps, verdict = follow(process)
-    error = process.stderr.read()
-    return Run(Layout(str(root)), process.wait(_TIMEOUT_S), steps, verdict, error)
-
-
-def run(root: Path, *arguments: str | Path, settings: tuple[str, ...] = SETTINGS) -> Run:
-    """A run from start to end."""
-    return finish(start(root, *arguments, settings=settings), root)
 
 
 def choose_moments(steps: list[Step], kills: int, seed: int) -> list[Moment]:
@@ -167,21 +98,15 @@ def kill_and_resume(out: Path, moment: Moment, reference: Run) -> tuple[str, lis
     place = kill(root, moment, reference)
     resumed = run(root)
     faults = find_faults(resumed, reference)
-    reused = sum(step.note.startswith('reused: ') for step in resumed.steps)
     outcome = f'wrong: {"; ".join(faults)} (kept in {root})' if faults else 'ok'
     if not faults:
         shutil.rmtree(root.parent)
-    line = f'{moment!s:<26} killed in {place:<17} {reused:>2} reused  {time.monotonic() - begin:4.0f} s  {outcome}'
-    return line, faults
+    seconds, reused = time.monotonic() - begin, resumed.count_reused()
+    return f'{moment!s:<26} killed in {place:<17} {reused:>2} reused  {seconds:4.0f} s  {outcome}', faults
 
 
-def run_kills(out: Path, kills: int, seed: int) -> bool:
-    """The reference run, then the kills; prints a line for each, and whether all went well."""
-    reference = run(out / 'reference' / 'root')
-    if reference.exit_code:
-        print(f'the reference run failed: {reference.error}')
-        return False
-    print('reference: ' + ', '.join(f'{step.name} {step.seconds:.2f} s' for step in reference.steps), flush=True)
+def run_kills(out: Path, kills: int, seed: int, reference: Run) -> bool:
+    """The kills; prints a line for each, and whether all went well."""
     good = 0
     for number, moment in enumerate(choose_moments(reference.steps[1:], kills, seed), start=1):
         line, faults = kill_and_resume(out, moment, reference)
@@ -191,15 +116,42 @@ def run_kills(out: Path, kills: int, seed: int) -> bool:
     return good == kills
 
 
+def run_faults(out: Path, reference: Run) -> bool:
+    """The faults of storage; prints a line for each, and whether all went well."""
+    outcomes = []
+    for cause in FAULTS:
+        begin = time.monotonic()
+        folder = out / cause.__name__
+        try:
+            faults = cause(folder, reference)
+            outcomes.append(not faults)
+            outcome = f'wrong: {"; ".join(faults)}' if faults else 'ok'
+        except SkippedError as error:
+            outcome = f'skipped: {error}'
+        print(f'{cause.__name__:<28} {time.monotonic() - begin:4.0f} s  {outcome}', flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f'{sum(outcomes)} of {len(outcomes)} faults ended in a clear error and a run that works again', flush=True)
+    return all(outcomes)
+
+
 def main() -> int:
     """Returns 0 where everything went well, else 1."""
     parser = argparse.ArgumentParser(prog='python -m tests.campaign', description=__doc__.splitlines()[0])
-    parser.add_argument('--kills', type=int, default=20, help='default: %(default)s')
+    parser.add_argument('--kills', type=int, default=20, help='how many; default: %(default)s')
     parser.add_argument('--seed', type=int, default=0, help='of the moments; default: %(default)s')
     parser.add_argument('--out', metavar='DIR', type=Path, help='default: a new folder in the temp folder')
+    parser.add_argument('--faults', action='store_true', help='the faults of storage too')
     arguments = parser.parse_args()
     out = (arguments.out or Path(tempfile.mkdtemp(prefix='campaign-'))).absolute()
-    return 0 if run_kills(out, arguments.kills, arguments.seed) else 1
+    reference = run(out / 'reference' / 'root')
+    if reference.exit_code:
+        print(f'the reference run failed: {reference.error}')
+        return 1
+    print('reference: ' + ', '.join(f'{step.name} {step.seconds:.2f} s' for step in reference.steps), flush=True)
+    is_good = run_kills(out, arguments.kills, arguments.seed, reference) if arguments.kills else True
+    if arguments.faults:
+        is_good &= run_faults(out, reference)
+    return 0 if is_good else 1
 
 
 if __name__ == '__main__':
