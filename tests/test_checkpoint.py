@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from components.errors import TrainingError
-from trainer.checkpoint import CheckpointFolder, compute_training_key, locate_checkpoints
+from trainer.checkpoint import CheckpointFolder, compute_training_key, locate_checkpoints, remove_checkpoints
 
 
 def make_model(seed: int) -> keras.Model:
@@ -63,6 +63,25 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / 'epoch-00001' / 'state.weights.h5').write_bytes(b'noise')
     with pytest.raises(TrainingError, match=r'epoch-00001 is damaged .*remove it'):
         folder.restore(model)
+
+
+def test_a_kill_while_checkpoints_are_removed_leaves_none_that_is_taken_for_whole(tmp_path, monkeypatch):
+    """Whichever files are removed first."""
+    folder, model = CheckpointFolder(str(tmp_path / 'training')), make_model(0)
+    train(model, 1)
+    folder.save(model, [{'epoch': 1}])
+
+    def kill(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr('tensorflow.io.gfile.rmtree', kill)
+        with pytest.raises(KeyboardInterrupt):
+            remove_checkpoints(str(tmp_path))
+    assert list(tmp_path.glob('training/epoch-00001/*.h5'))
+    assert folder.restore(make_model(1)) == []
+    remove_checkpoints(str(tmp_path))
+    assert not tmp_path.exists()
 
 
 def test_every_attempt_at_one_training_has_the_same_folder_and_another_training_another(tmp_path):
