@@ -19,7 +19,7 @@ _LOCK_TIMEOUT_S = 5.0  # a reader, such as a backup, is soon gone
 _MLMD_TABLE = 'MLMDEnv'  # every ML Metadata store has it
 # Libraries wrap the system's errors in their own and keep the text: TensorFlow's, HDF5's, Beam's, SQLite's.
 _FULL = (f'Errno {errno.ENOSPC}]', 'No space left on device', 'disk is full', 'Disk quota exceeded')
-_LOCKED = ('database is locked', 'database table is locked')
+_LOCKED = ('database is locked', 'Concurrent writes aborted')  # ML Metadata's word for it, after 20 s or more
 _DAMAGED = ('database disk image is malformed', 'file is not a database')
 
 

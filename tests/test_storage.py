@@ -102,7 +102,10 @@ def wrap(text: str) -> RuntimeError:
         (OSError(28, 'No space left on device'), r'The disk of \S+ is full \([\d,]+ of [\d,]+ MB are free now\); free'),
         (wrap('/root/model; No space left on device'), r'The disk of \S+ is full'),
         (wrap('SQLite: database or disk is full'), r'The disk of \S+ is full'),
-        (wrap('INTERNAL: database is locked'), r'metadata\.sqlite is locked by another process'),
+        (
+            wrap('Concurrent writes aborted after max number of retries.'),
+            r'metadata\.sqlite is locked by another process',
+        ),
         (wrap('database disk image is malformed'), r'metadata\.sqlite is damaged'),
     ],
 )
