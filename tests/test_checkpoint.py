@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -52,8 +54,26 @@ def test_a_half_written_epoch_is_not_used(tmp_path):
     half = tmp_path / 'epoch-00002'
     half.mkdir()
     (half / 'state.weights.h5').write_bytes(b'half')
-    (tmp_path / 'writing-1').mkdir()
     assert folder.restore(model) == [{'epoch': 1}]
+
+
+def test_attempts_that_fail_on_a_full_disk_leave_no_more_than_one_half_written_epoch(tmp_path, monkeypatch):
+    folder, model = CheckpointFolder(str(tmp_path)), make_model(0)
+    train(model, 1)
+
+    def fill_disk(path):
+        Path(path).write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+
+    for process in (101, 102):
+        with monkeypatch.context() as patch:
+            patch.setattr('os.getpid', lambda process=process: process)
+            patch.setattr(model, 'save_weights', fill_disk)
+            with pytest.raises(OSError, match='No space left'):
+                folder.save(model, [{}])
+        assert len(list(tmp_path.iterdir())) == 1
+    folder.save(model, [{}])
+    assert [path.name for path in tmp_path.iterdir()] == ['epoch-00001']
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -65,7 +65,7 @@ class CheckpointFolder:
           history: an entry an epoch.
         """
         epoch = len(history)
-        staging = os.path.join(self._folder, f'writing-{os.getpid()}')
+        staging = os.path.join(self._folder, 'writing')  # one name, so that attempts on a full disk leave one behind
         if tf.io.gfile.exists(staging):
             tf.io.gfile.rmtree(staging)
         tf.io.gfile.makedirs(staging)
