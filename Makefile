@@ -7,7 +7,7 @@ PARALLEL := --numprocesses 2 --dist loadfile
 # Made anew when the lock or the package's metadata changes, and only then.
 STAMP := $(VENV)/.made-from-$(shell cat requirements.txt requirements-uv.txt setup.py | sha256sum | cut -c1-16)
 
-.PHONY: env run test test-fast lint format lock clean
+.PHONY: env run test test-fast campaign lint format lock clean
 
 run: $(STAMP)
 	$(BIN)/python -m pipeline run --preset sample
@@ -17,6 +17,10 @@ test: lint
 
 test-fast: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
+
+# Kills runs at 20 seeded moments, then breaks their storage; see README.md, "When something breaks".
+campaign: $(STAMP)
+	$(BIN)/python -m tests.campaign --kills 20 --faults
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -29,6 +29,10 @@ class DataRefusedError(DataError):
     exit_code = 4
 
 
+class StorageError(PipelineError):
+    """A disk that is full, or a metadata store that is locked or damaged; a log would add nothing."""
+
+
 class WeightsError(PipelineError):
     """Pretrained weights that could not be had, or do not fit the model."""
 

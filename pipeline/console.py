@@ -21,6 +21,16 @@ class _TerminalHandler(logging.Handler):
         print(f'    {record.getMessage()}', file=self._terminal)
 
 
+def _flush_or_drop(stream: TextIO, descriptor: int) -> None:
+    """Flushes; what the log's full disk does not take is dropped, or it would come out on the terminal later."""
+    try:
+        stream.flush()
+    except OSError:
+        with open(os.devnull, 'wb') as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)
+            stream.flush()
+
+
 @contextlib.contextmanager
 def divert_chatter(log_file: Path = Path(os.devnull), *, verbose: bool) -> Iterator[TextIO]:
     """Sends file descriptors 1 and 2 to the log file, and gives a stream that still reaches standard output.
@@ -54,8 +64,8 @@ def divert_chatter(log_file: Path = Path(os.devnull), *, verbose: bool) -> Itera
             yield terminal
         finally:
             logger.removeHandler(handler)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush_or_drop(sys.stdout, 1)
+            _flush_or_drop(sys.stderr, 2)
             os.dup2(saved_out, 1)
             os.dup2(saved_error, 2)
             os.close(saved_out)

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TextIO
 
 from components import features
-from components.errors import DataRefusedError, PipelineError, UsageError, to_one_line
+from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
+from pipeline.storage import check_metadata_store, check_readable, explain_fault
 
 EXIT_PUSHED = 0
 EXIT_NOT_BLESSED = 3
+_INGEST = 'ImportExampleGen'  # the one component that reads the data folder
 
 
 @contextlib.contextmanager
@@ -73,22 +75,35 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
       EXIT_PUSHED or EXIT_NOT_BLESSED.
 
     Raises:
-      DataRefusedError: the data gate refused the data.
+      DataRefusedError: the data gate refused the data, or a file of it cannot be read.
+      StorageError: the disk is full, or the metadata store is locked or damaged.
       PipelineError: the run could not be finished; the message says why and where the log is.
     """
     layout = Layout(config.root)
     if config.data:
         check_data(config.data)
-    with lock_root(layout.root):
-        log_file = layout.logs / f'{datetime.datetime.now():%Y%m%d-%H%M%S}.log'
-        with divert_chatter(log_file, verbose=verbose) as terminal:
-            try:
-                return _run_components(config, layout, log_file, terminal)
-            except Exception as error:
-                traceback.print_exc()
-                if isinstance(error, UsageError | DataRefusedError):
-                    raise
-                raise PipelineError(f'{to_one_line(error, limit=1000)} (log: {log_file})') from error
+    log_file = layout.logs / f'{datetime.datetime.now():%Y%m%d-%H%M%S}.log'
+    try:
+        with lock_root(layout.root):
+            check_metadata_store(layout)
+            with divert_chatter(log_file, verbose=verbose) as terminal:
+                return _run_and_log(config, layout, log_file, terminal)
+    except (UsageError, DataRefusedError, StorageError):
+        raise
+    except Exception as error:
+        fault = explain_fault(error, layout)
+        raise fault or PipelineError(f'{to_one_line(error, limit=1000)} (log: {log_file})') from error
+
+
+def _run_and_log(config: PipelineConfig, layout: Layout, log_file: Path, terminal: TextIO) -> int:
+    try:
+        return _run_components(config, layout, log_file, terminal)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            traceback.print_exc()
+        if getattr(error, 'node_id', None) == _INGEST and not explain_fault(error, layout):
+            check_readable(config.data or str(layout.sample))
+        raise
 
 
 def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, terminal: TextIO) -> int:
@@ -110,6 +125,8 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
     def on_result(result: 'runner.NodeResult') -> None:
         results[result.node_id] = result
         note = summaries.summarize(result.node_id, result.outputs, config)
+        if result.lost and not result.is_reused:
+            note += f'; made anew, since {", ".join(result.lost)} was gone'
         say(result.node_id, result.seconds, f'reused: {note}' if result.is_reused else note)
 
     runner.LocalRunner(on_result).run(pipeline.create_pipeline(config))

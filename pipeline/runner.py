@@ -1,9 +1,11 @@
 """LocalRunner: runs the compiled graph here, component after component, and tells what each one did.
 
 TFX's LocalDagRunner does the same and reports nothing; the loop here is its loop with a callback. It also mends
-what a killed run left: executions still marked as running are marked failed, and their files removed.
+what a killed run left: executions still marked as running are marked failed, and their files removed. Artifacts
+whose files somebody removed are marked as deleted, and the component that had made them runs again.
 """
 
+import collections
 import datetime
 import shutil
 import time
@@ -27,19 +29,31 @@ from tfx.proto.orchestration import pipeline_pb2
 from components.errors import PipelineError, to_one_line
 
 _State = metadata_store_pb2.Execution.State
+_LIVE = metadata_store_pb2.Artifact.LIVE
 
 
 class NodeResult(NamedTuple):
-    """A component that has run. outputs: artifacts by key; is_reused: an earlier run had made them."""
+    """A component that has run.
+
+    outputs: artifacts by key.
+    is_reused: an earlier run had made them.
+    seconds: it took.
+    lost: folders of its outputs that an earlier run had made and that were gone.
+    """
 
     node_id: str
     outputs: Mapping[str, Sequence[types.Artifact]]
     is_reused: bool
     seconds: float
+    lost: tuple[str, ...]
 
 
 class ComponentError(PipelineError):
-    """A component that failed in a way nobody foresaw; the log file has the traceback."""
+    """A component, `node_id`, that failed in a way nobody foresaw; the log file has the traceback."""
+
+    def __init__(self, node_id: str, reason: str):
+        super().__init__(f'{node_id} failed: {reason}')
+        self.node_id = node_id
 
 
 def fail_abandoned_executions(store: metadata.Metadata, artifacts: Path) -> None:
@@ -54,6 +68,26 @@ def fail_abandoned_executions(store: metadata.Metadata, artifacts: Path) -> None
             shutil.rmtree(folder, ignore_errors=True)
         execution.last_known_state = _State.FAILED
         store.store.put_executions([execution])
+
+
+def forget_lost_artifacts(store: metadata.Metadata, artifacts: Path) -> dict[str, tuple[str, ...]]:
+    """Marks artifacts whose folder is gone as deleted, so that nothing takes them for results.
+
+    Args:
+      store: ML Metadata.
+      artifacts: the pipeline root, on this machine.
+
+    Returns:
+      The folders that are gone, by the component that made them.
+    """
+    lost = collections.defaultdict(tuple)
+    for artifact in store.store.get_artifacts():
+        folder = Path(artifact.uri)
+        if artifact.state == _LIVE and folder.is_relative_to(artifacts) and not folder.exists():
+            artifact.state = metadata_store_pb2.Artifact.DELETED
+            store.store.put_artifacts([artifact])
+            lost[folder.relative_to(artifacts).parts[0]] += (artifact.uri,)
+    return lost
 
 
 class LocalRunner(tfx_runner.IrBasedRunner):
@@ -84,8 +118,10 @@ class LocalRunner(tfx_runner.IrBasedRunner):
         artifacts = Path(pipeline.runtime_spec.pipeline_root.field_value.string_value)
         with metadata.Metadata(connection_config) as store:
             fail_abandoned_executions(store, artifacts)
+            lost = forget_lost_artifacts(store, artifacts)
         for node in pipeline.nodes:
-            self._on_result(self._run_node(pipeline, node.pipeline_node, deployment, connection_config))
+            result = self._run_node(pipeline, node.pipeline_node, deployment, connection_config)
+            self._on_result(result._replace(lost=lost.get(result.node_id, ())))
 
     def _run_node(self, pipeline, node, deployment, connection_config) -> NodeResult:
         node_id = node.node_info.id
@@ -103,12 +139,12 @@ class LocalRunner(tfx_runner.IrBasedRunner):
         except PipelineError:
             raise
         except Exception as error:
-            raise ComponentError(f'{node_id} failed: {to_one_line(error)}') from error
+            raise ComponentError(node_id, to_one_line(error)) from error
         with metadata.Metadata(connection_config) as store:
             (execution,) = store.store.get_executions_by_id([execution_id])
             outputs = execution_lib.get_output_artifacts(store, execution_id)
         # The launcher only records, and does not raise, when it cannot resolve a component's inputs.
         if not execution_lib.is_execution_successful(execution):
-            raise ComponentError(f'{node_id} failed: its inputs could not be resolved')
+            raise ComponentError(node_id, 'its inputs could not be resolved')
         is_reused = execution.last_known_state == _State.CACHED
-        return NodeResult(node_id, outputs, is_reused, time.monotonic() - begin)
+        return NodeResult(node_id, outputs, is_reused, time.monotonic() - begin, lost=())

@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from components.errors import TrainingError
-from trainer.checkpoint import CheckpointFolder, compute_training_key, locate_checkpoints
+from trainer.checkpoint import CheckpointFolder, compute_training_key, locate_checkpoints, remove_checkpoints
 
 
 def make_model(seed: int) -> keras.Model:
@@ -52,8 +54,26 @@ def test_a_half_written_epoch_is_not_used(tmp_path):
     half = tmp_path / 'epoch-00002'
     half.mkdir()
     (half / 'state.weights.h5').write_bytes(b'half')
-    (tmp_path / 'writing-1').mkdir()
     assert folder.restore(model) == [{'epoch': 1}]
+
+
+def test_attempts_that_fail_on_a_full_disk_leave_no_more_than_one_half_written_epoch(tmp_path, monkeypatch):
+    folder, model = CheckpointFolder(str(tmp_path)), make_model(0)
+    train(model, 1)
+
+    def fill_disk(path):
+        Path(path).write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+
+    for process in (101, 102):
+        with monkeypatch.context() as patch:
+            patch.setattr('os.getpid', lambda process=process: process)
+            patch.setattr(model, 'save_weights', fill_disk)
+            with pytest.raises(OSError, match='No space left'):
+                folder.save(model, [{}])
+        assert len(list(tmp_path.iterdir())) == 1
+    folder.save(model, [{}])
+    assert [path.name for path in tmp_path.iterdir()] == ['epoch-00001']
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -63,6 +83,25 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / 'epoch-00001' / 'state.weights.h5').write_bytes(b'noise')
     with pytest.raises(TrainingError, match=r'epoch-00001 is damaged .*remove it'):
         folder.restore(model)
+
+
+def test_a_kill_while_checkpoints_are_removed_leaves_none_that_is_taken_for_whole(tmp_path, monkeypatch):
+    """Whichever files are removed first."""
+    folder, model = CheckpointFolder(str(tmp_path / 'training')), make_model(0)
+    train(model, 1)
+    folder.save(model, [{'epoch': 1}])
+
+    def kill(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr('tensorflow.io.gfile.rmtree', kill)
+        with pytest.raises(KeyboardInterrupt):
+            remove_checkpoints(str(tmp_path))
+    assert list(tmp_path.glob('training/epoch-00001/*.h5'))
+    assert folder.restore(make_model(1)) == []
+    remove_checkpoints(str(tmp_path))
+    assert not tmp_path.exists()
 
 
 def test_every_attempt_at_one_training_has_the_same_folder_and_another_training_another(tmp_path):

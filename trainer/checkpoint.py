@@ -65,7 +65,7 @@ class CheckpointFolder:
           history: an entry an epoch.
         """
         epoch = len(history)
-        staging = os.path.join(self._folder, f'writing-{os.getpid()}')
+        staging = os.path.join(self._folder, 'writing')  # one name, so that attempts on a full disk leave one behind
         if tf.io.gfile.exists(staging):
             tf.io.gfile.rmtree(staging)
         tf.io.gfile.makedirs(staging)
@@ -115,3 +115,14 @@ def locate_checkpoints(model_run_dir: str, key: str) -> str:
         if '://' not in model_run_dir
         else (f'{model_run_dir.rstrip("/").rsplit("/", 2)[0]}/checkpoints/{key}')
     )
+
+
+def remove_checkpoints(folder: str) -> None:
+    """Removes a finished training's checkpoints; a kill on the way leaves none that would be taken for whole.
+
+    Args:
+      folder: from `locate_checkpoints`, with a folder a phase.
+    """
+    for file in tf.io.gfile.glob(os.path.join(folder, '*', '*', _STATE_FILE)):
+        tf.io.gfile.remove(file)
+    tf.io.gfile.rmtree(folder)

@@ -12,7 +12,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import features
 from trainer import export
-from trainer.checkpoint import compute_training_key, locate_checkpoints
+from trainer.checkpoint import compute_training_key, locate_checkpoints, remove_checkpoints
 from trainer.cluster import Cluster, join_cluster
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, Records, list_batch_starts, make_batches, make_image_rows, read_records
@@ -193,5 +193,5 @@ def run_fn(fn_args: FnArgs) -> None:
             trained, model = model, build_model(config, build_backbone(config))
             model.set_weights(trained.get_weights())
         _write_outputs(model, fn_args, transform_output, make_report(device, cache, history), history, data)
-        tf.io.gfile.rmtree(checkpoint_dir)
+        remove_checkpoints(checkpoint_dir)
     cluster.wait_for_all()  # a worker that leaves before the others makes TensorFlow end those

@@ -1,0 +1,126 @@
+"""Storage that fails, in words: a full disk, a metadata store that is locked or damaged, data that cannot be read.
+
+Called by `pipeline.local`, before a run for what can be known then, and after one that failed.
+"""
+
+import contextlib
+import errno
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from components import features
+from components.errors import DataRefusedError, StorageError
+from pipeline.config import Layout
+
+_LOCK_TIMEOUT_S = 5.0  # a reader, such as a backup, is soon gone
+_MLMD_TABLE = 'MLMDEnv'  # every ML Metadata store has it
+# Libraries wrap the system's errors in their own and keep the text: TensorFlow's, HDF5's, Beam's, SQLite's.
+_FULL = (f'Errno {errno.ENOSPC}]', 'No space left on device', 'disk is full', 'Disk quota exceeded')
+_LOCKED = ('database is locked', 'Concurrent writes aborted')  # ML Metadata's word for it, after 20 s or more
+_DAMAGED = ('database disk image is malformed', 'file is not a database')
+
+
+def _iterate_chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _describe_full_disk(layout: Layout) -> str:
+    usages = {folder: shutil.disk_usage(folder) for folder in (layout.root, Path(tempfile.gettempdir()))}
+    folder, usage = min(usages.items(), key=lambda item: item[1].free)
+    return (
+        f'The disk of {folder} is full ({usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB are free now); '
+        'free some space, then run the same command again: what is finished is reused.'
+    )
+
+
+def _describe_locked_store(layout: Layout) -> str:
+    return (
+        f'{layout.metadata} is locked by another process, such as an open sqlite3 shell or a backup; '
+        'end that, then run the same command again.'
+    )
+
+
+def _describe_damaged_store(layout: Layout, found: object) -> str:
+    return (
+        f'{layout.metadata} is damaged or no ML Metadata store ({found}); put a backup in its place, or move it and '
+        f'{layout.artifacts} away to make every result anew; what is in {layout.serving} stays.'
+    )
+
+
+def _read_tables(connection: sqlite3.Connection) -> set[str]:
+    """The tables of a store that nobody writes to now and whose pages fit together."""
+    connection.execute('BEGIN IMMEDIATE')
+    ((answer,),) = connection.execute('PRAGMA quick_check(1)')
+    if answer != 'ok':
+        raise sqlite3.DatabaseError(' '.join(answer.split()))
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def check_metadata_store(layout: Layout) -> None:
+    """Checks, before TFX waits for it or trips over it, that ML Metadata can be opened and goes with the artifacts.
+
+    Raises:
+      StorageError: it is locked or damaged, some other file is in its place, or it does not know the artifacts that
+        are there: a new store counts its executions from 1 again, and would write into old folders.
+    """
+    tables, executions = set(), 0
+    if layout.metadata.exists():
+        address = f'{layout.metadata.as_uri()}?mode=rw'
+        try:
+            with contextlib.closing(sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT_S)) as connection:
+                tables = _read_tables(connection)
+                if tables and _MLMD_TABLE not in tables:
+                    raise sqlite3.DatabaseError(f'it lacks the table {_MLMD_TABLE}')
+                if tables:
+                    ((executions,),) = connection.execute('SELECT COUNT(*) FROM Execution')
+        except sqlite3.DatabaseError as error:
+            if getattr(error, 'sqlite_errorcode', None) == sqlite3.SQLITE_BUSY:
+                raise StorageError(_describe_locked_store(layout)) from error
+            raise StorageError(_describe_damaged_store(layout, error)) from error
+    if not executions and any(layout.artifacts.glob('*/*/[0-9]*')):
+        raise StorageError(
+            f'{layout.artifacts} holds results that {layout.metadata} knows nothing of; '
+            'put the store they were made with in its place, or move them away to make every result anew.'
+        )
+
+
+def explain_fault(error: BaseException, layout: Layout) -> StorageError | None:
+    """What to raise for an error that comes from a full disk or the metadata store, however wrapped, else None."""
+    texts = [str(each) for each in _iterate_chain(error)]
+    full = any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in _iterate_chain(error))
+    if full or any(mark in text for text in texts for mark in _FULL):
+        return StorageError(_describe_full_disk(layout))
+    if any(mark in text for text in texts for mark in _LOCKED):
+        return StorageError(_describe_locked_store(layout))
+    found = [mark for text in texts for mark in _DAMAGED if mark in text]
+    return StorageError(_describe_damaged_store(layout, found[0])) if found else None
+
+
+def check_readable(data: str) -> None:
+    """Reads every TFRecord file of a data folder to its end, to say which one a failed import broke on.
+
+    Args:
+      data: folder or URI with a folder a split.
+
+    Raises:
+      DataRefusedError: a file is corrupted or cut short; names file, split and record.
+    """
+    import tensorflow as tf
+
+    for split in features.SPLITS:
+        for file in sorted(tf.io.gfile.glob(f'{data}/{split}/*')):
+            count = 0
+            try:
+                for _ in tf.data.TFRecordDataset(file, 'GZIP' if file.endswith('.gz') else ''):
+                    count += 1
+            except tf.errors.OpError as error:
+                raise DataRefusedError(
+                    f'The data was refused, and nothing was trained: {split}: {file} is corrupted or cut short, and '
+                    f'cannot be read past record {count:,}; put a whole copy in its place, or remove {data} and '
+                    'write the data again.'
+                ) from error

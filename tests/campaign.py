@@ -1,0 +1,163 @@
+"""The reliability campaign: kills runs at seeded moments, resumes them, and compares with a run that was not killed.
+
+    python -m tests.campaign [--kills N] [--seed S] [--out DIR] [--faults]
+
+`make campaign` runs it whole: 20 kills, then the faults of storage (tests/campaign_faults.py). Which components there
+are is learnt from the reference run's lines. tests/test_campaign.py runs three of the kills.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
+
+from pipeline.config import Layout
+from tests import campaign_checks
+from tests.campaign_faults import FAULTS, SkippedError
+from tests.campaign_runs import Run, Step, follow, run, start
+
+_TOO_LATE = 'nothing, it came too late'
+
+
+class Moment(NamedTuple):
+    """When to kill: at a fraction of a step's time; None as soon as a version is in the serving folder."""
+
+    step: str
+    fraction: float | None
+
+    def __str__(self) -> str:
+        return f'{self.step} ' + ('once pushed' if self.fraction is None else f'at {self.fraction:.2f}')
+
+
+def choose_moments(steps: list[Step], kills: int, seed: int) -> list[Moment]:
+    """Moments in every step, the longest ones twice or more; every fifth is between two steps, the last after a push.
+
+    Args:
+      steps: of the reference, but for the imports.
+      kills: how many moments.
+      seed: of the choice.
+    """
+    chance = random.Random(seed)
+    names = [step.name for step in steps]
+    longest = [step.name for step in sorted(steps, key=lambda step: -step.seconds)]
+    chance.shuffle(names)
+    chosen = [*names, *longest * kills][: kills - 1]
+    moments = [
+        Moment(name, 0.0 if number % 5 == 4 else round(chance.random(), 2)) for number, name in enumerate(chosen)
+    ]
+    return [*moments, Moment(steps[-1].name, None)]
+
+
+def kill(root: Path, moment: Moment, reference: Run) -> str:
+    """Starts a run and kills it, children and all; returns the step it was in, or _TOO_LATE where it had ended."""
+    steps = reference.steps
+    position = [step.name for step in steps].index(moment.step)
+    process = start(root)
+    lines = follow(process)
+    finished = [next(lines).name for _ in steps[:position]]
+    if moment.fraction is None:
+        while not campaign_checks.list_versions(Layout(str(root))) and process.poll() is None:
+            time.sleep(0.0005)
+    else:
+        time.sleep(moment.fraction * steps[position].seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    finished += [step.name for step in lines if isinstance(step, Step)]
+    process.wait()
+    process.stderr.close()
+    return steps[len(finished)].name if len(finished) < len(steps) else _TOO_LATE
+
+
+def find_faults(resumed: Run, reference: Run) -> list[str]:
+    """What is wrong with a resumed run; nothing when it is as if it had never been killed."""
+    if resumed.exit_code:
+        return [f'exit code {resumed.exit_code}: {resumed.error.strip()}']
+    faults = []
+    if [step.name for step in resumed.steps] != [step.name for step in reference.steps]:
+        faults.append(f'other components: {", ".join(step.name for step in resumed.steps)}')
+    if resumed.verdict != reference.verdict:
+        faults.append(f'another verdict: {resumed.verdict}')
+    return [
+        *faults,
+        *campaign_checks.find_metadata_faults(resumed.layout),
+        *campaign_checks.find_orphans(resumed.layout),
+        *campaign_checks.find_model_faults(resumed.layout, reference.layout),
+    ]
+
+
+def kill_and_resume(out: Path, moment: Moment, reference: Run) -> tuple[str, list[str]]:
+    """One kill of the campaign: what happened, in a line, and what is wrong after the run was resumed."""
+    root = Path(tempfile.mkdtemp(dir=out)) / 'root'
+    begin = time.monotonic()
+    place = kill(root, moment, reference)
+    if place == _TOO_LATE and moment.fraction:  # a short step took less time than in the reference
+        shutil.rmtree(root.parent)
+        return kill_and_resume(out, moment._replace(fraction=0.0), reference)
+    resumed = run(root)
+    faults = find_faults(resumed, reference)
+    outcome = f'wrong: {"; ".join(faults)} (kept in {root})' if faults else 'ok'
+    if not faults:
+        shutil.rmtree(root.parent)
+    seconds, reused = time.monotonic() - begin, resumed.count_reused()
+    return f'{moment!s:<26} killed in {place:<17} {reused:>2} reused  {seconds:4.0f} s  {outcome}', faults
+
+
+def run_kills(out: Path, kills: int, seed: int, reference: Run) -> bool:
+    """The kills; prints a line for each, and whether all went well."""
+    good = 0
+    for number, moment in enumerate(choose_moments(reference.steps[1:], kills, seed), start=1):
+        line, faults = kill_and_resume(out, moment, reference)
+        good += not faults
+        print(f'{number:>3}  {line}', flush=True)
+    print(f'{good} of {kills} kills ended in a resumed, correct run', flush=True)
+    return good == kills
+
+
+def run_faults(out: Path, reference: Run) -> bool:
+    """The faults of storage; prints a line for each, and whether all went well."""
+    outcomes = []
+    for cause in FAULTS:
+        begin = time.monotonic()
+        folder = out / cause.__name__
+        try:
+            faults = cause(folder, reference)
+            outcomes.append(not faults)
+            outcome = f'wrong: {"; ".join(faults)}' if faults else 'ok'
+        except SkippedError as error:
+            outcome = f'skipped: {error}'
+        print(f'{cause.__name__:<28} {time.monotonic() - begin:4.0f} s  {outcome}', flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f'{sum(outcomes)} of {len(outcomes)} faults ended in a clear error and a run that works again', flush=True)
+    return all(outcomes)
+
+
+def main() -> int:
+    """Returns 0 where everything went well, else 1."""
+    parser = argparse.ArgumentParser(prog='python -m tests.campaign', description=__doc__.splitlines()[0])
+    parser.add_argument('--kills', type=int, default=20, help='how many; default: %(default)s')
+    parser.add_argument('--seed', type=int, default=0, help='of the moments; default: %(default)s')
+    parser.add_argument('--out', metavar='DIR', type=Path, help='default: a new folder in the temp folder')
+    parser.add_argument('--faults', action='store_true', help='the faults of storage too')
+    arguments = parser.parse_args()
+    out = (arguments.out or Path(tempfile.mkdtemp(prefix='campaign-'))).absolute()
+    reference = run(out / 'reference' / 'root')
+    if reference.exit_code:
+        print(f'the reference run failed: {reference.error}')
+        return 1
+    print('reference: ' + ', '.join(f'{step.name} {step.seconds:.2f} s' for step in reference.steps), flush=True)
+    is_good = run_kills(out, arguments.kills, arguments.seed, reference) if arguments.kills else True
+    if arguments.faults:
+        is_good &= run_faults(out, reference)
+    return 0 if is_good else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

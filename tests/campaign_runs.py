@@ -1,0 +1,88 @@
+"""Runs of the pipeline in processes of their own, step by step, for the campaign."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.config import Layout
+
+_PROJECT = Path(__file__).parents[1]
+_SETTINGS = (
+    *('--set', 'trainer.image_size=32'),
+    *('--set', 'trainer.epochs=3'),
+    *('--set', 'trainer.head_units=16'),
+    *('--set', 'gate.accuracy=0'),
+    *('--set', 'gate.recall=0'),
+    *('--set', 'gate.calibration_error=1'),
+)
+_STEP = re.compile(r'(\w+|\([\w ]+\)) +[\d.]+ s  (.*)')
+REUSED = 'reused: '  # what the note of a component that did not run begins with
+
+
+class Step(NamedTuple):
+    """A line of a run: what it was about, how long after the line before it came, and what it says."""
+
+    name: str
+    seconds: float
+    note: str
+
+
+class Run(NamedTuple):
+    """A run that has ended. verdict: its last line; error: what it wrote to standard error."""
+
+    layout: Layout
+    exit_code: int
+    steps: list[Step]
+    verdict: str
+    error: str
+
+    def count_reused(self) -> int:
+        """Components that an earlier run had finished."""
+        return sum(step.note.startswith(REUSED) for step in self.steps)
+
+
+def start(root: Path, *arguments: str | Path) -> subprocess.Popen:
+    """Starts `python -m pipeline run` in a process group of its own, with a temp folder of its own beside the root."""
+    root.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, '-m', 'pipeline', 'run', '--root', root, *_SETTINGS, *arguments]
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=_PROJECT,
+        env={**os.environ, 'TMPDIR': tempfile.mkdtemp(dir=root.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def follow(process: subprocess.Popen) -> Iterator[Step | str]:
+    """Yields the steps of a run as they are printed, and at its end the last line."""
+    before = time.monotonic()
+    line = ''
+    for line in process.stdout:
+        match = _STEP.match(line)
+        if match:
+            now = time.monotonic()
+            yield Step(match[1], now - before, match[2])
+            before = now
+    yield line.strip()
+
+
+def run(root: Path, *arguments: str | Path) -> Run:
+    """A run from start to end.
+
+    Args:
+      root: of the run.
+      arguments: further ones for the command line.
+    """
+    process = start(root, *arguments)
+    *steps, verdict = follow(process)
+    error = process.stderr.read()
+    return Run(Layout(str(root)), process.wait(), steps, verdict, error)
