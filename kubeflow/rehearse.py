@@ -1,0 +1,214 @@
+"""The rehearsal: runs a compiled package's own container commands on this machine, as Kubeflow would on a cluster.
+
+A folder stands for the containers' root: the object store's local copies lie in it under the launcher's own paths.
+A step gets the environment that the document gives it and nothing else of this machine's but the path to Python.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from components.errors import PipelineError, UsageError
+from kubeflow.driver import (
+    Context,
+    Outputs,
+    fill_defaults,
+    fill_placeholders,
+    provision_outputs,
+    record_artifact,
+    resolve_artifact,
+    resolve_parameter,
+)
+from kubeflow.mirrors import ROOT_VARIABLE, to_path
+from kubeflow.package import Document, Package
+
+_DEFAULT_ROOT = 'minio://mlpipeline/v2/artifacts'  # where the server puts artifacts when a package does not say
+_REPORT_LINES = 20  # of a failed step's output that are searched for its sentence
+
+
+class StepResult(NamedTuple):
+    """A step that has run. peak_mb: the most memory that its process held, children not counted."""
+
+    task: str
+    seconds: float
+    peak_mb: float
+
+
+class StepError(PipelineError):
+    """A step that failed; the sentence is its own."""
+
+
+class Rehearsal:
+    """One run of a package.
+
+    Args:
+      package: what `compile` wrote.
+      folder: stands for the containers' root, and keeps the logs.
+      mounts: the folder of this machine for a mount path in the containers.
+      run_id: of the run, in URIs.
+      on_result: called after every step.
+    """
+
+    def __init__(
+        self,
+        package: Package,
+        folder: Path,
+        mounts: dict[str, Path],
+        run_id: str,
+        on_result: Callable[[StepResult], None],
+    ):
+        self._package = package
+        self._root = str(folder.absolute() / 'root')
+        self._logs = folder.absolute() / 'logs'
+        self._mounts = {path: str(mounts.get(path) or self._root + path) for path in package.list_mount_paths()}
+        name = package.spec['pipelineInfo']['name']
+        pipeline_root = package.spec.get('defaultPipelineRoot') or _DEFAULT_ROOT
+        self._run_root = f'{pipeline_root.rstrip("/")}/{name}/{run_id}'
+        self._on_result = on_result
+        self._recorded = 0
+        unknown = sorted(set(mounts) - set(self._mounts))
+        if unknown:
+            known = ', '.join(self._mounts) or 'nothing'
+            raise UsageError(f'The package mounts nothing at {unknown[0]}; it mounts: {known}.')
+
+    def run(self, parameters: dict[str, Any]) -> Context:
+        """Runs all steps in the order of their dependencies; the first that fails ends it.
+
+        Args:
+          parameters: of the pipeline; those left out have their defaults.
+
+        Returns:
+          What each of the root's tasks gave.
+
+        Raises:
+          StepError: a step failed; says what it said.
+        """
+        root = self._package.spec['root']
+        definitions = root.get('inputDefinitions', {})
+        unknown = sorted(set(parameters) - set(definitions.get('parameters', {})))
+        if unknown:
+            raise UsageError(
+                f'The pipeline has no parameter {unknown[0]}; it has: {", ".join(definitions["parameters"])}.'
+            )
+        return self._run_dag(root['dag'], fill_defaults(parameters, definitions), {})
+
+    def _run_dag(self, dag: Document, parameters: dict[str, Any], artifacts: dict[str, Document]) -> Context:
+        done: Context = {}
+        for name in order_tasks(dag['tasks']):
+            task = dag['tasks'][name]
+            if task.get('triggerPolicy', {}).get('condition'):
+                raise UsageError(f'{name} has a condition, which the rehearsal cannot decide.')
+            inputs = task.get('inputs', {})
+            values = {
+                key: resolve_parameter(spec, parameters, done) for key, spec in inputs.get('parameters', {}).items()
+            }
+            given = {key: resolve_artifact(spec, artifacts, done) for key, spec in inputs.get('artifacts', {}).items()}
+            component = self._package.spec['components'][task['componentRef']['name']]
+            values = fill_defaults(values, component.get('inputDefinitions', {}))
+            done[name] = self._run_task(name, task['componentRef']['name'], component, values, given)
+        return done
+
+    def _run_task(
+        self, name: str, component_name: str, component: Document, values: dict[str, Any], given: dict[str, Document]
+    ) -> Outputs:
+        if 'dag' in component:
+            self._run_dag(component['dag'], values, given)
+            return Outputs({}, {})
+        container = self._package.get_container(component_name)
+        if container is None:
+            raise UsageError(f'{name} runs no container, and the rehearsal runs nothing else.')
+        definitions = component.get('outputDefinitions', {})
+        executor_input = {
+            'inputs': {
+                'parameterValues': {key: self._map_mounts(value) for key, value in values.items()},
+                'artifacts': {key: {'artifacts': [artifact]} for key, artifact in given.items()},
+            },
+            'outputs': provision_outputs(definitions, f'{self._run_root}/{name}/{self._recorded}', self._root),
+        }
+        self._run_container(name, container, executor_input)
+        return self._collect(executor_input['outputs'])
+
+    def _map_mounts(self, value: Any) -> Any:
+        """A parameter whose paths under a mount lead to this machine's folder for it."""
+        if isinstance(value, str):
+            for path, folder in self._mounts.items():
+                value = re.sub(rf'(^|"){re.escape(path)}(?=[/"\\]|$)', lambda match, to=folder: match[1] + to, value)
+        return value
+
+    def _run_container(self, name: str, container: Document, executor_input: Document) -> None:
+        outputs = executor_input['outputs']
+        for entry in outputs['artifacts'].values():
+            Path(to_path(entry['artifacts'][0]['uri'], self._root)).parent.mkdir(parents=True, exist_ok=True)
+        for entry in outputs['parameters'].values():
+            Path(entry['outputFile']).parent.mkdir(parents=True, exist_ok=True)
+        home = Path(self._root, 'home')
+        home.mkdir(parents=True, exist_ok=True)
+        arguments = [*container.get('command', []), *container.get('args', [])]
+        command = [self._map_mounts(fill_placeholders(part, executor_input, self._root)) for part in arguments]
+        environment = {
+            'PATH': f'{Path(sys.executable).parent}:{os.defpath}',
+            'HOME': str(home),
+            ROOT_VARIABLE: self._root,
+            **{entry['name']: entry.get('value', '') for entry in container.get('env', [])},
+        }
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f'{name}.log'
+        begin = time.monotonic()
+        with log.open('wb') as file:
+            process = subprocess.Popen(command, cwd=home, env=environment, stdout=file, stderr=subprocess.STDOUT)
+            _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise StepError(f'{name} ended with code {process.returncode}: {read_last_line(log)} (log: {log})')
+        self._on_result(StepResult(name, time.monotonic() - begin, usage.ru_maxrss * 1024 / 1e6))
+
+    def _collect(self, provisioned: Document) -> Outputs:
+        """What the step's output file says, as Kubeflow records it."""
+        file = Path(provisioned['outputFile'])
+        said = json.loads(file.read_text()) if file.exists() else {}
+        artifacts = {}
+        for name, entry in provisioned['artifacts'].items():
+            self._recorded += 1
+            spoken = said.get('artifacts', {}).get(name, {}).get('artifacts', [{}])[0]
+            artifacts[name] = record_artifact(name, self._recorded, entry['artifacts'][0], spoken)
+            folder = to_path(artifacts[name]['uri'], self._root)
+            if not folder.startswith(self._root):
+                raise StepError(
+                    f'The output {name} is at {artifacts[name]["uri"]}, where Kubeflow uploads nothing from.'
+                )
+        return Outputs(artifacts, said.get('parameterValues', {}))
+
+
+def read_last_line(log: Path) -> str:
+    """The last sentence that a failed step wrote."""
+    lines = [line for line in log.read_text(errors='replace').splitlines()[-_REPORT_LINES:] if line.strip()]
+    return next((line for line in reversed(lines) if line.startswith('error: ')), lines[-1] if lines else 'no output')
+
+
+def order_tasks(tasks: Document) -> list[str]:
+    """The names of a DAG's tasks, each after those that it depends on.
+
+    Raises:
+      UsageError: they depend on each other in a circle, or on one that is not there.
+    """
+    import graphlib
+
+    graph = {}
+    for name, task in tasks.items():
+        inputs = task.get('inputs', {})
+        sources = [spec.get('taskOutputArtifact') for spec in inputs.get('artifacts', {}).values()]
+        sources += [spec.get('taskOutputParameter') for spec in inputs.get('parameters', {}).values()]
+        graph[name] = {*task.get('dependentTasks', []), *(source['producerTask'] for source in sources if source)}
+        missing = sorted(graph[name] - set(tasks))
+        if missing:
+            raise UsageError(f'{name} depends on {missing[0]}, which the package does not have.')
+    try:
+        return list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        raise UsageError(f'These tasks depend on each other in a circle: {", ".join(error.args[1])}.') from error

@@ -1,0 +1,102 @@
+"""The containers' command: URIs become the launcher's paths and paths URIs again; failures end in a sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.errors import DataRefusedError
+from kubeflow import entrypoint
+from kubeflow.mirrors import ROOT_VARIABLE, to_path, to_uri
+
+CASES = {
+    'minio://mlpipeline/v2/x': '/minio/mlpipeline/v2/x',
+    's3://bucket/x': '/s3/bucket/x',
+    'gs://bucket/x': '/gcs/bucket/x',
+}
+
+
+@pytest.mark.parametrize('root', ['', '/scratch/root'])
+@pytest.mark.parametrize('uri', CASES)
+def test_a_uri_has_the_launchers_path_and_back(uri, root):
+    assert to_path(uri, root) == root + CASES[uri]
+    assert to_uri(root + CASES[uri], root) == uri
+
+
+@pytest.mark.parametrize('text', ['/data/cifar10', 'train', '', 'miniology'])
+def test_other_texts_are_left_alone(text):
+    assert to_path(text, '') == to_uri(text, '') == text
+
+
+DEFINITIONS = {'artifacts': {'model': {'artifactType': {'schemaTitle': 'tfx.Model'}}}}
+
+
+def make_invocation(output_file: str = '/x/output.json') -> dict:
+    def make(uri: str, kind: dict) -> dict:
+        return {'artifacts': [{'name': '7', 'uri': uri, 'type': kind, 'metadata': {'from': uri}}]}
+
+    return {
+        'inputs': {
+            'parameterValues': {'data': 'gs://bucket/data'},
+            'artifacts': {'model': make('minio://mlpipeline/run/model', {'instanceSchema': ''})},
+        },
+        'outputs': {
+            'artifacts': {'blessing': make('minio://mlpipeline/run/blessing', {'schemaTitle': 'tfx.ModelBlessing'})},
+            'outputFile': output_file,
+        },
+    }
+
+
+def test_artifacts_become_local_and_typed_and_parameters_stay():
+    mapped = entrypoint.map_invocation(make_invocation(), DEFINITIONS, '/r')
+    assert mapped['inputs']['parameterValues'] == {'data': 'gs://bucket/data'}
+    (model,) = mapped['inputs']['artifacts']['model']['artifacts']
+    assert model['uri'] == model['metadata']['from'] == '/r/minio/mlpipeline/run/model'
+    assert model['type'] == {'schemaTitle': 'tfx.Model'}, 'Kubeflow forgets it'
+    (blessing,) = mapped['outputs']['artifacts']['blessing']['artifacts']
+    assert blessing['uri'] == '/r/minio/mlpipeline/run/blessing'
+    assert blessing['type'] == {'schemaTitle': 'tfx.ModelBlessing'}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the entry point with a stand-in for TFX's, which is given the parsed arguments."""
+
+    def start(stand_in) -> tuple[int, dict]:
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+        monkeypatch.setattr(kubeflow_v2_run_executor, 'main', stand_in)
+        monkeypatch.setenv(ROOT_VARIABLE, '/r')
+        output = tmp_path / 'output.json'
+        output.write_text('{}')
+        arguments = {
+            '--executor_class_path': 'components.baseline.Executor',
+            '--json_serialized_invocation_args': json.dumps(make_invocation(str(output))),
+            '--json_serialized_inputs_spec_args': json.dumps(DEFINITIONS),
+        }
+        argv = [part for pair in arguments.items() for part in pair]
+        return entrypoint.main([*argv, '--runner=FnApiRunner']), json.loads(output.read_text())
+
+    return start
+
+
+def test_what_a_step_says_of_its_outputs_is_given_as_uris(run):
+    def stand_in(parsed):
+        arguments, beam_arguments = parsed
+        assert beam_arguments == ['--runner=FnApiRunner']
+        outputs = json.loads(arguments.json_serialized_invocation_args)['outputs']
+        Path(outputs['outputFile']).write_text(json.dumps({'artifacts': outputs['artifacts']}))
+
+    code, output = run(stand_in)
+    assert code == 0
+    (blessing,) = output['artifacts']['blessing']['artifacts']
+    assert blessing['uri'] == blessing['metadata']['from'] == 'minio://mlpipeline/run/blessing'
+
+
+@pytest.mark.parametrize(('error', 'code'), [(DataRefusedError('The data was refused.'), 4), (KeyError('x'), 1)])
+def test_a_step_that_fails_ends_with_its_sentence(run, capsys, error, code):
+    def stand_in(parsed):
+        raise error
+
+    assert run(stand_in)[0] == code
+    assert capsys.readouterr().err.splitlines()[-1] == f'error: {error}'

@@ -1,0 +1,172 @@
+"""The rehearsal, on small packages whose containers run Python alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.errors import UsageError
+from kubeflow.package import Package
+from kubeflow.rehearse import Rehearsal, StepError, order_tasks
+
+WRITE = """
+import json, os, sys
+given = json.loads(sys.argv[1])
+(artifact,) = given['outputs']['artifacts']['model']['artifacts']
+path = os.environ['MIRROR_ROOT'] + '/minio/' + artifact['uri'].removeprefix('minio://')
+os.makedirs(path)
+open(path + '/weights', 'w').write(sys.argv[2])
+artifact['metadata'] = {'blessed': 1, 'splits': ['a', 'b']}
+json.dump({'artifacts': {'model': {'artifacts': [artifact]}}}, open(given['outputs']['outputFile'], 'w'))
+"""
+READ = """
+import json, os, sys
+given = json.loads(sys.argv[1])
+(artifact,) = given['inputs']['artifacts']['model']['artifacts']
+json.dump({'artifact': artifact, 'weights': open(sys.argv[2] + '/weights').read(), 'values': given['inputs']
+    ['parameterValues'], 'environment': sorted(os.environ), 'greeting': os.environ['GREETING'],
+    'folder': os.getcwd()}, open(sys.argv[3] + '/seen.json', 'w'))
+"""
+
+
+def make_container(code: str, *arguments: str, **environment: str) -> dict:
+    env = [{'name': name, 'value': value} for name, value in environment.items()]
+    return {'container': {'image': 'x:1', 'command': ['python', '-c', code], 'args': ['{{$}}', *arguments], 'env': env}}
+
+
+@pytest.fixture
+def package() -> Package:
+    """Train writes a model, Push reads it and a mounted folder."""
+    parameters = {'epochs': {'parameterType': 'NUMBER_INTEGER', 'defaultValue': 3.0}}
+    paths = {'serving': {'parameterType': 'STRING'}}
+    kind = {'artifactType': {'schemaTitle': 'tfx.Model'}}
+    return Package(
+        {
+            'pipelineInfo': {'name': 'small'},
+            'defaultPipelineRoot': 'minio://bucket/root',
+            'root': {
+                'inputDefinitions': {'parameters': parameters},
+                'dag': {
+                    'tasks': {
+                        'Push': {
+                            'componentRef': {'name': 'Push'},
+                            'inputs': {
+                                'parameters': {'serving': {'runtimeValue': {'constant': '/data/serving'}}},
+                                'artifacts': {
+                                    'model': {
+                                        'taskOutputArtifact': {'producerTask': 'Train', 'outputArtifactKey': 'model'}
+                                    }
+                                },
+                            },
+                        },
+                        'Train': {
+                            'componentRef': {'name': 'Train'},
+                            'inputs': {'parameters': {'epochs': {'componentInputParameter': 'epochs'}}},
+                        },
+                    }
+                },
+            },
+            'components': {
+                'Train': {
+                    'executorLabel': 'Train_executor',
+                    'inputDefinitions': {'parameters': parameters},
+                    'outputDefinitions': {'artifacts': {'model': kind}},
+                },
+                'Push': {
+                    'executorLabel': 'Push_executor',
+                    'inputDefinitions': {'parameters': paths, 'artifacts': {'model': kind}},
+                },
+            },
+            'deploymentSpec': {
+                'executors': {
+                    'Train_executor': make_container(WRITE, "{{$.inputs.parameters['epochs']}}"),
+                    'Push_executor': make_container(
+                        READ,
+                        "{{$.inputs.artifacts['model'].path}}",
+                        "{{$.inputs.parameters['serving']}}",
+                        GREETING='hello',
+                    ),
+                }
+            },
+        },
+        {'Push_executor': {'pvcMount': [{'mountPath': '/data', 'constant': 'claim'}]}},
+    )
+
+
+@pytest.fixture
+def rehearse(package, tmp_path):
+    """Runs the package; gives what Push saw, and the results of the steps."""
+
+    def run(parameters: dict | None = None) -> tuple[dict, list]:
+        results = []
+        (tmp_path / 'claim' / 'serving').mkdir(parents=True)
+        rehearsal = Rehearsal(package, tmp_path / 'r', {'/data': tmp_path / 'claim'}, 'run-1', results.append)
+        rehearsal.run(parameters or {})
+        return json.loads((tmp_path / 'claim' / 'serving' / 'seen.json').read_text()), results
+
+    return run
+
+
+def test_steps_run_in_the_order_of_their_dependencies_and_are_measured(rehearse):
+    _, results = rehearse()
+    assert [result.task for result in results] == ['Train', 'Push']
+    assert all(result.seconds > 0 and result.peak_mb > 1 for result in results)
+
+
+def test_outputs_lie_where_the_launcher_has_them_and_are_carried_on(rehearse, tmp_path):
+    seen, _ = rehearse()
+    assert seen['artifact']['uri'] == 'minio://bucket/root/small/run-1/Train/0/model'
+    folder = tmp_path / 'r' / 'root' / 'minio' / 'bucket' / 'root' / 'small' / 'run-1' / 'Train' / '0' / 'model'
+    assert (folder / 'weights').read_text() == '3'
+    assert seen['weights'] == '3'
+    assert seen['artifact']['type'] == {'instanceSchema': ''}, 'which Kubeflow forgets'
+    assert seen['artifact']['metadata']['blessed'] == 1
+    assert seen['artifact']['metadata']['splits'] == {'list': ['a', 'b']}, 'as ML Metadata keeps it'
+    assert seen['artifact']['name'].isdigit()
+
+
+def test_parameters_override_defaults_and_mounts_lead_to_folders_here(rehearse, tmp_path):
+    seen, _ = rehearse({'epochs': 7})
+    assert seen['weights'] == '7'
+    assert seen['values'] == {'serving': f'{tmp_path}/claim/serving'}
+
+
+def test_a_step_has_the_documents_environment_and_nothing_of_this_machines(rehearse, monkeypatch, tmp_path):
+    monkeypatch.setenv('SECRET_OF_THIS_MACHINE', '1')
+    seen, _ = rehearse()
+    assert seen['greeting'] == 'hello'
+    assert set(seen['environment']) - {'LC_CTYPE'} == {'GREETING', 'HOME', 'MIRROR_ROOT', 'PATH'}
+    assert Path(seen['folder']).is_relative_to(tmp_path / 'r')
+
+
+def test_a_step_that_fails_ends_the_rehearsal_with_its_sentence(package, tmp_path):
+    code = 'import sys; print("noise"); print("error: The disk is full.", file=sys.stderr); print(1); sys.exit(4)'
+    package.spec['deploymentSpec']['executors']['Train_executor'] = make_container(code)
+    with pytest.raises(StepError, match=r'Train ended with code 4: error: The disk is full\. \(log: \S+Train\.log\)'):
+        Rehearsal(package, tmp_path / 'r', {}, 'run-1', print).run({})
+
+
+@pytest.mark.parametrize(
+    ('change', 'sentence'),
+    [
+        (lambda dag: dag['tasks']['Train'].update(dependentTasks=['Push']), r'in a circle: .*Push'),
+        (lambda dag: dag['tasks']['Train'].update(dependentTasks=['Tune']), r'Train depends on Tune, which'),
+        (lambda dag: dag['tasks']['Train'].update(triggerPolicy={'condition': 'x'}), r'Train has a condition'),
+    ],
+)
+def test_a_package_that_cannot_be_rehearsed_is_one_sentence(package, tmp_path, change, sentence):
+    change(package.spec['root']['dag'])
+    with pytest.raises(UsageError, match=sentence):
+        Rehearsal(package, tmp_path / 'r', {}, 'run-1', print).run({})
+
+
+def test_unknown_parameters_and_mounts_are_one_sentence(package, tmp_path):
+    with pytest.raises(UsageError, match='has no parameter speed; it has: epochs'):
+        Rehearsal(package, tmp_path / 'r', {}, 'run-1', print).run({'speed': 1})
+    with pytest.raises(UsageError, match='mounts nothing at /other; it mounts: /data'):
+        Rehearsal(package, tmp_path / 'r', {'/other': tmp_path}, 'run-1', print)
+
+
+def test_tasks_are_ordered_by_what_they_take():
+    tasks = {'b': {'dependentTasks': ['a']}, 'c': {'dependentTasks': ['b']}, 'a': {}}
+    assert order_tasks(tasks) == ['a', 'b', 'c']
