@@ -17,7 +17,7 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import io_utils, json_utils
 
-from components import eval_metrics, features, metrics, model_gate
+from components import eval_metrics, features, metrics, model_gate, reasons
 from components.baseline import Baseline, read_baseline
 from components.metrics import read_metrics
 from components.model_gate import judge, write_verdict
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import tensorflow_model_analysis as tfma
 
 _BASELINE_KEY, _GATE_KEY, _DIGEST_KEY = 'baseline', 'gate', 'source_digest'
-_SOURCES = [Path(module.__file__) for module in (eval_metrics, metrics, model_gate)]
+_SOURCES = [Path(module.__file__) for module in (eval_metrics, metrics, model_gate, reasons)]
 
 
 def _mark(blessing: types.Artifact, model: types.Artifact, is_blessed: bool) -> None:

@@ -19,29 +19,9 @@ from components.metrics import (
     Metrics,
 )
 from components.model_gate_config import GateConfig
+from components.reasons import Reason
 
 VERDICT_FILE = 'verdict.json'  # in the Evaluator's `evaluation` artifact
-
-
-class Reason(NamedTuple):
-    """A bound and what was found.
-
-    metric: such as 'accuracy'.
-    slice: '' for the whole test split, else a class.
-    value: what was found.
-    bound: which the value must not pass.
-    count: test images.
-    is_kept: whether the bound is kept.
-    sentence: all of it in words, such as 'recall of cat 0.412 < 0.750 on 10'.
-    """
-
-    metric: str
-    slice: str
-    value: float
-    bound: float
-    count: int
-    is_kept: bool
-    sentence: str
 
 
 class Verdict(NamedTuple):
@@ -58,10 +38,6 @@ class Verdict(NamedTuple):
     def overall(self) -> Reason:
         """The whole test split's accuracy."""
         return self.reasons[0]
-
-    def list_broken(self) -> list[str]:
-        """A sentence for each bound that was not kept."""
-        return [reason.sentence for reason in self.reasons if not reason.is_kept]
 
 
 class Change(NamedTuple):

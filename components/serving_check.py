@@ -18,17 +18,17 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import io_utils, path_utils
 
-from components import features, model_server, serving_client, serving_questions, serving_report
+from components import features, model_server, reasons, serving_client, serving_questions, serving_report
 from components.serving_check_config import ServingCheckConfig
 from components.serving_client import read_sample
 from components.serving_questions import ask_client, ask_server, make_request, write_warmup
-from components.serving_report import Reason, ServingReport, write_report
+from components.serving_report import ServingReport, make_reason, write_report
 from components.source import compute_source_digest
 
 WARMUP_FILE = 'tf_serving_warmup_requests'  # in the blessing; TensorFlow Serving reads it in a model's assets.extra
 _MODEL_KEY, _MODEL_RUN_KEY, _BLESSING_KEY = 'model', 'model_run', 'blessing'
 _CONFIG_KEY, _DIGEST_KEY = 'config', 'source_digest'
-_MODULES = (features, model_server, serving_client, serving_questions, serving_report)
+_MODULES = (features, model_server, reasons, serving_client, serving_questions, serving_report)
 _SOURCES = [Path(__file__), *(Path(module.__file__) for module in _MODULES)]
 
 
@@ -37,15 +37,15 @@ def make_report(
 ) -> ServingReport:
     """Holds what was measured against the bounds."""
     figures, differences = result['figures'], result['differences']
-    reasons = [Reason('size', '', size_mb, config.max_size_mb, 1)]
+    reasons = [make_reason('size', '', size_mb, config.max_size_mb, 1)]
     if 'memory_mb' in figures:
-        reasons.append(Reason('memory', '', figures['memory_mb'], config.max_memory_mb, 1))
+        reasons.append(make_reason('memory', '', figures['memory_mb'], config.max_memory_mb, 1))
     if 'p99_ms' in figures:
         signature = features.SIGNATURE_SERVING_DEFAULT
-        reasons.append(Reason('latency', signature, figures['p99_ms'], config.max_latency_ms, config.requests))
+        reasons.append(make_reason('latency', signature, figures['p99_ms'], config.max_latency_ms, config.requests))
     for name, difference in differences.items():
-        reasons.append(Reason('difference', name, difference, config.max_difference, images))
-    reasons += [Reason(**fault) for fault in result['failures']]
+        reasons.append(make_reason('difference', name, difference, config.max_difference, images))
+    reasons += [make_reason(**fault) for fault in result['failures']]
     return ServingReport(
         is_blessed=all(reason.is_kept for reason in reasons),
         reasons=tuple(reasons),

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from components.reasons import Reason, list_broken
+
 REPORT_FILE = 'report.json'  # in the InfraBlessing artifact, a ServingReport
 
 # By metric. Those with a sign are bounds, the others faults, which a model may have none of.
@@ -29,31 +31,20 @@ _SENTENCES = {
 }
 
 
-class Reason(NamedTuple):
-    """A bound, or a fault, and what was found.
+def make_reason(metric: str, slice: str, value: float, bound: float, count: int, detail: str = '') -> Reason:
+    """A bound, or a fault, of which a model may have none.
 
-    metric: key of _SENTENCES.
-    slice: a signature, or '' for the whole model.
-    value, bound: in the metric's unit; the value must not be over the bound. A fault's bound is 0.
-    count: what was asked: images or requests.
-    detail: of a fault, in words.
+    Args:
+      metric: key of _SENTENCES.
+      slice: a signature, or '' for the whole model.
+      value, bound: in the metric's unit; the value must not be over the bound. A fault's bound is 0.
+      count: what was asked: images or requests.
+      detail: of a fault, in words.
     """
-
-    metric: str
-    slice: str
-    value: float
-    bound: float
-    count: int
-    detail: str = ''
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the bound is kept; a value that is not a number keeps none."""
-        return self.value <= self.bound
-
-    def to_text(self) -> str:
-        """Such as 'p99 of single images 1,234.5 ms > 1,000.0 ms over 50 requests'."""
-        return _SENTENCES[self.metric].format(**self._asdict(), sign='<=' if self.is_kept else '>')
+    is_kept = value <= bound  # a value that is not a number keeps none
+    sign = '<=' if is_kept else '>'
+    sentence = _SENTENCES[metric].format(slice=slice, value=value, bound=bound, count=count, detail=detail, sign=sign)
+    return Reason(metric, slice, value, bound, count, is_kept, sentence)
 
 
 class ServingReport(NamedTuple):
@@ -82,14 +73,10 @@ class ServingReport(NamedTuple):
     seconds: float
     """That the whole check took."""
 
-    def list_broken(self) -> list[str]:
-        """A sentence for each bound that was not kept and each fault."""
-        return [reason.to_text() for reason in self.reasons if not reason.is_kept]
-
     def to_sentence(self) -> str:
         """Such as 'p50 38 ms, p99 45 ms, 102 MB, 0.9 GB memory: servable', or why not."""
-        if self.list_broken():
-            return f'{"; ".join(self.list_broken())}: not servable'
+        if not self.is_blessed:
+            return f'{"; ".join(list_broken(self.reasons))}: not servable'
         figures = f'p50 {self.p50_ms:.0f} ms, p99 {self.p99_ms:.0f} ms, {self.size_mb:.0f} MB'
         return f'{figures}, {self.memory_mb / 1000:.1f} GB memory, {self.server}: servable'
 

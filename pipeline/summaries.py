@@ -15,6 +15,7 @@ from components.data_gate import read_anomalies, read_report
 from components.errors import PipelineError
 from components.metrics import RECALL
 from components.model_gate import read_verdict
+from components.reasons import list_broken
 from pipeline.config import Layout, PipelineConfig
 from trainer.train import REPORT_FILE
 
@@ -113,8 +114,7 @@ def make_closing_sentence(outputs: Mapping[str, Outputs]) -> tuple[str, bool]:
     verdict = read_verdict(str(_get_uri(outputs['Evaluator'], 'evaluation')))
     report = serving_report.read_report(str(_get_uri(outputs['ServingCheck'], 'blessing')))
     is_pushed = verdict.is_blessed and report.is_blessed
-    broken = [text for text in verdict.list_broken() if text != verdict.overall.sentence]
-    reasons = [verdict.overall.sentence, *broken, *report.list_broken()]
+    reasons = [verdict.overall.sentence, *list_broken((*verdict.reasons[1:], *report.reasons))]
     return f'{", ".join(reasons)}: {"pushed" if is_pushed else "not pushed"}', is_pushed
 
 

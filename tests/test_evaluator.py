@@ -12,6 +12,7 @@ from components import features
 from components.baseline import BASELINE_FILE, Baseline
 from components.evaluator import Executor
 from components.model_gate import Verdict, read_verdict
+from components.reasons import list_broken
 from pipeline.config import BeamConfig
 from pipeline.evaluation import make_eval_config
 
@@ -102,18 +103,20 @@ def test_a_model_that_is_right_is_blessed(evaluate):
 def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine(evaluate):
     pairs = answer_rightly(4)
     pairs[12:14] = [(3, '5')] * 2
-    assert evaluate(pairs, {'accuracy': 0.9, 'recall': 0.75}).list_broken() == ['recall of cat 0.500 < 0.750 on 4']
+    assert list_broken(evaluate(pairs, {'accuracy': 0.9, 'recall': 0.75}).reasons) == [
+        'recall of cat 0.500 < 0.750 on 4'
+    ]
 
 
 def test_a_constant_model_is_refused(evaluate):
     verdict = evaluate([(label, '0') for label, _ in answer_rightly(2)], {'recall': 0, 'calibration_error': 1})
-    assert verdict.list_broken() == ['accuracy 0.100 < 0.900 on 20 test images']
+    assert list_broken(verdict.reasons) == ['accuracy 0.100 < 0.900 on 20 test images']
 
 
 def test_a_model_that_gives_no_numbers_is_refused_for_that_whatever_the_bounds(evaluate):
     pairs = [(label, 'nan') for label, _ in answer_rightly(2)]
     verdict = evaluate(pairs, {'accuracy': 0, 'recall': 0, 'calibration_error': 1})
-    assert verdict.list_broken() == ['20 of 20 test images get probabilities that are not numbers']
+    assert list_broken(verdict.reasons) == ['20 of 20 test images get probabilities that are not numbers']
 
 
 def test_the_candidate_is_held_against_the_baseline_image_by_image(evaluate):
@@ -122,7 +125,7 @@ def test_the_candidate_is_held_against_the_baseline_image_by_image(evaluate):
     pairs += [(0, '0 1'), *[(label, f'0 {label}') for label in range(1, 10)]]
     verdict = evaluate(pairs, {'accuracy': 0.5, 'recall': 0, 'calibration_error': 1}, baseline_version=7)
     assert verdict.overall.value == pytest.approx(31 / 40)
-    (sentence,) = verdict.list_broken()
+    (sentence,) = list_broken(verdict.reasons)
     assert sentence.startswith('accuracy -0.200 (95% interval ')
     assert sentence.endswith(' against version 7 on 40: worse')
 

@@ -7,6 +7,7 @@ import pytest
 from components import features
 from components.model_gate import VERDICT_FILE, judge, measure_change, read_verdict, write_verdict
 from components.model_gate_config import GateConfig
+from components.reasons import list_broken
 
 
 def make_metrics(accuracy: float, count: int = 10_000, **overall: float) -> dict:
@@ -23,7 +24,7 @@ def make_paired(candidate: int, baseline: int) -> dict[str, float]:
 def test_a_model_that_keeps_every_bound_is_blessed():
     verdict = judge(make_metrics(0.93), GateConfig(), None)
     assert verdict.is_blessed
-    assert verdict.list_broken() == []
+    assert list_broken(verdict.reasons) == []
     assert verdict.overall.sentence == 'accuracy 0.930 >= 0.900 on 10,000 test images'
     assert {reason.slice for reason in verdict.reasons} == {'', *features.CLASS_NAMES}
     assert verdict.baseline == 'no baseline yet'
@@ -42,7 +43,7 @@ def test_a_broken_bound_refuses_and_is_named(changes, metric, sentence):
     metrics[None].update(changes)
     verdict = judge(metrics, GateConfig(), None)
     assert not verdict.is_blessed
-    assert verdict.list_broken() == [sentence]
+    assert list_broken(verdict.reasons) == [sentence]
     (reason,) = [reason for reason in verdict.reasons if not reason.is_kept]
     assert (reason.metric, reason.value, reason.count) == (metric, changes[metric], 10_000)
 
@@ -50,7 +51,7 @@ def test_a_broken_bound_refuses_and_is_named(changes, metric, sentence):
 def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine():
     metrics = make_metrics(0.95)
     metrics[3]['accuracy'] = 0.412
-    assert judge(metrics, GateConfig(), None).list_broken() == ['recall of cat 0.412 < 0.750 on 1,000']
+    assert list_broken(judge(metrics, GateConfig(), None).reasons) == ['recall of cat 0.412 < 0.750 on 1,000']
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ from tfx.components.util import model_utils
 from tfx.types import standard_artifacts
 
 from components import features, model_server, serving_client
+from components.reasons import list_broken
 from components.serving_check import WARMUP_FILE, Executor, ServingCheck, check_model
 from components.serving_check_config import ServingCheckConfig
 from components.serving_client import check_broken, check_signature, find_faults
 from components.serving_questions import ask_client, make_request
-from components.serving_report import Reason, ServingReport, read_report
+from components.serving_report import ServingReport, make_reason, read_report
 from components.versions import MODEL_NAME
 from tests.conftest import IMAGE_SIZE, PROJECT
 from trainer import export
@@ -97,7 +98,7 @@ def ask(folder: Path, predictions: Path, tmp_path: Path, **settings) -> ServingR
 
 def get_refusals(report: ServingReport) -> list[str]:
     assert report.is_blessed == all(reason.is_kept for reason in report.reasons)
-    return [reason.to_text() for reason in report.reasons if not reason.is_kept]
+    return list_broken(report.reasons)
 
 
 @pytest.fixture(scope='module')
@@ -224,8 +225,8 @@ def test_a_process_that_breaks_is_a_reason_and_no_error(script, tmp_path, monkey
     client.write_text(script)
     monkeypatch.setattr(serving_client, '__file__', str(client))
     (fault,) = ask_client({}, tmp_path, timeout_s=2)['failures']
-    assert Reason(**fault).to_text() == f'the process that asks the model {CLIENTS[script]}'
-    assert not Reason(**fault).is_kept
+    assert make_reason(**fault).sentence == f'the process that asks the model {CLIENTS[script]}'
+    assert not make_reason(**fault).is_kept
 
 
 def test_the_fresh_process_imports_only_tensorflow_and_numpy():
@@ -262,7 +263,7 @@ def test_a_faulty_answer_is_named(sentence):
         for key, value in FAULTY_ANSWERS[sentence].items()
     }
     (fault,) = find_faults(make_answer(**changes), 2, REQUEST, 's')
-    assert Reason(**fault).to_text() == sentence
+    assert make_reason(**fault).sentence == sentence
     assert list(find_faults(make_answer(), 2, REQUEST, 's')) == []
 
 
@@ -290,7 +291,7 @@ def test_a_signature_that_fails_on_a_batch_size_says_which():
         return answer_rows(batch)
 
     faults, difference = check_signature(ask, 's', np.array([0, 1]), EXPECTED, [1, 3, 8], REQUEST, (tf.errors.OpError,))
-    assert [Reason(**fault).to_text() for fault in faults] == ['s fails on a batch of 3: InternalError: no memory']
+    assert [make_reason(**fault).sentence for fault in faults] == ['s fails on a batch of 3: InternalError: no memory']
     assert difference is None
 
 
@@ -315,7 +316,7 @@ def test_a_broken_image_must_be_refused_and_the_next_one_answered(on_broken, on_
 
     good = np.array([b'good', b'too'], object)
     faults = check_broken(ask, 's', good, b'broken', (ValueError,), (Refusal,))
-    assert [Reason(**fault).to_text() for fault in faults] == sentences
+    assert [make_reason(**fault).sentence for fault in faults] == sentences
 
 
 def save_tiny_model(folder: Path, fault: str) -> None:
@@ -371,7 +372,7 @@ def test_a_fault_of_a_model_is_found_by_asking_it(fault, images, tmp_path):
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     request = make_request(str(tmp_path / 'model'), str(recorded), ServingCheckConfig(requests=2))
     faults = serving_client.check_model(request)['failures']
-    sentences = [Reason(**fault).to_text().split(': ')[:2] for fault in faults]
+    sentences = [make_reason(**fault).sentence.split(': ')[:2] for fault in faults]
     assert [': '.join(parts) for parts in sentences] == TINY_FAULTS[fault]
 
 
@@ -403,7 +404,7 @@ def test_a_server_that_does_not_load_the_model_is_a_reason_and_is_stopped(script
     monkeypatch.setattr(subprocess, 'Popen', start)
     server = model_server.find_server()
     (fault,), _ = model_server.check_server(server, tmp_path / 'versions', MODEL_NAME, None, {})
-    assert Reason(**fault).to_text() == f'TensorFlow Serving: {STARTS[script]}'
+    assert make_reason(**fault).sentence == f'TensorFlow Serving: {STARTS[script]}'
     assert [process.poll() is None for process in started] == [False]
 
 
