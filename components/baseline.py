@@ -27,7 +27,7 @@ _SERVING_KEY = 'serving'
 class Baseline(types.Artifact):
     """A folder with BASELINE_FILE, {'version': number or null}, and where there is one the SavedModel, as a Model."""
 
-    TYPE_NAME = 'Baseline'
+    TYPE_NAME = 'components.Baseline'  # TFX compiles only names of two parts for Kubeflow
 
 
 def read_fingerprint(saved_model: str) -> str | None:

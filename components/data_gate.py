@@ -41,7 +41,7 @@ _MAX_SENTENCES = 20  # of those that end a run; the report has them all
 class DataReport(types.Artifact):
     """A folder with REPORT_FILE: {'findings': [Finding as a dict, ...], 'records': {split: count}}."""
 
-    TYPE_NAME = 'DataReport'
+    TYPE_NAME = 'components.DataReport'  # TFX compiles only names of two parts for Kubeflow
 
 
 def read_anomalies(anomalies_uri: str) -> list[Finding]:

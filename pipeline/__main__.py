@@ -49,6 +49,25 @@ def _data(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _compile(arguments: argparse.Namespace) -> int:
+    from kubeflow.target import Target
+
+    config = PRESETS[arguments.preset](arguments.pipeline_root)
+    places = [f'data={arguments.data}', f'serving={arguments.serving}']
+    config = apply_overrides(config, [*places, *arguments.set])
+    target = Target(image=arguments.image, gpu_image=arguments.gpu_image, pipeline_root=arguments.pipeline_root)
+    out = Path(arguments.out).absolute()
+    target.check(config)
+    if out.suffix != '.yaml' or not out.parent.is_dir():
+        raise UsageError(f'--out takes a file that ends in .yaml, in a folder that exists. Received: {arguments.out}')
+    with divert_chatter(verbose=arguments.verbose):
+        from kubeflow import compile
+
+        note = compile.write_package(config, target, out)
+    print(note)
+    return 0
+
+
 def _predict(arguments: argparse.Namespace) -> int:
     with divert_chatter(verbose=arguments.verbose) as terminal:
         from pipeline import predict
@@ -80,14 +99,33 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor.report(_make_config(arguments))
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    settings = '\n'.join(f'  {key} = {value}' for key, value in list_fields(PRESETS['cifar10']('ROOT')).items())
+def _add_settings(parser: argparse.ArgumentParser, hidden: str, note: str = '') -> None:
+    fields = list_fields(PRESETS['cifar10']('ROOT'))
+    settings = '\n'.join(f'  {key} = {value}' for key, value in fields.items() if not key.startswith(hidden))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f'settings, with the values of the preset cifar10:\n{settings}'
+    parser.epilog = f'settings, with the values of the preset cifar10:\n{settings}{note}'
     parser.add_argument('--preset', choices=PRESETS, default='sample', help='default: %(default)s')
+    parser.add_argument('--set', metavar='KEY=VALUE', action='append', default=[], help='override a setting')
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    _add_settings(parser, 'kubeflow.')
     parser.add_argument('--data', metavar='DIR', help='TFRecords in train/, val/, test/; default: the embedded sample')
     parser.add_argument('--root', metavar='DIR', help='where all results go; default: runs/PRESET')
-    parser.add_argument('--set', metavar='KEY=VALUE', action='append', default=[], help='override a setting')
+
+
+def _add_compile_options(parser: argparse.ArgumentParser) -> None:
+    _add_settings(
+        parser, 'kubeflow.steps.', note='\n  kubeflow.steps.STEP.cpu and so on, such as kubeflow.steps.Trainer.gpu=1'
+    )
+    parser.add_argument('--out', metavar='FILE.yaml', required=True, help='file to write')
+    parser.add_argument('--image', required=True, help='of every step, with a tag or digest')
+    parser.add_argument('--gpu-image', metavar='IMAGE', help='of the steps with a GPU')
+    parser.add_argument(
+        '--pipeline-root', metavar='URI', required=True, help='of the artifacts: minio://, s3://, gs://'
+    )
+    parser.add_argument('--data', metavar='URI', required=True, help='TFRecords in train/, val/, test/; or a path')
+    parser.add_argument('--serving', metavar='URI', required=True, help='where models are pushed to; or a path')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,6 +145,10 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser('run', help='run the whole pipeline here')
     _add_run_options(run)
     run.set_defaults(call=_run)
+
+    package = commands.add_parser('compile', help='write the pipeline as a package for Kubeflow Pipelines')
+    _add_compile_options(package)
+    package.set_defaults(call=_compile)
 
     predict = commands.add_parser('predict', help='classify images with a pushed model')
     predict.add_argument('--model', metavar='DIR', required=True, help='a serving folder, or one version in it')
@@ -128,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser('doctor', help='check this machine for a run')
     _add_run_options(doctor)
     doctor.set_defaults(call=_doctor)
-    for command in (data, run, predict):
+    for command in (data, run, package, predict):
         command.add_argument('--verbose', action='store_true', help="show the libraries' own output on standard error")
     return parser
 

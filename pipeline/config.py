@@ -11,6 +11,7 @@ from pathlib import Path
 from components.data_gate_config import DataGateConfig
 from components.model_gate_config import GateConfig
 from components.serving_check_config import ServingCheckConfig
+from pipeline.kubeflow_config import KubeflowConfig
 from trainer.config import TrainerConfig
 from trainer.export_config import ExportConfig
 
@@ -56,6 +57,8 @@ class PipelineConfig:
     """Folder that holds everything a run writes; see `Layout`."""
     data: str | None = None
     """Folder or URI with TFRecords in train/, val/ and test/; None for the embedded sample, written to the root."""
+    serving: str | None = None
+    """Folder or URI that models are pushed to as numbered versions; None for ROOT/serving."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -63,6 +66,13 @@ class PipelineConfig:
     data_gate: DataGateConfig = field(default_factory=DataGateConfig)
     beam: BeamConfig = field(default_factory=BeamConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    kubeflow: KubeflowConfig = field(default_factory=KubeflowConfig)
+
+    def get_serving(self) -> str:
+        """The serving folder: an absolute path, or a URI."""
+        if self.serving is None:
+            return str(Layout(self.root).serving)
+        return self.serving if '://' in self.serving else str(Path(self.serving).absolute())
 
 
 class Layout:
@@ -73,7 +83,7 @@ class Layout:
         self.metadata = self.root / 'metadata.sqlite'  # ML Metadata's store
         self.artifacts = self.root / 'artifacts'  # TFX's pipeline_root
         self.sample = self.root / 'sample'  # the embedded data
-        self.serving = self.root / 'serving'  # numbered versions, what TensorFlow Serving watches
+        self.serving = self.root / 'serving'  # numbered versions, what TensorFlow Serving watches; see get_serving
         self.logs = self.root / 'logs'
 
 

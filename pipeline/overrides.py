@@ -3,8 +3,10 @@
 import dataclasses
 import difflib
 import json
+import re
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from components.errors import UsageError
@@ -19,6 +21,9 @@ def list_fields(config: Any, prefix: str = '') -> dict[str, Any]:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             fields.update(list_fields(value, f'{prefix}{field.name}.'))
+        elif isinstance(value, Mapping):
+            for name, part in value.items():
+                fields.update(list_fields(part, f'{prefix}{field.name}.{name}.'))
         else:
             fields[prefix + field.name] = value
     return fields
@@ -62,6 +67,8 @@ def _replace(config: Config, texts: dict[str, str], prefix: str) -> Config:
         key, value = prefix + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = _replace(value, texts, f'{key}.')
+        elif isinstance(value, Mapping):
+            changes[field.name] = {name: _replace(part, texts, f'{key}.{name}.') for name, part in value.items()}
         elif key in texts:
             given.append(f'--set {key}={texts[key]}')
             try:
@@ -72,7 +79,7 @@ def _replace(config: Config, texts: dict[str, str], prefix: str) -> Config:
     try:
         return dataclasses.replace(config, **changes)
     except ValueError as error:
-        raise UsageError(f'{" ".join(given)}: {error}') from error
+        raise UsageError(': '.join(filter(None, (' '.join(given), str(error))))) from error
 
 
 def apply_overrides(config: Config, assignments: list[str]) -> Config:
@@ -96,7 +103,8 @@ def apply_overrides(config: Config, assignments: list[str]) -> Config:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             near = near or [field for field in fields if field.rpartition('.')[2] == key]
-            hint = f'did you mean {near[0]}?' if near else f'there are {", ".join(fields)}.'
+            sections = dict.fromkeys(re.sub(r'\..*', '.*', field) for field in fields)
+            hint = f'did you mean {near[0]}?' if near else f'there are {", ".join(sections)}; see `run --help`.'
             raise UsageError(f'--set {key}: there is no such setting; {hint}')
         texts[key] = text
     return _replace(config, texts, '')

@@ -32,11 +32,12 @@ _PREPROCESSING_SOURCES = [_TRAINER_FOLDER / 'preprocessing.py', _TRAINER_FOLDER 
 _TRAINER_SOURCES = [*_TRAINER_FOLDER.glob('*.py'), _FEATURES_FILE]
 
 
-def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
+def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) -> pipeline.Pipeline:
     """Chains the components from TFRecords to a pushed SavedModel.
 
     Args:
       config: everything a run can vary.
+      pipeline_root: folder or URI of the artifacts; None for the local run's.
 
     Returns:
       A TFX pipeline for any runner; the ML Metadata connection is the local one.
@@ -56,7 +57,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     statistics = statistics_gen.outputs['statistics']
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
 
-    serving = str(layout.serving)
+    serving = config.get_serving()
     data_check = DataCheck(
         examples=examples,
         statistics=statistics,
@@ -123,7 +124,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
 
     return pipeline.Pipeline(
         pipeline_name=config.name,
-        pipeline_root=str(layout.artifacts),
+        pipeline_root=pipeline_root or str(layout.artifacts),
         components=[
             example_gen,
             schema_gen,

@@ -1,0 +1,97 @@
+"""create_package: the pipeline's graph as one YAML file that open-source Kubeflow Pipelines 2.x takes.
+
+TFX compiles the graph. What it leaves out for this server, or puts in and the server ignores, is mended here.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+from tfx.utils import name_utils
+
+from kubeflow.parameters import add_parameters
+from kubeflow.steps import describe_container, describe_platform, describe_task
+from kubeflow.target import Target
+from pipeline.config import PipelineConfig
+from pipeline.pipeline import create_pipeline
+
+COMMAND = ('python', '-m', 'kubeflow.entrypoint')
+"""Of every container; TFX's own arguments follow it."""
+_INPUTS_OPTION = '--json_serialized_inputs_spec_args'
+
+
+def _compile_graph(pipeline: tfx_pipeline.Pipeline, image: str) -> dict[str, Any]:
+    config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+        default_image=image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
+    )
+    job = kubeflow_v2_dag_runner.KubeflowV2DagRunner(config).run(pipeline, write_out=False)
+    return job['pipelineSpec']
+
+
+def _name_artifact_types(spec: dict[str, Any], pipeline: tfx_pipeline.Pipeline) -> None:
+    """Puts the class path of our own artifacts into their schema: TFX imports what the title names."""
+    types = {channel.type for component in pipeline.components for channel in component.outputs.values()}
+    paths = {kind.TYPE_NAME: name_utils.get_full_name(kind) for kind in types if kind.TYPE_NAME.count('.') == 1}
+    for component in spec['components'].values():
+        for side in ('inputDefinitions', 'outputDefinitions'):
+            for artifact in component.get(side, {}).get('artifacts', {}).values():
+                schema = yaml.safe_load(artifact['artifactType']['instanceSchema'])
+                schema['title'] = paths.get(schema['title'], schema['title'])
+                artifact['artifactType']['instanceSchema'] = yaml.safe_dump(schema, sort_keys=False)
+
+
+def _equip_step(spec: dict[str, Any], name: str, config: PipelineConfig, target: Target) -> None:
+    step = config.kubeflow.get_step(name)
+    component = spec['components'][name]
+    container = spec['deploymentSpec']['executors'][component['executorLabel']]['container']
+    container.pop('lifecycle', None)  # a driver for span and version, which the server never starts
+    container['image'] = target.get_image(step.gpu)
+    container |= describe_container(step)
+    # The server hands inputs on without their type: the command takes it from here.
+    arguments = container['args']
+    arguments[arguments.index(_INPUTS_OPTION) + 1] = json.dumps(component['inputDefinitions'], sort_keys=True)
+    task = spec['root']['dag']['tasks'][name]
+    task |= describe_task(step)
+
+
+def create_package(config: PipelineConfig, target: Target) -> str:
+    """Compiles the pipeline.
+
+    Args:
+      config: everything a run can vary, and what each step is given.
+      target: where it is to run.
+
+    Returns:
+      YAML: the PipelineSpec, then the kubernetes platform spec. Equal arguments give equal text.
+
+    Raises:
+      UsageError: the target cannot run the config.
+    """
+    target.check(config)
+    pipeline = create_pipeline(config, target.pipeline_root)
+    spec = _compile_graph(pipeline, target.image)
+    spec['defaultPipelineRoot'] = target.pipeline_root
+    _name_artifact_types(spec, pipeline)
+    add_parameters(spec, config)
+    executors = {}
+    for name, component in spec['components'].items():
+        _equip_step(spec, name, config, target)
+        executors[component['executorLabel']] = describe_platform(config.kubeflow.get_step(name))
+    platform = {'platforms': {'kubernetes': {'deploymentSpec': {'executors': executors}}}}
+    return yaml.safe_dump_all([spec, platform], sort_keys=True, width=120)
+
+
+def write_package(config: PipelineConfig, target: Target, out: Path) -> str:
+    """Writes the package whole or not at all, and returns what it did in a sentence."""
+    text = create_package(config, target)
+    staging = out.with_name(f'.{out.name}.partial-{os.getpid()}')
+    try:
+        staging.write_text(text)
+        staging.replace(out)
+    finally:
+        staging.unlink(missing_ok=True)
+    return f'{config.name} written to {out}'
