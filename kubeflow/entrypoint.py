@@ -19,10 +19,11 @@ from typing import Any
 
 from components.errors import PipelineError, to_one_line
 from kubeflow.mirrors import ROOT_VARIABLE, map_strings, to_path, to_uri
+from kubeflow.parameters import apply_parameters
 
 
 def map_invocation(invocation: dict[str, Any], definitions: dict[str, Any], root: str) -> dict[str, Any]:
-    """An ExecutorInput whose artifacts are local and have types; parameters are left alone.
+    """An ExecutorInput whose artifacts are local and have types, and whose parameters are execution properties.
 
     Args:
       invocation: what the launcher puts in place of {{$}}.
@@ -38,6 +39,8 @@ def map_invocation(invocation: dict[str, Any], definitions: dict[str, Any], root
         for artifact in entry.get('artifacts', []):
             if not any(artifact.get('type', {}).values()):
                 artifact['type'] = definitions['artifacts'][name]['artifactType']
+    values = sides['inputs'].get('parameterValues', {})
+    sides['inputs']['parameterValues'] = apply_parameters(values, definitions.get('parameters', {}))
     return {**invocation, **sides}
 
 

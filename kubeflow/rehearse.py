@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from kubeflow.driver import (
     resolve_parameter,
 )
 from kubeflow.mirrors import ROOT_VARIABLE, to_path
-from kubeflow.package import Document, Package
+from kubeflow.package import Document, Package, read_package
 
 _DEFAULT_ROOT = 'minio://mlpipeline/v2/artifacts'  # where the server puts artifacts when a package does not say
 _REPORT_LINES = 20  # of a failed step's output that are searched for its sentence
@@ -212,3 +213,48 @@ def order_tasks(tasks: Document) -> list[str]:
         return list(graphlib.TopologicalSorter(graph).static_order())
     except graphlib.CycleError as error:
         raise UsageError(f'These tasks depend on each other in a circle: {", ".join(error.args[1])}.') from error
+
+
+def parse_assignments(assignments: list[str], option: str) -> dict[str, str]:
+    """NAME=VALUE texts as a dict.
+
+    Raises:
+      UsageError: one has no equals sign.
+    """
+    for text in assignments:
+        if '=' not in text:
+            raise UsageError(f'{option} takes NAME=VALUE. Received: {text}')
+    return dict(text.split('=', 1) for text in assignments)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: list[str]) -> int:
+    """The command: prints a line a step, with seconds and peak memory.
+
+    Args:
+      path: of the package.
+      folder: see Rehearsal; what an earlier rehearsal left in it stays.
+      mounts: PATH=DIR texts.
+      parameters: NAME=VALUE texts.
+
+    Returns:
+      0; a step that fails raises.
+    """
+    package = read_package(path)
+    folders = {place: Path(target).absolute() for place, target in parse_assignments(mounts, '--mount').items()}
+    values = {name: _parse_value(text) for name, text in parse_assignments(parameters, '--parameter').items()}
+
+    def print_step(result: StepResult) -> None:
+        print(f'{result.task:<17} {result.seconds:6.1f} s  {result.peak_mb / 1000:5.2f} GB', flush=True)
+
+    run_id = uuid.uuid4().hex[:8]
+    print(f'Rehearsal {run_id} of {package.spec["pipelineInfo"]["name"]} in {folder.absolute()}', flush=True)
+    done = Rehearsal(package, folder, folders, run_id, print_step).run(values)
+    print(f"{len(done)} steps ended well; set each step's memory from the figures above")
+    return 0

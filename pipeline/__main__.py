@@ -68,6 +68,12 @@ def _compile(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _rehearse(arguments: argparse.Namespace) -> int:
+    from kubeflow.rehearse import rehearse_package
+
+    return rehearse_package(Path(arguments.package), Path(arguments.root), arguments.mount, arguments.parameter)
+
+
 def _predict(arguments: argparse.Namespace) -> int:
     with divert_chatter(verbose=arguments.verbose) as terminal:
         from pipeline import predict
@@ -149,6 +155,17 @@ def build_parser() -> argparse.ArgumentParser:
     package = commands.add_parser('compile', help='write the pipeline as a package for Kubeflow Pipelines')
     _add_compile_options(package)
     package.set_defaults(call=_compile)
+
+    rehearse = commands.add_parser('rehearse', help="run a package's own container commands here")
+    rehearse.add_argument('package', metavar='FILE.yaml', help='what compile wrote')
+    rehearse.add_argument('--root', metavar='DIR', default='runs/rehearsal', help='default: %(default)s')
+    rehearse.add_argument(
+        '--mount', metavar='PATH=DIR', action='append', default=[], help="the folder here for a volume's path"
+    )
+    rehearse.add_argument(
+        '--parameter', metavar='NAME=VALUE', action='append', default=[], help='of the pipeline; JSON or text'
+    )
+    rehearse.set_defaults(call=_rehearse)
 
     predict = commands.add_parser('predict', help='classify images with a pushed model')
     predict.add_argument('--model', metavar='DIR', required=True, help='a serving folder, or one version in it')

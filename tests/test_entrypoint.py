@@ -28,7 +28,10 @@ def test_other_texts_are_left_alone(text):
     assert to_path(text, '') == to_uri(text, '') == text
 
 
-DEFINITIONS = {'artifacts': {'model': {'artifactType': {'schemaTitle': 'tfx.Model'}}}}
+DEFINITIONS = {
+    'artifacts': {'model': {'artifactType': {'schemaTitle': 'tfx.Model'}}},
+    'parameters': {'gate.accuracy': {'parameterType': 'NUMBER_DOUBLE'}},
+}
 
 
 def make_invocation(output_file: str = '/x/output.json') -> dict:
@@ -37,7 +40,7 @@ def make_invocation(output_file: str = '/x/output.json') -> dict:
 
     return {
         'inputs': {
-            'parameterValues': {'data': 'gs://bucket/data'},
+            'parameterValues': {'data': 'gs://bucket/data', 'gate': '{"accuracy": 0.9}', 'gate.accuracy': 0.5},
             'artifacts': {'model': make('minio://mlpipeline/run/model', {'instanceSchema': ''})},
         },
         'outputs': {
@@ -47,9 +50,9 @@ def make_invocation(output_file: str = '/x/output.json') -> dict:
     }
 
 
-def test_artifacts_become_local_and_typed_and_parameters_stay():
+def test_artifacts_become_local_and_typed_and_parameters_are_applied():
     mapped = entrypoint.map_invocation(make_invocation(), DEFINITIONS, '/r')
-    assert mapped['inputs']['parameterValues'] == {'data': 'gs://bucket/data'}
+    assert mapped['inputs']['parameterValues'] == {'data': 'gs://bucket/data', 'gate': '{"accuracy": 0.5}'}
     (model,) = mapped['inputs']['artifacts']['model']['artifacts']
     assert model['uri'] == model['metadata']['from'] == '/r/minio/mlpipeline/run/model'
     assert model['type'] == {'schemaTitle': 'tfx.Model'}, 'Kubeflow forgets it'
