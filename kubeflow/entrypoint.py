@@ -65,6 +65,9 @@ def run_step(argv: list[str]) -> None:
     definitions = json.loads(arguments.json_serialized_inputs_spec_args)
     invocation = map_invocation(json.loads(arguments.json_serialized_invocation_args), definitions, root)
     arguments.json_serialized_invocation_args = json.dumps(invocation)
+    for entry in invocation['outputs']['artifacts'].values():  # TFX's own launcher makes them, Kubeflow's does not
+        for artifact in entry['artifacts']:
+            Path(artifact['uri']).mkdir(parents=True, exist_ok=True)
 
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 

@@ -69,7 +69,7 @@ def run(tmp_path, monkeypatch):
         from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
         monkeypatch.setattr(kubeflow_v2_run_executor, 'main', stand_in)
-        monkeypatch.setenv(ROOT_VARIABLE, '/r')
+        monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
         output = tmp_path / 'output.json'
         output.write_text('{}')
         arguments = {
@@ -88,6 +88,7 @@ def test_what_a_step_says_of_its_outputs_is_given_as_uris(run):
         arguments, beam_arguments = parsed
         assert beam_arguments == ['--runner=FnApiRunner']
         outputs = json.loads(arguments.json_serialized_invocation_args)['outputs']
+        assert Path(outputs['artifacts']['blessing']['artifacts'][0]['uri']).is_dir()
         Path(outputs['outputFile']).write_text(json.dumps({'artifacts': outputs['artifacts']}))
 
     code, output = run(stand_in)
