@@ -13,6 +13,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.utils import name_utils
 
+from components.errors import UsageError
 from kubeflow.parameters import add_parameters
 from kubeflow.steps import describe_container, describe_platform, describe_task
 from kubeflow.target import Target
@@ -86,12 +87,17 @@ def create_package(config: PipelineConfig, target: Target) -> str:
 
 
 def write_package(config: PipelineConfig, target: Target, out: Path) -> str:
-    """Writes the package whole or not at all, and returns what it did in a sentence."""
+    """Writes the package whole or not at all, and returns what it did in a sentence.
+
+    Raises:
+      UsageError: the target cannot run the config, or the file cannot be written.
+    """
     text = create_package(config, target)
     staging = out.with_name(f'.{out.name}.partial-{os.getpid()}')
     try:
         staging.write_text(text)
         staging.replace(out)
-    finally:
+    except OSError as error:
         staging.unlink(missing_ok=True)
+        raise UsageError(f'--out: {out} cannot be written: {error.strerror}.') from error
     return f'{config.name} written to {out}'

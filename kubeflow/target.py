@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from components.errors import UsageError
 from pipeline.config import PipelineConfig
+from pipeline.kubeflow_config import STEPS
 
 ROOT_SCHEMES = ('minio://', 's3://', 'gs://')
 """What Kubeflow's launcher mirrors."""
@@ -44,7 +45,7 @@ class Target:
                 raise UsageError(f'{option} takes a URI, or an absolute path on a volume. Received: {place!r}')
         if not _NAME.fullmatch(config.name):
             raise UsageError(f'--set name takes lower-case letters, digits and hyphens. Received: {config.name!r}')
-        has_gpu = any(config.kubeflow.get_step(name).gpu for name in config.kubeflow.steps)
+        has_gpu = any(config.kubeflow.get_step(name).gpu for name in STEPS)
         if has_gpu and not self.gpu_image:
             raise UsageError('A step asks for a GPU, so --gpu-image must name the image for it.')
         if self.gpu_image and not has_gpu:

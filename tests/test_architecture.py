@@ -86,3 +86,11 @@ def test_the_lock_keeps_the_overrides():
     assert len(overrides) >= 10
     for override in overrides:
         assert override.specifier.contains(pins[override.name]), override
+
+
+def test_no_locked_package_has_the_name_of_one_of_ours():
+    from pipeline.doctor import read_lock
+
+    pins = read_lock((PROJECT / 'requirements.txt').read_text())
+    assert len(pins) > 100
+    assert not set(PACKAGES) & set(pins)

@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
@@ -41,6 +41,13 @@ def test_an_optional_field_takes_a_value_or_none(config):
     assert apply_overrides(config, ['data=/d', 'data=none']).data is None
 
 
+def test_one_step_of_kubeflow_can_be_set(config):
+    changed = apply_overrides(config, ['kubeflow.steps.Trainer.gpu=1', 'kubeflow.default.env=["A=1,2", "B=3"]'])
+    assert changed.kubeflow.steps['Trainer'] == replace(config.kubeflow.steps['Trainer'], gpu=1)
+    assert changed.kubeflow.steps['Pusher'] == config.kubeflow.steps['Pusher']
+    assert changed.kubeflow.get_step('Pusher').env == ('A=1,2', 'B=3')
+
+
 @pytest.mark.parametrize(
     ('assignment', 'sentence'),
     [
@@ -61,6 +68,11 @@ def test_an_optional_field_takes_a_value_or_none(config):
         ('gate.accuracy=94', r'gate\.accuracy must be 0 to 1\. Received: 94\.0'),
         ('export.precision=float16', 'takes one of float32, bfloat16'),
         ('export.min_agreement=99.5', r'export\.min_agreement must be 0 to 1\. Received: 99\.5'),
+        ('kubeflow.steps.Trainr.gpu=1', r'did you mean kubeflow\.steps\.Trainer\.gpu\?'),
+        ('kubeflow.default.memory=4 GB', r"memory takes a Kubernetes quantity, such as 4Gi\. Received: '4 GB'"),
+        ('kubeflow.default.retries=-1', r'retries must be at least 0\. Received: -1'),
+        ('kubeflow.steps.Pusher.pvcs=models', r"pvcs takes CLAIM:/PATH\. Received: 'models'"),
+        ('kubeflow.steps.DataCheck.cache=true', r'^kubeflow\.steps\.DataCheck\.cache must be false'),
         ('sample.train=5', r'sample\.train must be at least 50'),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from components.errors import UsageError
 from pipeline import pipeline as graph
 from pipeline.config import PRESETS
+from pipeline.kubeflow_config import STEPS
 from pipeline.local import check_data, lock_root
 from pipeline.overrides import apply_overrides
 
@@ -52,6 +53,30 @@ def test_the_graph_is_the_whole_chain():
 def test_a_setting_changes_just_the_components_that_read_it(assignment, changed):
     before, after = get_properties(), get_properties([assignment])
     assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
+
+
+def test_models_are_pushed_to_the_root_or_where_the_config_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for assignments, serving in (
+        ([], '/root-folder/serving'),
+        (['serving=/mnt/models'], '/mnt/models'),
+        (['serving=gs://bucket/models'], 'gs://bucket/models'),
+        (['serving=models'], str(tmp_path / 'models')),
+    ):
+        properties = get_properties(assignments)
+        assert properties['DataCheck']['serving'] == properties['BaselineFinder']['serving'] == serving
+        destination = json.loads(properties['Pusher']['push_destination'])
+        assert destination['filesystem']['base_directory'] == serving
+
+
+def test_artifacts_are_kept_in_the_root_or_where_the_caller_says():
+    config = PRESETS['sample']('/root-folder')
+    roots = [graph.create_pipeline(config, place).pipeline_info.pipeline_root for place in (None, 'minio://b/v2')]
+    assert roots == ['/root-folder/artifacts', 'minio://b/v2']
+
+
+def test_the_steps_that_kubeflow_can_be_told_about_are_the_graphs():
+    assert set(STEPS) == set(get_properties())
 
 
 def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbone():
