@@ -80,6 +80,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor.report(_make_config(arguments))
 
 
+def _lint(arguments: argparse.Namespace) -> int:
+    from kubeflow.lint import lint_file
+
+    problems = lint_file(Path(arguments.file))
+    for problem in problems:
+        print(f'{problem.severity}: {problem.where}: {problem.what} {problem.mend}')
+    return 1 if any(problem.severity == 'error' for problem in problems) else 0
+
+
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     settings = '\n'.join(f'  {key} = {value}' for key, value in list_fields(PRESETS['cifar10']('ROOT')).items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -124,6 +133,10 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (versions, promote, rollback, prune):
         command.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
         command.set_defaults(call=_serving)
+
+    lint = commands.add_parser('lint', help='say what a Kubeflow Pipelines server would refuse or drop in a package')
+    lint.add_argument('file', metavar='FILE.yaml', help='a compiled package')
+    lint.set_defaults(call=_lint)
 
     doctor = commands.add_parser('doctor', help='check this machine for a run')
     _add_run_options(doctor)
