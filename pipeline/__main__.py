@@ -68,6 +68,15 @@ def _compile(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _lint(arguments: argparse.Namespace) -> int:
+    from kubeflow.lint import lint_file
+
+    problems = lint_file(Path(arguments.file))
+    for problem in problems:
+        print(f'{problem.severity}: {problem.where}: {problem.what} {problem.mend}')
+    return 1 if any(problem.severity == 'error' for problem in problems) else 0
+
+
 def _rehearse(arguments: argparse.Namespace) -> int:
     from kubeflow.rehearse import rehearse_package
 
@@ -155,6 +164,10 @@ def build_parser() -> argparse.ArgumentParser:
     package = commands.add_parser('compile', help='write the pipeline as a package for Kubeflow Pipelines')
     _add_compile_options(package)
     package.set_defaults(call=_compile)
+
+    lint = commands.add_parser('lint', help='say what a Kubeflow Pipelines server would refuse or drop in a package')
+    lint.add_argument('file', metavar='FILE.yaml', help='a compiled package')
+    lint.set_defaults(call=_lint)
 
     rehearse = commands.add_parser('rehearse', help="run a package's own container commands here")
     rehearse.add_argument('package', metavar='FILE.yaml', help='what compile wrote')

@@ -1,0 +1,85 @@
+"""Paths in a package that its steps cannot reach: those of the machine that compiled it.
+
+Called by kubeflow/lint.py. A step sees its image, its volumes and the launcher's mirrors of the object store
+(backend/src/v2/component/launcher_v2.go LocalPathForURI in kubeflow/pipelines). A value is a path, or JSON with paths.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf import json_format
+
+from kubeflow.lint_fields import Problem
+from kubeflow.lint_graph import Package
+from kubeflow.lint_platform import list_mounts
+
+_IN_EVERY_POD = ('/tmp', '/dev', '/gcs', '/s3', '/minio')
+_HOMES = re.compile(r'(^|[=:,\s"\'])(/home/|/Users/|/root/|file://|~/)')
+_PLACES = re.compile(r'(uri|path|base|directory|dir|root|file|folder|destination|data|serving)$', re.IGNORECASE)
+_MEND = 'Give minio://, s3:// or gs://, or a folder of a volume that the step mounts.'
+
+
+def check_paths(package: Package) -> Iterator[Problem]:
+    """Checks the parameters of every task, and the command and environment of every container."""
+    spec = package.spec
+    for where, dag in [('root', spec.root), *((f'components.{name}', item) for name, item in spec.components.items())]:
+        for name, task in sorted(dag.dag.tasks.items()):
+            component = spec.components.get(task.component_ref.name)
+            entry = package.platform.get(component.executor_label, {}) if component is not None else {}
+            mounts = (*_IN_EVERY_POD, *list_mounts(entry))
+            for key, value in sorted(task.inputs.parameters.items()):
+                path = f'{where}.dag.tasks.{name}.inputs.parameters.{key}'
+                yield from _check_value(path, key, _find_constant(value, dag), mounts)
+    for label, executor in sorted(package.executors.items()):
+        container = executor.container
+        words = [*container.command, *container.args, *(f'{pair.name}={pair.value}' for pair in container.env)]
+        for word in words:
+            if found := _HOMES.search(word):
+                what = f'Command or environment names a path of this machine: {_shorten(word[found.start() :])}.'
+                yield Problem('error', f'deploymentSpec.executors.{label}', what, _MEND)
+
+
+def _find_constant(value: Any, dag: Any) -> Any:
+    """What a task's parameter is when a run gives nothing: its constant, or the default of the DAG's parameter."""
+    if value.WhichOneof('kind') == 'runtime_value':
+        return json_format.MessageToDict(value.runtime_value.constant)
+    definition = dag.input_definitions.parameters.get(value.component_input_parameter)
+    return json_format.MessageToDict(definition.default_value) if definition is not None else None
+
+
+def _check_value(where: str, key: str, value: Any, mounts: tuple[str, ...]) -> Iterator[Problem]:
+    for name, text in _list_strings(key, value):
+        if text.startswith('/') and any(text == mount or text.startswith(f'{mount}/') for mount in mounts if mount):
+            continue
+        if text.startswith('file://') or re.match(r'/[^/\s]', text):
+            what = f'No volume of the step holds {_shorten(text)}, so its container cannot see it.'
+            yield Problem('error', where, what, _MEND)
+        elif re.match(r'(\.\.?|~)(/|$)', text) or ('/' in text and '://' not in text and _PLACES.search(name)):
+            what = f"{_shorten(text)} is relative, and the container's working folder holds none of your files."
+            yield Problem('error', where, what, _MEND)
+
+
+def _list_strings(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The strings in a value, each with the name it goes by; TFX writes nested settings as JSON within a string."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _list_strings(key, item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _list_strings(name, item)
+    elif isinstance(value, str):
+        try:
+            parsed = json.loads(value) if value[:1] in ('{', '[', '"') else None
+        except ValueError:
+            parsed = None
+        if parsed is not None:
+            yield from _list_strings(name, parsed)
+        else:
+            flag, _, argument = value.partition('=')  # --temp_location=/home/me
+            yield name, argument if flag.startswith('--') else value
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f'{text[:80]}...'
