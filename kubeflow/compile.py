@@ -14,6 +14,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.utils import name_utils
 
 from components.errors import UsageError
+from kubeflow.lint import lint_package
 from kubeflow.parameters import add_parameters
 from kubeflow.steps import describe_container, describe_platform, describe_task
 from kubeflow.target import Target
@@ -90,9 +91,13 @@ def write_package(config: PipelineConfig, target: Target, out: Path) -> str:
     """Writes the package whole or not at all, and returns what it did in a sentence.
 
     Raises:
-      UsageError: the target cannot run the config, or the file cannot be written.
+      UsageError: the target cannot run the config, a server would refuse the package, or the file cannot be written.
     """
     text = create_package(config, target)
+    problems = [problem for problem in lint_package(text) if problem.severity == 'error']
+    if problems:
+        sentences = '; '.join(f'{problem.where}: {problem.what} {problem.mend}' for problem in problems)
+        raise UsageError(f'A Kubeflow Pipelines server would refuse this package: {sentences}')
     staging = out.with_name(f'.{out.name}.partial-{os.getpid()}')
     try:
         staging.write_text(text)
