@@ -17,7 +17,7 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import path_utils
 
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
-from components.versions import find_serving_version, read_info
+from components.versions import find_serving_version, locate_serving, read_info
 
 BASELINE_FILE = 'baseline.json'
 _MODEL_KEY, _BASELINE_KEY = 'model', 'baseline'
@@ -64,7 +64,7 @@ def read_baseline(baseline_uri: str) -> int | None:
 def _find(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> Path | None:
     model = artifact_utils.get_single_uri(input_dict[_MODEL_KEY])
     fingerprint = read_fingerprint(path_utils.serving_model_path(model))
-    return find_baseline(Path(exec_properties[_SERVING_KEY]), fingerprint)
+    return find_baseline(locate_serving(exec_properties[_SERVING_KEY]), fingerprint)
 
 
 class Driver(IdentityDriver):

@@ -30,6 +30,7 @@ from components.versions import (
     choose_version,
     find_newest_version,
     list_pushed,
+    locate_serving,
     read_info,
 )
 
@@ -80,14 +81,11 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """See the stock executor; a destination that is a URI, where no rename is atomic, is left to it."""
+        """See the stock executor."""
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
         base_directory = destination.filesystem.base_directory
-        if '://' in base_directory:
-            super().Do(input_dict, output_dict, exec_properties)
-            return
-        serving = Path(base_directory)
+        serving = locate_serving(base_directory)
         serving.mkdir(parents=True, exist_ok=True)
         with stage_folder(serving / 'version') as staging:
             destination.filesystem.base_directory = str(staging)

@@ -49,6 +49,17 @@ class Version(NamedTuple):
     is_listed: bool
 
 
+def locate_serving(place: str) -> Path:
+    """The serving folder that a setting names.
+
+    Raises:
+      UsageError: it is a URI; a version can only appear whole where a folder can be renamed.
+    """
+    if '://' in place:
+        raise UsageError(f'The serving folder has to be a path, such as one on a volume, and no URI. Received: {place}')
+    return Path(place)
+
+
 def _list_folders(serving: Path) -> dict[int, Path]:
     """The folders that hold a SavedModel by number, in ascending order."""
     if not serving.is_dir():

@@ -40,9 +40,10 @@ class Target:
         if not self.pipeline_root.startswith(ROOT_SCHEMES):
             schemes = ', '.join(ROOT_SCHEMES)
             raise UsageError(f'--pipeline-root takes a URI with {schemes}. Received: {self.pipeline_root!r}')
-        for option, place in (('--data', config.data), ('--serving', config.serving)):
-            if not place or ('://' not in place and not place.startswith('/')):
-                raise UsageError(f'{option} takes a URI, or an absolute path on a volume. Received: {place!r}')
+        if not (config.data or '').startswith(('/', 'gs://')):
+            raise UsageError(f'--data takes an absolute path on a volume, or gs://. Received: {config.data!r}')
+        if not (config.serving or '').startswith('/'):
+            raise UsageError(f'--serving takes an absolute path on a volume. Received: {config.serving!r}')
         if not _NAME.fullmatch(config.name):
             raise UsageError(f'--set name takes lower-case letters, digits and hyphens. Received: {config.name!r}')
         has_gpu = any(config.kubeflow.get_step(name).gpu for name in STEPS)

@@ -139,8 +139,10 @@ def _add_compile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--pipeline-root', metavar='URI', required=True, help='of the artifacts: minio://, s3://, gs://'
     )
-    parser.add_argument('--data', metavar='URI', required=True, help='TFRecords in train/, val/, test/; or a path')
-    parser.add_argument('--serving', metavar='URI', required=True, help='where models are pushed to; or a path')
+    parser.add_argument(
+        '--data', metavar='DIR', required=True, help='TFRecords in train/, val/, test/; on a volume, or gs://'
+    )
+    parser.add_argument('--serving', metavar='DIR', required=True, help='where models are pushed to, on a volume')
 
 
 def build_parser() -> argparse.ArgumentParser:

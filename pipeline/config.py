@@ -58,7 +58,7 @@ class PipelineConfig:
     data: str | None = None
     """Folder or URI with TFRecords in train/, val/ and test/; None for the embedded sample, written to the root."""
     serving: str | None = None
-    """Folder or URI that models are pushed to as numbered versions; None for ROOT/serving."""
+    """Folder that models are pushed to as numbered versions; None for ROOT/serving."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -68,11 +68,13 @@ class PipelineConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     kubeflow: KubeflowConfig = field(default_factory=KubeflowConfig)
 
+    def __post_init__(self):
+        if self.serving and '://' in self.serving:
+            raise ValueError(f'serving must be a folder, such as one on a volume, and no URI. Received: {self.serving}')
+
     def get_serving(self) -> str:
-        """The serving folder: an absolute path, or a URI."""
-        if self.serving is None:
-            return str(Layout(self.root).serving)
-        return self.serving if '://' in self.serving else str(Path(self.serving).absolute())
+        """The serving folder, an absolute path."""
+        return str(Path(self.serving).absolute()) if self.serving else str(Layout(self.root).serving)
 
 
 class Layout:

@@ -170,7 +170,7 @@ def list_paths(outputs: Mapping[str, Outputs], layout: Layout) -> dict[str, Path
     pushed_model = artifact_utils.get_single_instance(list(outputs['Pusher']['pushed_model']))
     if pushed_model.get_int_custom_property('pushed'):
         pushed = pushed_model.get_string_custom_property('pushed_destination')
-        if '://' not in pushed and not Path(pushed).is_dir():
+        if not Path(pushed).is_dir():
             raise PipelineError(
                 f'The pushed version {pushed} is gone, though an earlier run pushed it; copy it back from '
                 f'{pushed_model.uri}, or start over with another --root.'

@@ -34,12 +34,12 @@ GPU = (
     'kubeflow.steps.Pusher.retries=0',
     'kubeflow.default.env=MODE=test=1',
     'kubeflow.default.secret_env=TOKEN=registry:token',
-    'kubeflow.default.pvcs=models:/mnt/models',
 )
+VOLUME = 'models:/mnt/models'
 
 
 def make_config(*assignments: str):
-    places = ['data=gs://bucket/data', 'serving=/mnt/models']
+    places = ['data=gs://bucket/data', 'serving=/mnt/models', f'kubeflow.default.pvcs={VOLUME}']
     return apply_overrides(PRESETS['sample']('/unused'), [*places, *assignments])
 
 
@@ -210,7 +210,7 @@ def test_every_artifact_type_is_a_class_that_the_command_can_import(spec):
     ('given', 'assignments'),
     [
         ({}, []),
-        ({'data': '/mnt/d', 'serving': 'gs://b/s'}, ['data=/mnt/d', 'serving=gs://b/s']),
+        ({'data': '/mnt/d', 'serving': '/mnt/s'}, ['data=/mnt/d', 'serving=/mnt/s']),
         (
             {'trainer_epochs': 7.0, 'trainer_image_size': 64, 'trainer_batch_size': 8, 'trainer_learning_rate': 0.5},
             [
@@ -292,8 +292,10 @@ ARGUMENTS = {
         ({'--set': 'kubeflow.default.gpus=1'}, r'did you mean kubeflow\.default\.gpu'),
         ({'--set': 'name=Cifar_10'}, "name takes lower-case letters, .* Received: 'Cifar_10'"),
         ({'--pipeline-root': '/tmp/root'}, '--pipeline-root takes a URI with minio://, s3://, gs://'),
-        ({'--data': 'data/sample'}, "--data takes a URI, or an absolute path .* Received: 'data/sample'"),
-        ({'--serving': 'serving'}, '--serving takes a URI, or an absolute path'),
+        ({'--data': 'data/sample'}, "--data takes an absolute path .* Received: 'data/sample'"),
+        ({'--data': 's3://b/d'}, '--data takes an absolute path on a volume, or gs://'),
+        ({'--serving': 'serving'}, '--serving takes an absolute path on a volume'),
+        ({'--serving': 's3://b/s'}, 'serving must be a folder, .* Received: s3://b/s'),
         ({'--out': 'p.json'}, r'--out takes a file that ends in \.yaml'),
         ({'--out': 'no/such/p.yaml'}, 'in a folder that exists'),
     ],
@@ -309,11 +311,19 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(changes, sentence, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_server_would_refuse_is_not_written(tmp_path):
+    config = make_config('kubeflow.default.pvcs=')
+    with pytest.raises(UsageError, match=r'would refuse this package: .* No volume of the step holds /mnt/models'):
+        write_package(config, TARGET, tmp_path / 'p.yaml')
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_command_writes_the_package(package, tmp_path):
     out = tmp_path / 'p.yaml'
     options = ['--image', TARGET.image, '--pipeline-root', TARGET.pipeline_root, '--data', 'gs://bucket/data']
-    answer = run_cli('compile', '--out', out, *options, '--serving', '/mnt/models')
+    options += ['--serving', '/mnt/models', '--set', f'kubeflow.default.pvcs={VOLUME}']
+    answer = run_cli('compile', '--out', out, *options)
     assert answer.returncode == 0
     assert answer.stdout == f'cifar10-sample written to {out}\n'
     assert answer.stderr == ''

@@ -60,7 +60,6 @@ def test_models_are_pushed_to_the_root_or_where_the_config_says(tmp_path, monkey
     for assignments, serving in (
         ([], '/root-folder/serving'),
         (['serving=/mnt/models'], '/mnt/models'),
-        (['serving=gs://bucket/models'], 'gs://bucket/models'),
         (['serving=models'], str(tmp_path / 'models')),
     ):
         properties = get_properties(assignments)
