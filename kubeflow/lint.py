@@ -105,10 +105,12 @@ def _check_schemas(document: dict, platforms: dict) -> Iterator[Problem]:
     yield from check_fields(
         platforms, pb.PlatformSpec.DESCRIPTOR, '', 'the server drops the whole platform document silently'
     )
-    # argocompiler/spec_patch.go unmarshalKubernetesExecutorConfig is strict
+    # v2/cmd/driver/main.go parseExecConfigJson discards unknown fields; later servers' spec_patch.go is strict
     for label, entry in _list_platform_entries(platforms).items():
         where = f'platforms.kubernetes.deploymentSpec.executors.{label}'
-        yield from check_fields(entry, KUBERNETES_EXECUTOR, where, 'the server refuses to compile the run')
+        yield from check_fields(
+            entry, KUBERNETES_EXECUTOR, where, 'the server drops it silently, and after 2.17.0 refuses it'
+        )
 
 
 def _parse(document: dict, platforms: dict) -> Package:

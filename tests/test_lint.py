@@ -164,7 +164,7 @@ ERRORS = {
     'unknown field of the platform': (
         change(f'{PLATFORM}/Train_executor/toleration', []),
         'platforms.kubernetes.deploymentSpec.executors.Train_executor.toleration',
-        'refuses to compile',
+        'drops it silently',
         'Did you mean tolerations',
     ),
     'a platform value of a wrong type': (
@@ -399,6 +399,19 @@ def test_an_importer_with_a_condition_is_refused():
     del platform['platforms']['kubernetes']['deploymentSpec']['executors']['Import_executor']
     problems = lint_package(write(spec, platform))
     assert 'root.dag.tasks.Import.triggerPolicy' in [problem.where for problem in problems]
+
+
+def test_a_path_is_followed_into_the_dag_of_an_exit_handler():
+    spec, platform = make_pipeline(), make_platform()
+    text = {'parameterType': 'STRING'}
+    tasks = spec['root'].pop('dag')
+    spec['components']['Steps'] = {'dag': tasks, 'inputDefinitions': {'parameters': {'data': text}}}
+    steps = make_task('Steps', {'data': {'componentInputParameter': 'data'}}, {})
+    spec['root']['dag'] = {'tasks': {'Steps': steps}}
+    assert lint_package(write(spec, platform)) == []
+    spec['root']['inputDefinitions']['parameters']['data']['defaultValue'] = '/home/me/cifar10'
+    (problem,) = lint_package(write(spec, platform))
+    assert problem.where == 'components.Steps.dag.tasks.Import.inputs.parameters.input_base'
 
 
 @pytest.mark.parametrize(
