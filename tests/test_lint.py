@@ -429,6 +429,26 @@ def test_documents_in_a_form_that_cannot_be_read_are_refused(documents, what):
     assert what in problem.what
 
 
+def list_places(value, place=()) -> list[tuple]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(found for key, item in items for found in list_places(item, (*place, key)))]
+
+
+@pytest.mark.parametrize('odd', [[['x']], float('nan'), {1: 2}])
+def test_values_of_a_wrong_kind_are_problems_with_a_place_and_never_a_traceback(odd):
+    plain = json.loads(json.dumps([make_pipeline(), make_platform()]))
+    problems = []
+    for *place, last in list_places(plain)[1:]:
+        documents = copy.deepcopy(plain)
+        parent = documents
+        for key in place:
+            parent = parent[key]
+        parent[last] = odd
+        problems += lint_package(write(*documents))
+    assert len(problems) > 100
+    assert all(problem.where and problem.mend for problem in problems)
+
+
 def test_text_that_is_not_yaml_is_wrong_usage():
     with pytest.raises(UsageError, match='not YAML'):
         lint_package('a: [')
