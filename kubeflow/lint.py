@@ -44,7 +44,7 @@ def lint_package(text: str) -> list[Problem]:
       text: YAML; the PipelineSpec, and optionally the kubernetes platform spec as second document.
 
     Returns:
-      The problems in the order of the document; empty when there are none.
+      The problems; empty when there are none. Where a document does not fit its schema, those of the schema alone.
 
     Raises:
       UsageError: the text is not YAML.
@@ -58,13 +58,15 @@ def lint_package(text: str) -> list[Problem]:
         return problems
     document, platforms = documents[0], documents[1] if len(documents) > 1 else {}
     problems += _check_schemas(document, platforms)
+    if problems:  # the other rules take the schema for granted
+        return problems
     try:
         package = _parse(document, platforms)
-    except json_format.ParseError as error:
+    except (json_format.Error, ValueError, TypeError) as error:
         what = f'The server cannot parse it: {to_one_line(error)}.'
-        return [*problems, Problem('error', 'pipeline spec', what, 'Give the field a value of the type it takes.')]
+        return [Problem('error', 'pipeline spec', what, 'Give the field a value of the type it takes.')]
     rules = (_check_spec, check_graph, check_steps, check_platform, check_paths)
-    return problems + [problem for rule in rules for problem in rule(package)]
+    return [problem for rule in rules for problem in rule(package)]
 
 
 def _check_documents(documents: list, size_bytes: int) -> Iterator[Problem]:
@@ -83,7 +85,7 @@ def _check_documents(documents: list, size_bytes: int) -> Iterator[Problem]:
     elif 'platforms' in documents[0]:
         what = 'The platform spec comes first; kfp reads the first document as the PipelineSpec.'
         yield Problem('error', 'document 1', what, 'Write the PipelineSpec first.')
-    elif len(documents) == 2 and 'kubernetes' not in (documents[1].get('platforms') or {}):
+    elif len(documents) == 2 and not isinstance(_find(documents[1], 'platforms', 'kubernetes'), dict):
         # v2_template.go NewV2SpecTemplate leaves out what IsPlatformSpecWithKubernetesConfig does not recognise
         what = 'It has no platforms.kubernetes; the server drops the whole document silently.'
         yield Problem('error', 'document 2', what, 'Put its settings under platforms.kubernetes.')
@@ -105,25 +107,30 @@ def _check_schemas(document: dict, platforms: dict) -> Iterator[Problem]:
     yield from check_fields(
         platforms, pb.PlatformSpec.DESCRIPTOR, '', 'the server drops the whole platform document silently'
     )
-    # argocompiler/spec_patch.go unmarshalKubernetesExecutorConfig is strict
-    for label, entry in _list_platform_entries(platforms).items():
+    # v2/cmd/driver/main.go parseExecConfigJson discards unknown fields; later servers' spec_patch.go is strict
+    for label, entry in _list_entries(platforms).items():
         where = f'platforms.kubernetes.deploymentSpec.executors.{label}'
-        yield from check_fields(entry, KUBERNETES_EXECUTOR, where, 'the server refuses to compile the run')
+        yield from check_fields(
+            entry, KUBERNETES_EXECUTOR, where, 'the server drops it silently, and after 2.17.0 refuses it'
+        )
 
 
 def _parse(document: dict, platforms: dict) -> Package:
-    spec = json_format.ParseDict(document, pb.PipelineSpec(), ignore_unknown_fields=True)
-    deployment = json_format.MessageToDict(spec.deployment_spec)
-    config = json_format.ParseDict(deployment, pb.PipelineDeploymentConfig(), ignore_unknown_fields=True)
-    entries = {label: entry for label, entry in _list_platform_entries(platforms).items() if isinstance(entry, dict)}
-    return Package(spec, dict(config.executors), entries)
+    spec = json_format.ParseDict(document, pb.PipelineSpec())
+    deployment = json_format.MessageToDict(spec).get('deploymentSpec', {})  # raises on what JSON has not, such as NaN
+    config = json_format.ParseDict(deployment, pb.PipelineDeploymentConfig(), ignore_unknown_fields=True)  # '@type'
+    return Package(spec, dict(config.executors), _list_entries(platforms))
 
 
-def _list_platform_entries(platforms: dict) -> dict[str, Any]:
-    found: Any = platforms
-    for key in ('platforms', 'kubernetes', 'deploymentSpec', 'executors'):
+def _find(found: Any, *keys: str) -> Any:
+    for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}
+    return found
+
+
+def _list_entries(platforms: dict) -> dict[str, dict]:
+    entries = _find(platforms, 'platforms', 'kubernetes', 'deploymentSpec', 'executors')
+    return {label: entry or {} for label, entry in entries.items()} if isinstance(entries, dict) else {}
 
 
 def _check_spec(package: Package) -> Iterator[Problem]:

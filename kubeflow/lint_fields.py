@@ -147,7 +147,7 @@ def check_fields(value: Any, shape: Any, where: str, verdict: str) -> Iterator[P
         yield Problem(
             'error',
             where,
-            f'{value!r} is of a type that this field does not take; {verdict}.',
+            f'{value!r} is of a type that this field does not take; the server cannot parse it.',
             f'Give it a value of type {_TYPE_NAMES[expected]}.',
         )
     elif isinstance(shape, list):

@@ -27,7 +27,8 @@ def describe_type_clash(value: Any, parameter_type: int) -> str:
       value: a google.protobuf.Value.
       parameter_type: of ParameterType.ParameterTypeEnum.
     """
-    name = pb.ParameterType.ParameterTypeEnum.Name(parameter_type)
+    known = pb.ParameterType.ParameterTypeEnum.DESCRIPTOR.values_by_number.get(parameter_type)
+    name = known.name if known else str(parameter_type)
     if name == 'STRING' or name in _KINDS.get(value.WhichOneof('kind'), set()):
         return ''
     return f'{json_format.MessageToJson(value, indent=None)} is not of type {name}'

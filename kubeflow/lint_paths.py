@@ -22,16 +22,14 @@ _MEND = 'Give minio://, s3:// or gs://, or a folder of a volume that the step mo
 
 
 def check_paths(package: Package) -> Iterator[Problem]:
-    """Checks the parameters of every task, and the command and environment of every container."""
-    spec = package.spec
-    for where, dag in [('root', spec.root), *((f'components.{name}', item) for name, item in spec.components.items())]:
-        for name, task in sorted(dag.dag.tasks.items()):
-            component = spec.components.get(task.component_ref.name)
-            entry = package.platform.get(component.executor_label, {}) if component is not None else {}
-            mounts = (*_IN_EVERY_POD, *list_mounts(entry))
-            for key, value in sorted(task.inputs.parameters.items()):
-                path = f'{where}.dag.tasks.{name}.inputs.parameters.{key}'
-                yield from _check_value(path, key, _find_constant(value, dag), mounts)
+    """Checks the parameters of every step, and the command and environment of every container."""
+    root = package.spec.root
+    defaults = {
+        name: json_format.MessageToDict(definition.default_value)
+        for name, definition in root.input_definitions.parameters.items()
+        if definition.HasField('default_value')
+    }
+    yield from _check_dag('root', root, defaults, package, ())
     for label, executor in sorted(package.executors.items()):
         container = executor.container
         words = [*container.command, *container.args, *(f'{pair.name}={pair.value}' for pair in container.env)]
@@ -41,12 +39,27 @@ def check_paths(package: Package) -> Iterator[Problem]:
                 yield Problem('error', f'deploymentSpec.executors.{label}', what, _MEND)
 
 
-def _find_constant(value: Any, dag: Any) -> Any:
-    """What a task's parameter is when a run gives nothing: its constant, or the default of the DAG's parameter."""
+def _check_dag(where: str, dag: Any, given: dict, package: Package, parents: tuple[str, ...]) -> Iterator[Problem]:
+    """Follows the values from a DAG's parameters into its tasks, and into the DAGs among them."""
+    for name, task in sorted(dag.dag.tasks.items()):
+        reference = task.component_ref.name
+        component = package.spec.components.get(reference)
+        if component is None or reference in parents:
+            continue
+        values = {key: _find_value(value, given) for key, value in sorted(task.inputs.parameters.items())}
+        if component.HasField('dag'):
+            yield from _check_dag(f'components.{reference}', component, values, package, (*parents, reference))
+            continue
+        mounts = (*_IN_EVERY_POD, *list_mounts(package.platform.get(component.executor_label, {})))
+        for key, value in values.items():
+            yield from _check_value(f'{where}.dag.tasks.{name}.inputs.parameters.{key}', key, value, mounts)
+
+
+def _find_value(value: Any, given: dict) -> Any:
+    """What a task's parameter is when a run gives nothing; None if another task makes it."""
     if value.WhichOneof('kind') == 'runtime_value':
         return json_format.MessageToDict(value.runtime_value.constant)
-    definition = dag.input_definitions.parameters.get(value.component_input_parameter)
-    return json_format.MessageToDict(definition.default_value) if definition is not None else None
+    return given.get(value.component_input_parameter)
 
 
 def _check_value(where: str, key: str, value: Any, mounts: tuple[str, ...]) -> Iterator[Problem]:

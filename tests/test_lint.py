@@ -164,7 +164,7 @@ ERRORS = {
     'unknown field of the platform': (
         change(f'{PLATFORM}/Train_executor/toleration', []),
         'platforms.kubernetes.deploymentSpec.executors.Train_executor.toleration',
-        'refuses to compile',
+        'drops it silently',
         'Did you mean tolerations',
     ),
     'a platform value of a wrong type': (
@@ -401,6 +401,19 @@ def test_an_importer_with_a_condition_is_refused():
     assert 'root.dag.tasks.Import.triggerPolicy' in [problem.where for problem in problems]
 
 
+def test_a_path_is_followed_into_the_dag_of_an_exit_handler():
+    spec, platform = make_pipeline(), make_platform()
+    text = {'parameterType': 'STRING'}
+    tasks = spec['root'].pop('dag')
+    spec['components']['Steps'] = {'dag': tasks, 'inputDefinitions': {'parameters': {'data': text}}}
+    steps = make_task('Steps', {'data': {'componentInputParameter': 'data'}}, {})
+    spec['root']['dag'] = {'tasks': {'Steps': steps}}
+    assert lint_package(write(spec, platform)) == []
+    spec['root']['inputDefinitions']['parameters']['data']['defaultValue'] = '/home/me/cifar10'
+    (problem,) = lint_package(write(spec, platform))
+    assert problem.where == 'components.Steps.dag.tasks.Import.inputs.parameters.input_base'
+
+
 @pytest.mark.parametrize(
     ('documents', 'what'),
     [
@@ -414,6 +427,26 @@ def test_documents_in_a_form_that_cannot_be_read_are_refused(documents, what):
     (problem,) = lint_package(write(*documents))
     assert problem.severity == 'error'
     assert what in problem.what
+
+
+def list_places(value, place=()) -> list[tuple]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(found for key, item in items for found in list_places(item, (*place, key)))]
+
+
+@pytest.mark.parametrize('odd', [[['x']], float('nan'), {1: 2}])
+def test_values_of_a_wrong_kind_are_problems_with_a_place_and_never_a_traceback(odd):
+    plain = json.loads(json.dumps([make_pipeline(), make_platform()]))
+    problems = []
+    for *place, last in list_places(plain)[1:]:
+        documents = copy.deepcopy(plain)
+        parent = documents
+        for key in place:
+            parent = parent[key]
+        parent[last] = odd
+        problems += lint_package(write(*documents))
+    assert len(problems) > 100
+    assert all(problem.where and problem.mend for problem in problems)
 
 
 def test_text_that_is_not_yaml_is_wrong_usage():
