@@ -8,7 +8,7 @@ setup(
     description='A TFX pipeline from CIFAR-10 to a gated, served ResNet50',
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
-    packages=['components', 'pipeline', 'trainer'],
+    packages=['components', 'kubeflow', 'pipeline', 'trainer'],
     package_data={'components': ['schema.pbtxt']},
     install_requires=[
         'tfx[kfp]>=1.21,<1.22',

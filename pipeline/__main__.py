@@ -74,6 +74,21 @@ def _serving(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _submit(arguments: argparse.Namespace) -> int:
+    with divert_chatter(verbose=arguments.verbose) as terminal:
+        from kubeflow import submit
+
+        submission = submit.Submission(
+            package=Path(arguments.package),
+            host=arguments.host,
+            experiment=arguments.experiment,
+            cron=arguments.recurring,
+            assignments=arguments.parameter,
+            wait=not arguments.no_wait,
+        )
+        return submit.submit(submission, terminal)
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from pipeline import doctor
 
@@ -88,6 +103,18 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', metavar='DIR', help='TFRecords in train/, val/, test/; default: the embedded sample')
     parser.add_argument('--root', metavar='DIR', help='where all results go; default: runs/PRESET')
     parser.add_argument('--set', metavar='KEY=VALUE', action='append', default=[], help='override a setting')
+
+
+def _add_submit(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    submit = commands.add_parser('submit', help='upload a compiled package to Kubeflow Pipelines, run and watch it')
+    submit.add_argument('package', metavar='FILE.yaml', help='what `compile` wrote')
+    submit.add_argument('--host', metavar='URL', required=True, help='address of the server: http://HOST:PORT')
+    submit.add_argument('--experiment', metavar='NAME', default='Default', help='default: %(default)s')
+    submit.add_argument('--recurring', metavar='CRON', help='run again and again: six fields, seconds first')
+    submit.add_argument('--parameter', metavar='KEY=VALUE', action='append', default=[], help='of the pipeline')
+    submit.add_argument('--no-wait', action='store_true', help='start the run and do not watch it')
+    submit.set_defaults(call=_submit)
+    return submit
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -128,7 +155,8 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser('doctor', help='check this machine for a run')
     _add_run_options(doctor)
     doctor.set_defaults(call=_doctor)
-    for command in (data, run, predict):
+    submit = _add_submit(commands)
+    for command in (data, run, predict, submit):
         command.add_argument('--verbose', action='store_true', help="show the libraries' own output on standard error")
     return parser
 
