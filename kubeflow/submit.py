@@ -53,8 +53,9 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
       poll_s: seconds between two questions about the run.
 
     Returns:
-      The exit code: 0 where the run succeeded, was only started, or is recurring; 3 where the server skipped the
-      Pusher, which is how a condition on the model gate ends; 1 where the run failed or was cancelled.
+      The exit code: 0 where the run succeeded, was only started, or is recurring; 1 where it failed or was cancelled;
+      3 where the server skipped the Pusher, as a condition on the gate makes it. Without such a condition the Pusher
+      of a refused model succeeds, and the API does not have what tells it from another.
 
     Raises:
       UsageError: the package, a parameter, the schedule or the host is wrong.
@@ -158,7 +159,9 @@ def _watch(client: Client, run_id: str, address: str, tasks: set[str], out: Text
     if shown.get(_GATED_TASK) == 'SKIPPED':
         print('the model gate refused the model: nothing was pushed', file=out)
         return _REFUSED_EXIT_CODE
-    print('the run succeeded', file=out)
+    print(
+        'the run succeeded; whether the gate let its model be pushed, the API does not say: `versions` does', file=out
+    )
     return 0
 
 

@@ -30,12 +30,15 @@ def list_imports(file) -> set[str]:
     return {name for name in found if name.split('.')[0] in PACKAGES}
 
 
+COMMAND_LINE = PROJECT / 'pipeline' / '__main__.py'
+
+
 @pytest.mark.parametrize('package', ALLOWED)
 def test_imports_go_one_way(package):
     for file in sorted((PROJECT / package).rglob('*.py')):
-        more = {'kubeflow'} if file == PROJECT / 'pipeline' / '__main__.py' else set()  # the one command line
+        allowed_here = ALLOWED[package] | ({'kubeflow'} if file == COMMAND_LINE else set())
         for name in list_imports(file):
-            assert any(name == allowed or name.startswith(f'{allowed}.') for allowed in ALLOWED[package] | more), (
+            assert any(name == allowed or name.startswith(f'{allowed}.') for allowed in allowed_here), (
                 f'{file.relative_to(PROJECT)} imports {name}'
             )
 
