@@ -61,16 +61,9 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
       UsageError: the package, a parameter, the schedule or the host is wrong.
       PipelineError: the server refused something, or was lost while the run went on.
     """
-    if submission.cron is not None and len(submission.cron.split()) != 6:
-        raise UsageError(
-            '--recurring takes six fields, seconds first, such as "0 0 3 * * 1" for Mondays at 3. '
-            f'Received: {submission.cron!r}'
-        )
+    host = _check(submission)
     package = read_package(submission.package)
     parameters = parse_parameters(package, submission.assignments)
-    host = submission.host.rstrip('/')
-    if not host.startswith(('http://', 'https://')):
-        raise UsageError(f'--host takes an http or https address. Received: {submission.host!r}')
     with _explain(host):
         client = Client(host=host)
         pipeline_id, version_id = _upload(client, submission.package, package, out)
@@ -88,6 +81,18 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
     address = f'{host}/#/runs/details/{run_id}'
     print(f'run {run_id}: {address}', file=out)
     return _watch(client, run_id, address, package.tasks, out, poll_s) if submission.wait else 0
+
+
+def _check(submission: Submission) -> str:
+    """Refuses a schedule and an address that cannot be right; returns the address without a slash at its end."""
+    if submission.cron is not None and len(submission.cron.split()) != 6:
+        raise UsageError(
+            '--recurring takes six fields, seconds first, such as "0 0 3 * * 1" for Mondays at 3. '
+            f'Received: {submission.cron!r}'
+        )
+    if not submission.host.startswith(('http://', 'https://')):
+        raise UsageError(f'--host takes an http or https address. Received: {submission.host!r}')
+    return submission.host.rstrip('/')
 
 
 @contextlib.contextmanager

@@ -36,7 +36,6 @@ def build(folder) -> list[dict]:
     for name in kustomization['resources']:
         path = (folder / name).resolve()
         documents += build(path) if path.is_dir() else yaml.safe_load_all(path.read_text())
-    documents = copy.deepcopy(documents)  # an anchor is one object; a patch must change one place
     for document in documents:
         if 'namespace' in kustomization and document['kind'] != 'Namespace':
             document['metadata']['namespace'] = kustomization['namespace']

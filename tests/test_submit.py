@@ -194,6 +194,12 @@ def test_a_schedule_of_five_fields_is_refused(package, server):
         call_submit(package, server, cron='0 3 * * 1')
 
 
+def test_a_host_without_protocol_is_refused(package):
+    submission = submit.Submission(package, 'localhost:8080', 'weekly', None, [], wait=True)
+    with pytest.raises(UsageError, match=r"http or https.*'localhost:8080'"):
+        submit.submit(submission, io.StringIO())
+
+
 @pytest.mark.parametrize('content', ['', 'a: 1', '- 1', 'a: [', 'text'])
 def test_a_file_that_is_no_package_is_said_to_be_none(tmp_path, content):
     path = tmp_path / 'other.yaml'
