@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VERSION := $(shell sed -n "s/^ *version='\(.*\)',/\1/p" setup.py)
 # A file's tests stay together: they share whole runs of the pipeline.
 PARALLEL := --numprocesses 2 --dist loadfile
 # Made anew when the lock or the package's metadata changes, and only then.
 STAMP := $(VENV)/.made-from-$(shell cat requirements.txt requirements-uv.txt setup.py | sha256sum | cut -c1-16)
 
-.PHONY: env run test test-fast campaign lint format lock clean
+.PHONY: env run test test-fast campaign lint format lock images clean
 
 run: $(STAMP)
 	$(BIN)/python -m pipeline run --preset sample
@@ -48,6 +49,18 @@ lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --override overrides.txt --generate-hashes --no-header --upgrade \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \
 	  setup.py --extra dev --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --override overrides.txt --override kubeflow/overrides-gpu.txt --generate-hashes \
+	  --no-header --no-annotate --upgrade --constraint requirements.txt \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \
+	  setup.py --output-file kubeflow/requirements-gpu.txt
+
+# IMAGE=REGISTRY/NAME: the images that a compiled package runs in, NAME:VERSION and NAME:VERSION-gpu. Needs Docker.
+images:
+	@test -n "$(IMAGE)" || { echo "error: make images IMAGE=REGISTRY/NAME" >&2; exit 2; }
+	docker build --file kubeflow/Dockerfile --target cpu --tag $(IMAGE):$(VERSION) --build-arg VERSION=$(VERSION) \
+	  --build-arg LOCK_DIGEST=$(shell sha256sum requirements.txt | cut -c1-64) .
+	docker build --file kubeflow/Dockerfile --target gpu --tag $(IMAGE):$(VERSION)-gpu --build-arg VERSION=$(VERSION) \
+	  --build-arg LOCK_DIGEST=$(shell sha256sum kubeflow/requirements-gpu.txt | cut -c1-64) .
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

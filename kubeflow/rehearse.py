@@ -27,7 +27,7 @@ from kubeflow.driver import (
     resolve_parameter,
 )
 from kubeflow.mirrors import ROOT_VARIABLE, to_path
-from kubeflow.package import Document, Package, read_package
+from kubeflow.package import Document, Package, parse_parameters, read_package
 
 _DEFAULT_ROOT = 'minio://mlpipeline/v2/artifacts'  # where the server puts artifacts when a package does not say
 _REPORT_LINES = 20  # of a failed step's output that are searched for its sentence
@@ -68,9 +68,8 @@ class Rehearsal:
         self._root = str(folder.absolute() / 'root')
         self._logs = folder.absolute() / 'logs'
         self._mounts = {path: str(mounts.get(path) or self._root + path) for path in package.list_mount_paths()}
-        name = package.spec['pipelineInfo']['name']
-        pipeline_root = package.spec.get('defaultPipelineRoot') or _DEFAULT_ROOT
-        self._run_root = f'{pipeline_root.rstrip("/")}/{name}/{run_id}'
+        pipeline_root = package.pipeline_root or _DEFAULT_ROOT
+        self._run_root = f'{pipeline_root.rstrip("/")}/{package.name}/{run_id}'
         self._on_result = on_result
         self._recorded = 0
         unknown = sorted(set(mounts) - set(self._mounts))
@@ -82,7 +81,7 @@ class Rehearsal:
         """Runs all steps in the order of their dependencies; the first that fails ends it.
 
         Args:
-          parameters: of the pipeline; those left out have their defaults.
+          parameters: from `parse_parameters`; those left out have their defaults.
 
         Returns:
           What each of the root's tasks gave.
@@ -91,13 +90,7 @@ class Rehearsal:
           StepError: a step failed; says what it said.
         """
         root = self._package.spec['root']
-        definitions = root.get('inputDefinitions', {})
-        unknown = sorted(set(parameters) - set(definitions.get('parameters', {})))
-        if unknown:
-            raise UsageError(
-                f'The pipeline has no parameter {unknown[0]}; it has: {", ".join(definitions["parameters"])}.'
-            )
-        return self._run_dag(root['dag'], fill_defaults(parameters, definitions), {})
+        return self._run_dag(root['dag'], fill_defaults(parameters, root.get('inputDefinitions', {})), {})
 
     def _run_dag(self, dag: Document, parameters: dict[str, Any], artifacts: dict[str, Document]) -> Context:
         done: Context = {}
@@ -215,23 +208,16 @@ def order_tasks(tasks: Document) -> list[str]:
         raise UsageError(f'These tasks depend on each other in a circle: {", ".join(error.args[1])}.') from error
 
 
-def parse_assignments(assignments: list[str], option: str) -> dict[str, str]:
-    """NAME=VALUE texts as a dict.
+def parse_mounts(assignments: list[str]) -> dict[str, Path]:
+    """PATH=DIR texts as a dict.
 
     Raises:
       UsageError: one has no equals sign.
     """
     for text in assignments:
         if '=' not in text:
-            raise UsageError(f'{option} takes NAME=VALUE. Received: {text}')
-    return dict(text.split('=', 1) for text in assignments)
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+            raise UsageError(f'--mount takes PATH=DIR. Received: {text}')
+    return {place: Path(folder).absolute() for place, folder in (text.split('=', 1) for text in assignments)}
 
 
 def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: list[str]) -> int:
@@ -247,14 +233,13 @@ def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: li
       0; a step that fails raises.
     """
     package = read_package(path)
-    folders = {place: Path(target).absolute() for place, target in parse_assignments(mounts, '--mount').items()}
-    values = {name: _parse_value(text) for name, text in parse_assignments(parameters, '--parameter').items()}
+    values = parse_parameters(package, parameters)
 
     def print_step(result: StepResult) -> None:
         print(f'{result.task:<17} {result.seconds:6.1f} s  {result.peak_mb / 1000:5.2f} GB', flush=True)
 
     run_id = uuid.uuid4().hex[:8]
-    print(f'Rehearsal {run_id} of {package.spec["pipelineInfo"]["name"]} in {folder.absolute()}', flush=True)
-    done = Rehearsal(package, folder, folders, run_id, print_step).run(values)
+    print(f'Rehearsal {run_id} of {package.name} in {folder.absolute()}', flush=True)
+    done = Rehearsal(package, folder, parse_mounts(mounts), run_id, print_step).run(values)
     print(f"{len(done)} steps ended well; set each step's memory from the figures above")
     return 0

@@ -108,6 +108,21 @@ def _serving(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _submit(arguments: argparse.Namespace) -> int:
+    with divert_chatter(verbose=arguments.verbose) as terminal:
+        from kubeflow import submit
+
+        submission = submit.Submission(
+            package=Path(arguments.package),
+            host=arguments.host,
+            experiment=arguments.experiment,
+            cron=arguments.recurring,
+            assignments=arguments.parameter,
+            wait=not arguments.no_wait,
+        )
+        return submit.submit(submission, terminal)
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from pipeline import doctor
 
@@ -143,6 +158,18 @@ def _add_compile_options(parser: argparse.ArgumentParser) -> None:
         '--data', metavar='DIR', required=True, help='TFRecords in train/, val/, test/; on a volume, or gs://'
     )
     parser.add_argument('--serving', metavar='DIR', required=True, help='where models are pushed to, on a volume')
+
+
+def _add_submit(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    submit = commands.add_parser('submit', help='upload a compiled package to Kubeflow Pipelines, run and watch it')
+    submit.add_argument('package', metavar='FILE.yaml', help='what `compile` wrote')
+    submit.add_argument('--host', metavar='URL', required=True, help='address of the server: http://HOST:PORT')
+    submit.add_argument('--experiment', metavar='NAME', default='Default', help='default: %(default)s')
+    submit.add_argument('--recurring', metavar='CRON', help='run again and again: six fields, seconds first')
+    submit.add_argument('--parameter', metavar='KEY=VALUE', action='append', default=[], help='of the pipeline')
+    submit.add_argument('--no-wait', action='store_true', help='start the run and do not watch it')
+    submit.set_defaults(call=_submit)
+    return submit
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -202,7 +229,8 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser('doctor', help='check this machine for a run')
     _add_run_options(doctor)
     doctor.set_defaults(call=_doctor)
-    for command in (data, run, package, predict):
+    submit = _add_submit(commands)
+    for command in (data, run, package, predict, submit):
         command.add_argument('--verbose', action='store_true', help="show the libraries' own output on standard error")
     return parser
 

@@ -63,7 +63,7 @@ def test_init_files_are_empty():
             assert file.read_text() == ''
 
 
-@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-uv.txt'])
+@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-uv.txt', 'kubeflow/requirements-gpu.txt'])
 def test_every_locked_package_has_a_version_and_hashes_and_no_address(name):
     text = (PROJECT / name).read_text()
     entries = re.split(r'\n(?=\S)', text.strip())

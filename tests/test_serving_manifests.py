@@ -1,0 +1,162 @@
+"""kubeflow/serving: valid for Kubernetes, base and overlay, and true to what the pipeline writes."""
+
+import copy
+
+import kubernetes_validate
+import pytest
+import yaml
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from components import versions
+from tests.conftest import PROJECT
+
+SERVING = PROJECT / 'kubeflow' / 'serving'
+OVERLAYS = sorted(folder.name for folder in (SERVING / 'overlays').iterdir())
+KUBERNETES = '1.31'
+
+
+def apply_patch(document: dict, operations: list[dict]) -> None:
+    """`add` and `replace` of JSON Patch (RFC 6902), which is all that our overlays use."""
+    for operation in operations:
+        assert operation['op'] in ('add', 'replace')
+        *path, last = [int(key) if key.isdigit() else key for key in operation['path'].split('/')[1:]]
+        place = document
+        for key in path:
+            place = place[key]
+        assert operation['op'] == 'add' or place[last] is not None
+        place[last] = operation['value']
+
+
+def build(folder) -> list[dict]:
+    """What `kustomize build` gives, for the fields that ours have: resources, namespace, patches."""
+    kustomization = yaml.safe_load((folder / 'kustomization.yaml').read_text())
+    assert not {*kustomization} - {'apiVersion', 'kind', 'resources', 'namespace', 'patches'}
+    documents = []
+    for name in kustomization['resources']:
+        path = (folder / name).resolve()
+        documents += build(path) if path.is_dir() else yaml.safe_load_all(path.read_text())
+    for document in documents:
+        if 'namespace' in kustomization and document['kind'] != 'Namespace':
+            document['metadata']['namespace'] = kustomization['namespace']
+    for patch in kustomization.get('patches', []):
+        [found] = [
+            document
+            for document in documents
+            if (document['kind'], document['metadata']['name']) == (patch['target']['kind'], patch['target']['name'])
+        ]
+        apply_patch(found, yaml.safe_load(patch['patch']))
+    return documents
+
+
+def find(documents: list[dict], kind: str) -> dict:
+    [found] = [document for document in documents if document['kind'] == kind]
+    return found
+
+
+@pytest.fixture(scope='module')
+def base():
+    return build(SERVING / 'base')
+
+
+@pytest.fixture(scope='module')
+def pod(base):
+    return find(base, 'Deployment')['spec']['template']['spec']
+
+
+@pytest.fixture(scope='module')
+def server(pod):
+    [container] = pod['containers']
+    return container
+
+
+@pytest.mark.parametrize('folder', ['base', *(f'overlays/{name}' for name in OVERLAYS)])
+def test_every_document_is_valid_for_kubernetes(folder):
+    documents = build(SERVING / folder)
+    assert len(documents) >= 6
+    for document in documents:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_the_validation_sees_an_unknown_field(base):
+    broken = copy.deepcopy(find(base, 'Deployment'))
+    broken['spec']['template']['spec']['containers'][0]['readynessProbe'] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, KUBERNETES, strict=True)
+
+
+def test_every_file_is_part_of_a_kustomization():
+    for file in SERVING.rglob('*.yaml'):
+        listed = yaml.safe_load((file.parent / 'kustomization.yaml').read_text())['resources']
+        assert file.name == 'kustomization.yaml' or file.name in listed
+
+
+def test_the_overlay_changes_what_it_says(base):
+    patched = build(SERVING / 'overlays' / 'production')
+    assert find(patched, 'HorizontalPodAutoscaler')['spec']['minReplicas'] == 2
+    assert (
+        find(patched, 'Deployment')['spec']['template']['spec']['containers'][0]['resources']['requests']['cpu'] == '4'
+    )
+    assert find(base, 'HorizontalPodAutoscaler')['spec']['minReplicas'] == 1
+    assert {document['metadata'].get('namespace', 'cifar10-production') for document in patched} == {
+        find(patched, 'Namespace')['metadata']['name']
+    }
+
+
+def test_the_parts_refer_to_each_other(base, pod, server):
+    labels = find(base, 'Deployment')['spec']['template']['metadata']['labels'].items()
+    assert find(base, 'Deployment')['spec']['selector']['matchLabels'].items() <= labels
+    assert find(base, 'PodDisruptionBudget')['spec']['selector']['matchLabels'].items() <= labels
+    service = find(base, 'Service')['spec']
+    assert service['selector'].items() <= labels
+    ports = {port['name']: port['containerPort'] for port in server['ports']}
+    assert {port['targetPort']: port['port'] for port in service['ports']} == ports
+    assert {f'--port={ports["grpc"]}', f'--rest_api_port={ports["rest"]}'} <= {*server['args']}
+    target = find(base, 'HorizontalPodAutoscaler')['spec']['scaleTargetRef']
+    assert target['name'] == find(base, 'Deployment')['metadata']['name']
+    volumes = {volume['name']: volume for volume in pod['volumes']}
+    assert (
+        volumes['serving']['persistentVolumeClaim']['claimName']
+        == find(base, 'PersistentVolumeClaim')['metadata']['name']
+    )
+    assert volumes['config']['configMap']['name'] == find(base, 'ConfigMap')['metadata']['name']
+    for container in (*pod['initContainers'], server):
+        assert {mount['name'] for mount in container['volumeMounts']} <= {*volumes}
+
+
+def test_the_first_models_config_serves_the_newest_version_and_promote_keeps_its_path(base, server, tmp_path):
+    text = find(base, 'ConfigMap')['data'][versions.CONFIG_FILE]
+    [config] = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
+    mount = {mount['name']: mount['mountPath'] for mount in server['volumeMounts']}['serving']
+    assert (config.name, config.base_path) == (versions.MODEL_NAME, mount)
+    assert f'--model_config_file={mount}/{versions.CONFIG_FILE}' in server['args']
+    (tmp_path / versions.CONFIG_FILE).write_text(text)
+    (tmp_path / '7').mkdir()
+    (tmp_path / '7' / 'saved_model.pb').touch()
+    assert versions.promote(tmp_path, 7, 'stable', lambda: None) == 'labelled'
+    written = (tmp_path / versions.CONFIG_FILE).read_text()
+    [config] = text_format.Parse(written, model_server_config_pb2.ModelServerConfig()).model_config_list.config
+    assert (config.base_path, config.version_labels['stable']) == (mount, 7)
+
+
+def test_prometheus_is_told_the_path_that_the_server_answers(base, server):
+    text = find(base, 'ConfigMap')['data']['monitoring.config']
+    annotations = find(base, 'Deployment')['spec']['template']['metadata']['annotations']
+    assert f'path: "{annotations["prometheus.io/path"]}"' in text
+    assert annotations['prometheus.io/port'] == str(
+        {port['name']: port['containerPort'] for port in server['ports']}['rest']
+    )
+    assert '--monitoring_config_file=/config/monitoring.config' in server['args']
+
+
+def test_the_probes_ask_for_our_model(server):
+    for probe in ('startupProbe', 'readinessProbe'):
+        assert server[probe]['httpGet']['path'].startswith(f'/v1/models/{versions.MODEL_NAME}')
+
+
+def test_no_container_runs_as_root_or_from_a_moving_tag(pod):
+    assert pod['securityContext']['runAsNonRoot']
+    for container in (*pod['initContainers'], *pod['containers']):
+        assert container['image'].rpartition(':')[2][0].isdigit()
+        assert container['securityContext']['readOnlyRootFilesystem']
+        assert not container['securityContext']['allowPrivilegeEscalation']
