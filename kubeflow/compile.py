@@ -14,6 +14,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.utils import name_utils
 
 from components.errors import UsageError
+from kubeflow.exit_handler import add_exit_handler
 from kubeflow.lint import lint_package
 from kubeflow.parameters import add_parameters
 from kubeflow.steps import describe_container, describe_platform, describe_task
@@ -83,6 +84,8 @@ def create_package(config: PipelineConfig, target: Target) -> str:
     for name, component in spec['components'].items():
         _equip_step(spec, name, config, target)
         executors[component['executorLabel']] = describe_platform(config.kubeflow.get_step(name))
+    if target.webhook:
+        spec = add_exit_handler(spec, target.image, target.webhook)
     platform = {'platforms': {'kubernetes': {'deploymentSpec': {'executors': executors}}}}
     return yaml.safe_dump_all([spec, platform], sort_keys=True, width=120)
 

@@ -10,27 +10,41 @@ from components.errors import PipelineError
 from kubeflow.mirrors import to_path
 from kubeflow.package import Document
 
+_RUN_PLACEHOLDERS = ('{{$.pipeline_job_name}}', '{{$.pipeline_job_uuid}}')
+
 
 class Outputs(NamedTuple):
-    """What a task gave. artifacts: RuntimeArtifacts by key; parameters: values by key."""
+    """What became of a task.
+
+    artifacts: RuntimeArtifacts by key.
+    parameters: values by key.
+    state: as ML Metadata has it; NOT_TRIGGERED where one before it failed.
+    """
 
     artifacts: dict[str, Document]
     parameters: dict[str, Any]
+    state: str = 'COMPLETE'
 
 
-Context = dict[str, Outputs]  # of the tasks of one DAG that have run, by name
+Context = dict[str, Outputs]  # of the tasks of one DAG whose turn has come, by name
 
 
-def resolve_parameter(spec: Document, given: dict[str, Any], done: Context) -> Any:
+def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_id: str) -> Any:
     """The value of a task's input parameter (driver/resolve.go: resolveInputParameter); None where it has none.
 
     Args:
       spec: of the input, from the task.
       given: parameters of the DAG that the task is in.
       done: see Context.
+      run_id: also stands for the run's name.
     """
     if 'runtimeValue' in spec:
-        return spec['runtimeValue'].get('constant')
+        constant = spec['runtimeValue'].get('constant')
+        return run_id if constant in _RUN_PLACEHOLDERS else constant
+    if 'taskFinalStatus' in spec:
+        producer = spec['taskFinalStatus']['producerTask']
+        state = done[producer].state
+        return {'state': state, 'pipelineTaskName': producer, 'pipelineJobResourceName': run_id, 'error': {}}
     if 'componentInputParameter' in spec:
         return given.get(spec['componentInputParameter'])
     if 'taskOutputParameter' in spec:

@@ -4,6 +4,7 @@ A folder stands for the containers' root: the object store's local copies lie in
 A step gets the environment that the document gives it and nothing else of this machine's but the path to Python.
 """
 
+import graphlib
 import json
 import os
 import re
@@ -69,6 +70,7 @@ class Rehearsal:
         self._logs = folder.absolute() / 'logs'
         self._mounts = {path: str(mounts.get(path) or self._root + path) for path in package.list_mount_paths()}
         pipeline_root = package.pipeline_root or _DEFAULT_ROOT
+        self._run_id = run_id
         self._run_root = f'{pipeline_root.rstrip("/")}/{package.name}/{run_id}'
         self._on_result = on_result
         self._recorded = 0
@@ -78,7 +80,7 @@ class Rehearsal:
             raise UsageError(f'The package mounts nothing at {unknown[0]}; it mounts: {known}.')
 
     def run(self, parameters: dict[str, Any]) -> Context:
-        """Runs all steps in the order of their dependencies; the first that fails ends it.
+        """Runs all steps in the order of their dependencies; where one failed, only what has to run in any case.
 
         Args:
           parameters: from `parse_parameters`; those left out have their defaults.
@@ -87,30 +89,43 @@ class Rehearsal:
           What each of the root's tasks gave.
 
         Raises:
-          StepError: a step failed; says what it said.
+          StepError: a step failed; says what the first one said.
         """
         root = self._package.spec['root']
         return self._run_dag(root['dag'], fill_defaults(parameters, root.get('inputDefinitions', {})), {})
 
     def _run_dag(self, dag: Document, parameters: dict[str, Any], artifacts: dict[str, Document]) -> Context:
         done: Context = {}
-        for name in order_tasks(dag['tasks']):
+        failure = None
+        for name, sources in order_tasks(dag['tasks']).items():
             task = dag['tasks'][name]
-            if task.get('triggerPolicy', {}).get('condition'):
+            policy = task.get('triggerPolicy', {})
+            if policy.get('condition'):
                 raise UsageError(f'{name} has a condition, which the rehearsal cannot decide.')
-            inputs = task.get('inputs', {})
-            values = {
-                key: resolve_parameter(spec, parameters, done) for key, spec in inputs.get('parameters', {}).items()
-            }
-            given = {key: resolve_artifact(spec, artifacts, done) for key, spec in inputs.get('artifacts', {}).items()}
-            component = self._package.spec['components'][task['componentRef']['name']]
-            values = fill_defaults(values, component.get('inputDefinitions', {}))
-            done[name] = self._run_task(name, task['componentRef']['name'], component, values, given)
+            runs_always = policy.get('strategy') == 'ALL_UPSTREAM_TASKS_COMPLETED'
+            if not runs_always and any(done[source].state != 'COMPLETE' for source in sources):
+                done[name] = Outputs({}, {}, 'NOT_TRIGGERED')
+                continue
+            try:
+                done[name] = self._run_task(name, task, parameters, artifacts, done)
+            except StepError as error:
+                done[name] = Outputs({}, {}, 'FAILED')
+                failure = failure or error
+        if failure:
+            raise failure
         return done
 
     def _run_task(
-        self, name: str, component_name: str, component: Document, values: dict[str, Any], given: dict[str, Document]
+        self, name: str, task: Document, parameters: dict[str, Any], artifacts: dict[str, Document], done: Context
     ) -> Outputs:
+        inputs, component_name = task.get('inputs', {}), task['componentRef']['name']
+        component = self._package.spec['components'][component_name]
+        values = {
+            key: resolve_parameter(spec, parameters, done, self._run_id)
+            for key, spec in inputs.get('parameters', {}).items()
+        }
+        values = fill_defaults(values, component.get('inputDefinitions', {}))
+        given = {key: resolve_artifact(spec, artifacts, done) for key, spec in inputs.get('artifacts', {}).items()}
         if 'dag' in component:
             self._run_dag(component['dag'], values, given)
             return Outputs({}, {})
@@ -185,14 +200,12 @@ def read_last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line.startswith('error: ')), lines[-1] if lines else 'no output')
 
 
-def order_tasks(tasks: Document) -> list[str]:
-    """The names of a DAG's tasks, each after those that it depends on.
+def order_tasks(tasks: Document) -> dict[str, set[str]]:
+    """The names of a DAG's tasks, each after those that it depends on, with these.
 
     Raises:
       UsageError: they depend on each other in a circle, or on one that is not there.
     """
-    import graphlib
-
     graph = {}
     for name, task in tasks.items():
         inputs = task.get('inputs', {})
@@ -203,7 +216,7 @@ def order_tasks(tasks: Document) -> list[str]:
         if missing:
             raise UsageError(f'{name} depends on {missing[0]}, which the package does not have.')
     try:
-        return list(graphlib.TopologicalSorter(graph).static_order())
+        return {name: graph[name] for name in graphlib.TopologicalSorter(graph).static_order()}
     except graphlib.CycleError as error:
         raise UsageError(f'These tasks depend on each other in a circle: {", ".join(error.args[1])}.') from error
 

@@ -23,6 +23,8 @@ class Target:
     """For the steps with one; None where there is none."""
     pipeline_root: str
     """URI under which the artifacts are kept."""
+    webhook: str | None = None
+    """Address that is told how a run ended; None for nobody."""
 
     def get_image(self, gpu: int | None) -> str:
         """The image of a step with so many GPUs."""

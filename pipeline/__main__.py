@@ -55,7 +55,12 @@ def _compile(arguments: argparse.Namespace) -> int:
     config = PRESETS[arguments.preset](arguments.pipeline_root)
     places = [f'data={arguments.data}', f'serving={arguments.serving}']
     config = apply_overrides(config, [*places, *arguments.set])
-    target = Target(image=arguments.image, gpu_image=arguments.gpu_image, pipeline_root=arguments.pipeline_root)
+    target = Target(
+        image=arguments.image,
+        gpu_image=arguments.gpu_image,
+        pipeline_root=arguments.pipeline_root,
+        webhook=arguments.webhook,
+    )
     out = Path(arguments.out).absolute()
     target.check(config)
     if out.suffix != '.yaml' or not out.parent.is_dir():
@@ -158,6 +163,7 @@ def _add_compile_options(parser: argparse.ArgumentParser) -> None:
         '--data', metavar='DIR', required=True, help='TFRecords in train/, val/, test/; on a volume, or gs://'
     )
     parser.add_argument('--serving', metavar='DIR', required=True, help='where models are pushed to, on a volume')
+    parser.add_argument('--webhook', metavar='URL', help='address that is told how a run ended')
 
 
 def _add_submit(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:

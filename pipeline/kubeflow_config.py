@@ -61,10 +61,10 @@ class StepConfig:
     """Times that it is started again after it failed."""
     backoff_s: int | None = None
     """Seconds before the first of these."""
-    backoff_factor: float | None = None
+    backoff_factor: int | None = None
     """By which the wait grows from one to the next."""
     backoff_max_s: int | None = None
-    """Longest wait in seconds."""
+    """Seconds from the first start after which it is not started again: more than it takes to run."""
     cache: bool | None = None
     """Whether Kubeflow may reuse an earlier run's result where parameters, input artifacts and image are the same."""
     timeout_s: int | None = None
@@ -103,8 +103,8 @@ def _make_default() -> StepConfig:
         pvcs=(),
         retries=2,
         backoff_s=60,
-        backoff_factor=2.0,
-        backoff_max_s=600,
+        backoff_factor=2,
+        backoff_max_s=86_400,
         cache=True,
         timeout_s=0,
     )

@@ -1,5 +1,6 @@
 """The package for Kubeflow Pipelines: what the server reads of it, and that its parameters do what settings do."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.errors import UsageError
 from kubeflow.compile import COMMAND, create_package, write_package
+from kubeflow.lint import lint_package
 from kubeflow.parameters import apply_parameters
 from kubeflow.target import Target
 from pipeline.__main__ import main
@@ -141,8 +143,8 @@ def test_every_step_gets_what_the_config_says(gpu_package):
     assert spec['root']['dag']['tasks']['ImportExampleGen']['retryPolicy'] == {
         'maxRetryCount': 5,
         'backoffDuration': '60s',
-        'backoffFactor': 2.0,
-        'backoffMaxDuration': '600s',
+        'backoffFactor': 2,
+        'backoffMaxDuration': '86400s',
     }
 
 
@@ -316,6 +318,16 @@ def test_what_a_server_would_refuse_is_not_written(tmp_path):
     with pytest.raises(UsageError, match=r'would refuse this package: .* No volume of the step holds /mnt/models'):
         write_package(config, TARGET, tmp_path / 'p.yaml')
     assert not list(tmp_path.iterdir())
+
+
+def test_a_webhook_is_told_by_a_last_task_and_a_server_takes_that_too():
+    target = dataclasses.replace(TARGET, webhook='https://example.com/hook')
+    package = create_package(make_config(), target)
+    spec, platform = parse(package)
+    assert set(spec['root']['dag']['tasks']) == {'exit-handler-1', 'notify'}
+    assert spec['root']['inputDefinitions']['parameters']['webhook']['defaultValue'] == target.webhook
+    assert set(platform) == {f'{name}_executor' for name in STEPS}
+    assert lint_package(package) == []
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import UsageError
+from kubeflow.exit_handler import add_exit_handler
+from kubeflow.notify import make_message
 from kubeflow.package import Package
 from kubeflow.rehearse import Rehearsal, StepError, order_tasks
 
@@ -167,4 +169,25 @@ def test_an_unknown_mount_is_one_sentence(package, tmp_path):
 
 def test_tasks_are_ordered_by_what_they_take():
     tasks = {'b': {'dependentTasks': ['a']}, 'c': {'dependentTasks': ['b']}, 'a': {}}
-    assert order_tasks(tasks) == ['a', 'b', 'c']
+    assert list(order_tasks(tasks)) == ['a', 'b', 'c']
+
+
+@pytest.mark.parametrize(('is_broken', 'state'), [(False, 'SUCCEEDED'), (True, 'FAILED')])
+def test_the_exit_handler_reports_how_the_steps_ended(package, tmp_path, is_broken, state):
+    if is_broken:
+        package.spec['deploymentSpec']['executors']['Train_executor'] = make_container('raise SystemExit(1)')
+    spec = add_exit_handler(package.spec, 'x:1', 'http://unused')
+    container = spec['deploymentSpec']['executors']['notify_executor']['container']
+    container['command'] = ['python', '-c', f'import sys; open({str(tmp_path / "told")!r}, "w").write(sys.argv[-1])']
+    (tmp_path / 'claim' / 'serving').mkdir(parents=True)
+    results = []
+    mounts = {'/data': tmp_path / 'claim'}
+    rehearsal = Rehearsal(package._replace(spec=spec), tmp_path / 'r', mounts, 'run-1', results.append)
+    if is_broken:
+        with pytest.raises(StepError, match='Train ended with code 1'):
+            rehearsal.run({'epochs': 1})
+    else:
+        rehearsal.run({'epochs': 1})
+    assert [result.task for result in results] == (['notify'] if is_broken else ['Train', 'Push', 'notify'])
+    message = make_message('small', 'run-1', 'run-1', (tmp_path / 'told').read_text())
+    assert message['state'] == state
