@@ -3,10 +3,11 @@
 Each function names the one it stands for, in backend/src/v2 of kubeflow/pipelines.
 """
 
+import graphlib
 import json
 from typing import Any, NamedTuple
 
-from components.errors import PipelineError
+from components.errors import PipelineError, UsageError
 from kubeflow.mirrors import to_path
 from kubeflow.package import Document
 
@@ -27,6 +28,27 @@ class Outputs(NamedTuple):
 
 
 Context = dict[str, Outputs]  # of the tasks of one DAG whose turn has come, by name
+
+
+def order_tasks(tasks: Document) -> dict[str, set[str]]:
+    """The names of a DAG's tasks, each after those that it depends on, with these.
+
+    Raises:
+      UsageError: they depend on each other in a circle, or on one that is not there.
+    """
+    graph = {}
+    for name, task in tasks.items():
+        inputs = task.get('inputs', {})
+        sources = [spec.get('taskOutputArtifact') for spec in inputs.get('artifacts', {}).values()]
+        sources += [spec.get('taskOutputParameter') for spec in inputs.get('parameters', {}).values()]
+        graph[name] = {*task.get('dependentTasks', []), *(source['producerTask'] for source in sources if source)}
+        missing = sorted(graph[name] - set(tasks))
+        if missing:
+            raise UsageError(f'{name} depends on {missing[0]}, which the package does not have.')
+    try:
+        return {name: graph[name] for name in graphlib.TopologicalSorter(graph).static_order()}
+    except graphlib.CycleError as error:
+        raise UsageError(f'These tasks depend on each other in a circle: {", ".join(error.args[1])}.') from error
 
 
 def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_id: str) -> Any:

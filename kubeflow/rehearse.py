@@ -4,7 +4,6 @@ A folder stands for the containers' root: the object store's local copies lie in
 A step gets the environment that the document gives it and nothing else of this machine's but the path to Python.
 """
 
-import graphlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from kubeflow.driver import (
     Outputs,
     fill_defaults,
     fill_placeholders,
+    order_tasks,
     provision_outputs,
     record_artifact,
     resolve_artifact,
@@ -198,27 +198,6 @@ def read_last_line(log: Path) -> str:
     """The last sentence that a failed step wrote."""
     lines = [line for line in log.read_text(errors='replace').splitlines()[-_REPORT_LINES:] if line.strip()]
     return next((line for line in reversed(lines) if line.startswith('error: ')), lines[-1] if lines else 'no output')
-
-
-def order_tasks(tasks: Document) -> dict[str, set[str]]:
-    """The names of a DAG's tasks, each after those that it depends on, with these.
-
-    Raises:
-      UsageError: they depend on each other in a circle, or on one that is not there.
-    """
-    graph = {}
-    for name, task in tasks.items():
-        inputs = task.get('inputs', {})
-        sources = [spec.get('taskOutputArtifact') for spec in inputs.get('artifacts', {}).values()]
-        sources += [spec.get('taskOutputParameter') for spec in inputs.get('parameters', {}).values()]
-        graph[name] = {*task.get('dependentTasks', []), *(source['producerTask'] for source in sources if source)}
-        missing = sorted(graph[name] - set(tasks))
-        if missing:
-            raise UsageError(f'{name} depends on {missing[0]}, which the package does not have.')
-    try:
-        return {name: graph[name] for name in graphlib.TopologicalSorter(graph).static_order()}
-    except graphlib.CycleError as error:
-        raise UsageError(f'These tasks depend on each other in a circle: {", ".join(error.args[1])}.') from error
 
 
 def parse_mounts(assignments: list[str]) -> dict[str, Path]:

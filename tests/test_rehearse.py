@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from components.errors import UsageError
+from kubeflow.driver import order_tasks
 from kubeflow.exit_handler import add_exit_handler
 from kubeflow.notify import make_message
 from kubeflow.package import Package
-from kubeflow.rehearse import Rehearsal, StepError, order_tasks
+from kubeflow.rehearse import Rehearsal, StepError
 
 WRITE = """
 import json, os, sys
