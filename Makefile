@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSION := $(shell sed -n "s/^ *version='\(.*\)',/\1/p" setup.py)
 # A file's tests stay together: they share whole runs of the pipeline.
-PARALLEL := --numprocesses 2 --dist loadfile
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Made anew when the lock or the package's metadata changes, and only then.
 STAMP := $(VENV)/.made-from-$(shell cat requirements.txt requirements-uv.txt setup.py | sha256sum | cut -c1-16)
 

@@ -27,6 +27,11 @@ def run_cli(*arguments: str | Path, timeout_s: float = 600) -> subprocess.Comple
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of whole runs go first, so that no worker starts one when the other has nothing left."""
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
+
+
 @pytest.fixture(scope='session')
 def real_archive() -> Path:
     """12,000 real CIFAR-10 images in the official layout."""

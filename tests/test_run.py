@@ -226,7 +226,7 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     assert f'have a label that is no class; expected 0 to 9 ({names[1]})' in error
     assert re.search(r'train, label: [^;]*12[^;]*; expected what components/schema.pbtxt says', error), error
     assert 'Transform' not in read_lines(answer)
-    report = re.search(r'All is in (\S+)\.\n', error)[1]
+    report = re.search(r'All is in (\S+); mend', error)[1]
     findings = json.loads(Path(report).read_text())['findings']
     found = sorted(finding['kind'] for finding in findings if finding['severity'] == 'error')
     assert found == ['anomaly', 'bad_labels', 'undecodable']
