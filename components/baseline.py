@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import path_utils
 
+from components import features
+from components.errors import PipelineError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
 from components.versions import find_serving_version, locate_serving, read_info
 
@@ -67,6 +70,20 @@ def _find(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str
     return find_baseline(locate_serving(exec_properties[_SERVING_KEY]), fingerprint)
 
 
+def check_comparable(version: Path) -> None:
+    """Checks that a version can be asked what the Evaluator asks.
+
+    Raises:
+      PipelineError: it was not made by this pipeline.
+    """
+    saved_model = saved_model_pb2.SavedModel.FromString((version / 'saved_model.pb').read_bytes())
+    if features.SIGNATURE_EXAMPLES not in saved_model.meta_graphs[0].signature_def:
+        raise PipelineError(
+            f'{version}, which is serving, has no signature `{features.SIGNATURE_EXAMPLES}`, so that no model can be '
+            'compared with it; promote a version that this pipeline pushed, or give another serving folder.'
+        )
+
+
 class Driver(IdentityDriver):
     """Looks for the baseline before the component does."""
 
@@ -91,10 +108,14 @@ class Executor(base_executor.BaseExecutor):
           input_dict: 'model', the candidate.
           output_dict: 'baseline'.
           exec_properties: 'serving', the folder of versions.
+
+        Raises:
+          PipelineError: see `check_comparable`.
         """
         version = _find(input_dict, exec_properties)
         out = artifact_utils.get_single_uri(output_dict[_BASELINE_KEY])
         if version:
+            check_comparable(version)
             shutil.copytree(version, path_utils.serving_model_dir(out), dirs_exist_ok=True)
         with tf.io.gfile.GFile(os.path.join(out, BASELINE_FILE), 'w') as file:
             json.dump({'version': version and int(version.name)}, file)

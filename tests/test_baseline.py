@@ -8,15 +8,23 @@ from tfx.orchestration.portable import data_types
 from tfx.types import standard_artifacts
 
 from components import versions
-from components.baseline import Baseline, Driver, Executor, find_baseline, read_baseline, read_fingerprint
+from components.baseline import (
+    Baseline,
+    Driver,
+    Executor,
+    check_comparable,
+    find_baseline,
+    read_baseline,
+    read_fingerprint,
+)
+from components.errors import PipelineError
 
 
-def save_model(folder, weight: float) -> None:
+def save_model(folder, weight: float, signature: str = 'examples') -> None:
     module = tf.Module()
     module.weight = tf.Variable([weight])
-    tf.saved_model.save(
-        module, str(folder), tf.function(lambda x: x * module.weight).get_concrete_function(tf.zeros(1))
-    )
+    multiply = tf.function(lambda x: x * module.weight).get_concrete_function(tf.zeros(1))
+    tf.saved_model.save(module, str(folder), {signature: multiply})
 
 
 @pytest.fixture
@@ -90,3 +98,9 @@ def test_the_component_copies_the_serving_model_and_its_cache_key_follows_it(ser
     Executor().Do(inputs, {'baseline': [baseline]}, properties)
     assert read_baseline(baseline.uri) == 7
     assert tf.saved_model.contains_saved_model(str(tmp_path / 'baseline' / 'Format-Serving'))
+
+
+def test_a_version_of_another_pipeline_is_one_sentence(serving):
+    save_model(serving / '7', 2.0, 'predict')
+    with pytest.raises(PipelineError, match=r'/7, which is serving, has no signature `examples`, .*; promote'):
+        check_comparable(serving / '7')
