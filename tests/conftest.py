@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def real_archive() -> Path:
     """12,000 real CIFAR-10 images in the official layout."""
     if not REAL_ARCHIVE.exists():
-        pytest.skip(f'needs real CIFAR-10 images at {REAL_ARCHIVE.parent}, which only come with the workplace')
+        pytest.skip(f'needs real CIFAR-10 images at {REAL_ARCHIVE.parent}, which are no part of the project')
     return REAL_ARCHIVE
 
 
