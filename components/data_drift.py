@@ -42,9 +42,10 @@ def find_serving_statistics(serving: Path) -> str | None:
 def identify_serving_statistics(serving: Path, statistics_uri: str) -> str:
     """A digest of the statistics that a run's are to be compared with; '' where there are none, or the very same."""
     before = find_serving_statistics(serving)
-    if before is None or _read_files(before) == _read_files(statistics_uri):
+    files = _read_files(before) if before else None
+    if files is None or files == _read_files(statistics_uri):
         return ''
-    return hashlib.sha256(b''.join(_read_files(before).values())).hexdigest()
+    return hashlib.sha256(b''.join(files.values())).hexdigest()
 
 
 def _count(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> int:

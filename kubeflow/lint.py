@@ -21,8 +21,8 @@ from kubeflow.lint_inputs import describe_type_clash
 from kubeflow.lint_paths import check_paths
 from kubeflow.lint_platform import check_platform
 from kubeflow.lint_steps import check_steps
+from kubeflow.mirrors import SCHEMES
 
-SCHEMES = ('minio://', 's3://', 'gs://')
 _NAME = re.compile(r'[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*')
 _MAX_NAME = 128  # characters: apiserver/validation/length.go LengthSpecs, Pipeline.Name
 _MAX_FILE = 32 << 20  # bytes: apiserver/common/const.go MaxFileLength

@@ -10,6 +10,7 @@ from typing import Any
 ROOT_VARIABLE = 'MIRROR_ROOT'  # what stands for the container's root; only the rehearsal sets it
 
 _FOLDERS = {'minio://': '/minio/', 's3://': '/s3/', 'gs://': '/gcs/'}
+SCHEMES = tuple(_FOLDERS)  # of the object stores that it knows
 
 
 def to_path(uri: str, root: str) -> str:

@@ -4,11 +4,10 @@ import re
 from dataclasses import dataclass
 
 from components.errors import UsageError
+from kubeflow.mirrors import SCHEMES
 from pipeline.config import PipelineConfig
 from pipeline.kubeflow_config import STEPS
 
-ROOT_SCHEMES = ('minio://', 's3://', 'gs://')
-"""What Kubeflow's launcher mirrors."""
 _NAME = re.compile(r'[a-z0-9][a-z0-9-]*')
 _IMAGE = re.compile(r'[^\s@]+@sha256:[0-9a-f]{64}|[^\s@]*?[^\s@:/]:(?!latest$)[A-Za-z0-9_][A-Za-z0-9_.-]*')
 
@@ -39,8 +38,8 @@ class Target:
         for option, image in (('--image', self.image), ('--gpu-image', self.gpu_image)):
             if image is not None and not _IMAGE.fullmatch(image):
                 raise UsageError(f'{option} takes NAME:TAG or NAME@sha256:DIGEST, never :latest. Received: {image!r}')
-        if not self.pipeline_root.startswith(ROOT_SCHEMES):
-            schemes = ', '.join(ROOT_SCHEMES)
+        if not self.pipeline_root.startswith(SCHEMES):
+            schemes = ', '.join(SCHEMES)
             raise UsageError(f'--pipeline-root takes a URI with {schemes}. Received: {self.pipeline_root!r}')
         if not (config.data or '').startswith(('/', 'gs://')):
             raise UsageError(f'--data takes an absolute path on a volume, or gs://. Received: {config.data!r}')

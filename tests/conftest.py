@@ -85,6 +85,32 @@ def transform_graph(make_transform_graph) -> Path:
     return make_transform_graph()
 
 
+@pytest.fixture(scope='module')
+def model():
+    """ResNet50 at IMAGE_SIZE with a small head and random weights, as a Keras model."""
+    import keras
+
+    from components import features
+    from trainer.config import TrainerConfig
+    from trainer.model import build_backbone, build_model
+
+    keras.utils.set_random_seed(0)
+    config = TrainerConfig(image_size=IMAGE_SIZE, head_units=(16,))
+    model = build_model(config, build_backbone(config))
+    # Random weights give every image nearly the same probabilities; a steep last layer tells images apart.
+    head = model.get_layer(features.OUTPUT_PROBABILITIES)
+    head.set_weights([head.get_weights()[0] * 50, head.get_weights()[1]])
+    return model
+
+
+@pytest.fixture(scope='module')
+def transform_output(transform_graph):
+    """That graph, loaded."""
+    import tensorflow_transform as tft
+
+    return tft.TFTransformOutput(str(transform_graph))
+
+
 @pytest.fixture
 def images() -> np.ndarray:
     """Ten sample images, one of each class: uint8 [10, 32, 32, 3]."""

@@ -4,21 +4,17 @@ import json
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from components import features, sample
 from components.errors import ExportError
 from tests.conftest import IMAGE_SIZE
 from trainer import export
-from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, make_batches, make_image_rows, read_records
 from trainer.export import MICRO_BATCH, export_model, map_micro_batches, measure_agreement
 from trainer.export_config import EXPORT_FILE, ExportConfig
-from trainer.model import build_backbone, build_model
 from trainer.preprocessing import preprocess_images
 
 LOAD_WITH_TENSORFLOW_ALONE = """
@@ -52,22 +48,6 @@ print(json.dumps({
     'labels': labels,
 }))
 """
-
-
-@pytest.fixture(scope='module')
-def model() -> keras.Model:
-    keras.utils.set_random_seed(0)
-    config = TrainerConfig(image_size=IMAGE_SIZE, head_units=(16,))
-    model = build_model(config, build_backbone(config))
-    # Random weights give every image nearly the same probabilities; a steep last layer tells images apart.
-    head = model.get_layer(features.OUTPUT_PROBABILITIES)
-    head.set_weights([head.get_weights()[0] * 50, head.get_weights()[1]])
-    return model
-
-
-@pytest.fixture(scope='module')
-def transform_output(transform_graph):
-    return tft.TFTransformOutput(str(transform_graph))
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx import types
 from tfx.components.util import model_utils
@@ -24,13 +23,11 @@ from components.serving_client import check_broken, check_signature, find_faults
 from components.serving_questions import ask_client, make_request
 from components.serving_report import ServingReport, make_reason, read_report
 from components.versions import MODEL_NAME
-from tests.conftest import IMAGE_SIZE, PROJECT
+from tests.conftest import PROJECT
 from trainer import export
-from trainer.config import TrainerConfig
 from trainer.dataset import make_image_rows, read_records
 from trainer.export_config import ExportConfig
 from trainer.frozen import Split
-from trainer.model import build_backbone, build_model
 from trainer.predictions import MAX_IMAGES, write_predictions
 
 SIGNATURES = ('serving_default', 'serving_raw', 'examples')
@@ -49,22 +46,6 @@ def empty_path(monkeypatch, tmp_path) -> Path:
 def install(folder: Path, name: str, script: str) -> None:
     (folder / name).write_text(script)
     (folder / name).chmod(0o755)
-
-
-@pytest.fixture(scope='module')
-def model() -> keras.Model:
-    keras.utils.set_random_seed(0)
-    config = TrainerConfig(image_size=IMAGE_SIZE, head_units=(16,))
-    model = build_model(config, build_backbone(config))
-    # Random weights give every image nearly the same probabilities; a steep last layer tells images apart.
-    head = model.get_layer(features.OUTPUT_PROBABILITIES)
-    head.set_weights([head.get_weights()[0] * 50, head.get_weights()[1]])
-    return model
-
-
-@pytest.fixture(scope='module')
-def transform_output(transform_graph):
-    return tft.TFTransformOutput(str(transform_graph))
 
 
 @pytest.fixture(scope='module')
