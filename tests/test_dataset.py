@@ -1,17 +1,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from components.errors import DataError
 from tests.conftest import IMAGE_SIZE
 from trainer.cluster import Share
 from trainer.dataset import EpochOrder, list_batch_starts, make_batches, make_image_rows, read_records
-
-
-@pytest.fixture(scope='module')
-def transform_output(transform_graph):
-    return tft.TFTransformOutput(str(transform_graph))
 
 
 @pytest.fixture(scope='module')

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow_transform as tft
 
 from tests.conftest import IMAGE_SIZE
 from trainer.config import TrainerConfig
@@ -13,11 +12,6 @@ from trainer.frozen import Split, prepare_rows
 from trainer.model import build_backbone, build_model, compile_model
 
 CPU = Device('CPU', 'float32', False)
-
-
-@pytest.fixture(scope='module')
-def transform_output(transform_graph):
-    return tft.TFTransformOutput(str(transform_graph))
 
 
 @pytest.fixture(scope='module')
