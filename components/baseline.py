@@ -5,7 +5,6 @@ A component of ours finds it in the serving folder; open-source Kubeflow Pipelin
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +19,8 @@ from tfx.utils import path_utils
 from components import features
 from components.errors import PipelineError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
-from components.versions import find_serving_version, locate_serving, read_info
+from components.places import Place, copy_folder, locate
+from components.versions import MODEL_FILE, find_serving_version, read_info
 
 BASELINE_FILE = 'baseline.json'
 _MODEL_KEY, _BASELINE_KEY = 'model', 'baseline'
@@ -41,7 +41,7 @@ def read_fingerprint(saved_model: str) -> str | None:
         return None
 
 
-def find_baseline(serving: Path, fingerprint: str | None) -> Path | None:
+def find_baseline(serving: Place, fingerprint: str | None) -> Place | None:
     """The version that is serving; if that is the candidate itself, the one the candidate was compared with.
 
     So a run that is started again finds what it found before it pushed its model.
@@ -64,19 +64,19 @@ def read_baseline(baseline_uri: str) -> int | None:
         return json.load(file)['version']
 
 
-def _find(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> Path | None:
+def _find(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> Place | None:
     model = artifact_utils.get_single_uri(input_dict[_MODEL_KEY])
     fingerprint = read_fingerprint(path_utils.serving_model_path(model))
-    return find_baseline(locate_serving(exec_properties[_SERVING_KEY]), fingerprint)
+    return find_baseline(locate(exec_properties[_SERVING_KEY]), fingerprint)
 
 
-def check_comparable(version: Path) -> None:
+def check_comparable(version: Place) -> None:
     """Checks that a version can be asked what the Evaluator asks.
 
     Raises:
       PipelineError: it was not made by this pipeline.
     """
-    saved_model = saved_model_pb2.SavedModel.FromString((version / 'saved_model.pb').read_bytes())
+    saved_model = saved_model_pb2.SavedModel.FromString((version / MODEL_FILE).read_bytes())
     if features.SIGNATURE_EXAMPLES not in saved_model.meta_graphs[0].signature_def:
         raise PipelineError(
             f'{version}, which is serving, has no signature `{features.SIGNATURE_EXAMPLES}`, so that no model can be '
@@ -116,7 +116,7 @@ class Executor(base_executor.BaseExecutor):
         out = artifact_utils.get_single_uri(output_dict[_BASELINE_KEY])
         if version:
             check_comparable(version)
-            shutil.copytree(version, path_utils.serving_model_dir(out), dirs_exist_ok=True)
+            copy_folder(version, Path(path_utils.serving_model_dir(out)))
         with tf.io.gfile.GFile(os.path.join(out, BASELINE_FILE), 'w') as file:
             json.dump({'version': version and int(version.name)}, file)
 

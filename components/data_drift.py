@@ -1,49 +1,43 @@
 """The data of a run against the data of the model that is serving, by TFDV's statistics of both."""
 
 import hashlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
-import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components import features
 from components.data_checks import Finding
 from components.data_gate_config import DataGateConfig
+from components.places import Place
 from components.versions import STATISTICS_FOLDER, find_serving_version
 
 Statistics = dict[str, statistics_pb2.DatasetFeatureStatisticsList]
 
 
-def _read_files(statistics_uri: str) -> dict[str, bytes]:
+def _read_files(statistics: Place) -> dict[str, bytes]:
     """The file of each split, in the order of the splits; an ExampleStatistics artifact or a copy of one."""
-    files = {}
-    for split in features.SPLITS:
-        with tf.io.gfile.GFile(os.path.join(statistics_uri, f'Split-{split}', 'FeatureStats.pb'), 'rb') as file:
-            files[split] = file.read()
-    return files
+    return {split: (statistics / f'Split-{split}' / 'FeatureStats.pb').read_bytes() for split in features.SPLITS}
 
 
-def read_statistics(statistics_uri: str) -> Statistics:
+def read_statistics(statistics: Place) -> Statistics:
     """TFDV's statistics by split."""
     parse = statistics_pb2.DatasetFeatureStatisticsList.FromString
-    return {split: parse(content) for split, content in _read_files(statistics_uri).items()}
+    return {split: parse(content) for split, content in _read_files(statistics).items()}
 
 
-def find_serving_statistics(serving: Path) -> str | None:
+def find_serving_statistics(serving: Place) -> Place | None:
     """Where the statistics of the serving model's data are; None where nothing serves, or what does has none."""
     version = find_serving_version(serving)
     folder = version and version / STATISTICS_FOLDER
-    return str(folder) if folder and folder.is_dir() else None
+    return folder if folder and folder.is_dir() else None
 
 
-def identify_serving_statistics(serving: Path, statistics_uri: str) -> str:
+def identify_serving_statistics(serving: Place, statistics: Place) -> str:
     """A digest of the statistics that a run's are to be compared with; '' where there are none, or the very same."""
     before = find_serving_statistics(serving)
     files = _read_files(before) if before else None
-    if files is None or files == _read_files(statistics_uri):
+    if files is None or files == _read_files(statistics):
         return ''
     return hashlib.sha256(b''.join(files.values())).hexdigest()
 

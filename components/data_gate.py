@@ -28,8 +28,8 @@ from components.data_drift import (
 from components.data_gate_config import DataGateConfig
 from components.errors import DataRefusedError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
+from components.places import locate
 from components.source import compute_source_digest
-from components.versions import locate_serving
 
 REPORT_FILE = 'data_report.json'
 _EXAMPLES_KEY, _ANOMALIES_KEY, _REPORT_KEY = 'examples', 'anomalies', 'report'
@@ -70,8 +70,8 @@ class CheckDriver(IdentityDriver):
 
     def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
         """See `identify_serving_statistics`."""
-        statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
-        return identify_serving_statistics(locate_serving(exec_properties[_SERVING_KEY]), statistics_uri)
+        statistics = locate(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
+        return identify_serving_statistics(locate(exec_properties[_SERVING_KEY]), statistics)
 
 
 class CheckExecutor(base_beam_executor.BaseBeamExecutor):
@@ -102,9 +102,9 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
         tally = read_tally(tally_prefix)
         findings = find_faults(tally, config)
         findings += read_anomalies(artifact_utils.get_single_uri(input_dict[_ANOMALIES_KEY]))
-        before = find_serving_statistics(locate_serving(exec_properties[_SERVING_KEY]))
+        before = find_serving_statistics(locate(exec_properties[_SERVING_KEY]))
         if before:
-            now = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
+            now = locate(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
             schema = io_utils.SchemaReader().read(
                 io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict[_SCHEMA_KEY]))
             )

@@ -30,7 +30,7 @@ class DataRefusedError(DataError):
 
 
 class StorageError(PipelineError):
-    """A disk that is full, or a metadata store that is locked or damaged; a log would add nothing."""
+    """A full disk, a locked or damaged metadata store, an object store out of reach; a log would add nothing."""
 
 
 class WeightsError(PipelineError):

@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from components.errors import DataError, UsageError
+from components.places import Place
 
 MANIFEST_NAME = 'manifest.json'
 
@@ -22,13 +23,13 @@ class Source:
     """Of the archive's bytes, lower-case hex."""
 
 
-def read_manifest(out: Path) -> dict | None:
+def read_manifest(out: Place) -> dict | None:
     """The manifest of a finished data folder; None where there is none."""
     path = out / MANIFEST_NAME
+    if not path.exists():
+        return None
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
     except ValueError as error:
         raise DataError(f'{path} is not JSON ({error}); remove {out} and write the data again.') from error
 

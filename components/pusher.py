@@ -20,18 +20,19 @@ from tfx.types.component_spec import ChannelParameter
 from tfx.utils import json_utils, proto_utils
 
 from components.baseline import Baseline, read_baseline, read_fingerprint
+from components.labels import list_pushed
 from components.manifest import read_manifest
 from components.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
+from components.places import locate
 from components.serving_check import WARMUP_FILE
-from components.staging import stage_folder
 from components.versions import (
     INFO_FILE,
     STATISTICS_FOLDER,
     choose_version,
     find_newest_version,
-    list_pushed,
-    locate_serving,
+    publish,
     read_info,
+    stage_version,
 )
 
 _EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
@@ -56,17 +57,16 @@ def describe_version(
       saved_model: the version.
       evaluation_uri: the Evaluator's `evaluation` artifact.
       baseline_uri: the Baseline it was compared with.
-      data: folder of the TFRecords.
+      data: folder or URI of the TFRecords.
       run_id: of the pipeline run.
     """
     metrics = read_metrics(evaluation_uri)[None]
-    manifest = read_manifest(Path(data)) if '://' not in data else None
     return {
         'accuracy': metrics[ACCURACY],
         'images': int(metrics[EXAMPLE_COUNT]),
         'pushed': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'run': run_id,
-        'data': manifest or {'folder': data},
+        'data': read_manifest(locate(data)) or {'folder': data},
         'model': read_fingerprint(str(saved_model)),
         'baseline': read_baseline(baseline_uri),
     }
@@ -85,9 +85,8 @@ class Executor(executor.Executor):
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
         base_directory = destination.filesystem.base_directory
-        serving = locate_serving(base_directory)
-        serving.mkdir(parents=True, exist_ok=True)
-        with stage_folder(serving / 'version') as staging:
+        serving = locate(base_directory)
+        with stage_version(serving) as staging:
             destination.filesystem.base_directory = str(staging)
             staged_properties = {
                 **exec_properties,
@@ -117,7 +116,7 @@ class Executor(executor.Executor):
                 shutil.copytree(statistics_uri, staged / STATISTICS_FOLDER)
                 infra_uri = artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY])
                 shutil.copy(Path(infra_uri) / WARMUP_FILE, (staged / INFO_FILE).parent)
-                staged.rename(serving / version)
+                publish(staged, serving, int(version))
             list_pushed(serving, int(version))
             self._MarkPushed(pushed_model, os.path.join(base_directory, version), version)
 

@@ -14,9 +14,9 @@ from tfx.utils import io_utils
 
 from components import features, serving_client
 from components.model_server import check_server, find_server
+from components.models_config import MODEL_NAME
 from components.serving_check_config import ServingCheckConfig
 from components.serving_client import Fault, Sample, make_fault
-from components.versions import MODEL_NAME
 
 _TIMEOUT_S = 1800.0  # for the whole process: a model that hangs must not hang the run
 

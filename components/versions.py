@@ -1,35 +1,22 @@
-"""The serving folder: numbered versions of a SavedModel, and models.config, which labels them for TensorFlow Serving.
-
-TensorFlow Serving reads `models.config` again and again (--model_config_file_poll_wait_seconds). It refuses a whole
-reading in which a label names a version that it has not loaded yet, and then loads nothing (UpdateModelVersionLabelMap
-in its server_core.cc). So a version is first listed, and labelled in a later reading, when it is there.
-"""
+"""The serving folder's versions: numbered folders that hold a SavedModel each, as TensorFlow Serving expects them."""
 
 import contextlib
-import fcntl
 import json
-import os
-import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-from google.protobuf import text_format
-from tensorflow_serving.config import model_server_config_pb2
+from components.errors import UsageError
+from components.models_config import read_config
+from components.places import Place, remove_folder
+from components.staging import stage_folder
 
-from components.errors import PipelineError, UsageError
-
-Label = Literal['canary', 'stable']
-Promotion = Literal['labelled', 'unchanged', 'listed']
-STABLE: Label = 'stable'
-CONFIG_FILE = 'models.config'
+STABLE = 'stable'  # the label of the version that serves
+MODEL_FILE = 'saved_model.pb'  # a folder without it is no version
 INFO_FILE = Path('assets.extra') / 'version.json'  # in a version; TensorFlow leaves assets.extra alone
 STATISTICS_FOLDER = Path('assets.extra') / 'statistics'  # beside it: TFDV's, of the data it was made with, by split
-MODEL_NAME = 'cifar10'
-
-# The label of the version that was stable before; it stays loaded, so that going back takes no time.
-_PREVIOUS = 'previous'
 
 
 class Version(NamedTuple):
@@ -43,111 +30,65 @@ class Version(NamedTuple):
     """
 
     number: int
-    folder: Path
+    folder: Place
     info: dict
     labels: tuple[str, ...]
     is_listed: bool
 
 
-def locate_serving(place: str) -> Path:
-    """The serving folder that a setting names.
-
-    Raises:
-      UsageError: it is a URI; a version can only appear whole where a folder can be renamed.
-    """
-    if '://' in place:
-        raise UsageError(f'The serving folder has to be a path, such as one on a volume, and no URI. Received: {place}')
-    return Path(place)
+def _list_numbered(serving: Place) -> dict[int, Place]:
+    """All numbered folders, half-written ones too, in ascending order."""
+    names = [entry.name for entry in serving.iterdir()] if serving.is_dir() else []
+    return {int(name): serving / name for name in sorted(filter(str.isdigit, names), key=int)}
 
 
-def _list_folders(serving: Path) -> dict[int, Path]:
+def list_folders(serving: Place) -> dict[int, Place]:
     """The folders that hold a SavedModel by number, in ascending order."""
-    if not serving.is_dir():
-        return {}
-    folders = {int(folder.name): folder for folder in serving.iterdir() if folder.name.isdigit()}
-    return {number: folders[number] for number in sorted(folders) if (folders[number] / 'saved_model.pb').exists()}
+    numbered = _list_numbered(serving)
+    return {number: folder for number, folder in numbered.items() if (folder / MODEL_FILE).exists()}
 
 
-def read_info(version: Path) -> dict:
+def read_info(version: Place) -> dict:
     """What the Pusher wrote of a version, see `components.pusher`; empty for one that something else put there."""
     path = version / INFO_FILE
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def find_newest_version(serving: Path) -> Path | None:
+def find_newest_version(serving: Place) -> Place | None:
     """The sub-folder with the highest number that holds a SavedModel; None where there is none."""
-    return next(reversed(_list_folders(serving).values()), None)
+    return next(reversed(list_folders(serving).values()), None)
 
 
-def find_serving_version(serving: Path) -> Path | None:
+def find_serving_version(serving: Place) -> Place | None:
     """The version that is serving: the stable one, else the newest; None where there is none.
 
     Raises:
       PipelineError: models.config is damaged.
     """
-    folders = _list_folders(serving)
-    stable = _read_config(serving).version_labels.get(STABLE)
-    return folders.get(stable) or find_newest_version(serving)
+    folders = list_folders(serving)
+    stable = read_config(serving).version_labels.get(STABLE)
+    return folders.get(stable) or next(reversed(folders.values()), None)
 
 
-def choose_version(serving: Path) -> int:
-    """The number of a version to push: seconds since 1970, as TFX has it, but always over every number in use.
-
-    A removed version's number is not used again while models.config knows it.
-    """
-    numbers = [int(folder.name) for folder in serving.iterdir() if folder.name.isdigit()] if serving.is_dir() else []
-    config = _read_config(serving)
-    known = [*numbers, *config.version_labels.values(), *config.model_version_policy.specific.versions]
-    return max(int(time.time()), max(known, default=0) + 1)
-
-
-def _read_config(serving: Path) -> model_server_config_pb2.ModelConfig:
-    """The one model of models.config; an empty one where there is no such file.
+def check_folder(serving: Place) -> None:
+    """Checks that there is a serving folder.
 
     Raises:
-      PipelineError: the file is damaged, or lists other models.
+      UsageError: there is none.
     """
-    path = serving / CONFIG_FILE
-    if not path.exists():
-        return model_server_config_pb2.ModelConfig()
-    try:
-        configs = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig()).model_config_list
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise PipelineError(f'{path} is not a configuration of TensorFlow Serving ({error}); mend it.') from error
-    if len(configs.config) != 1:
-        raise PipelineError(f'{path} lists {len(configs.config)} models, and one is expected; keep others elsewhere.')
-    return configs.config[0]
-
-
-def _write_config(serving: Path, config: model_server_config_pb2.ModelConfig) -> None:
-    """Replaces models.config whole; a server that reads meanwhile sees the old one or the new one."""
-    listed = model_server_config_pb2.ModelServerConfig(model_config_list={'config': [config]})
-    path = serving / CONFIG_FILE
-    staging = path.with_name(f'.{CONFIG_FILE}.partial-{os.getpid()}')
-    staging.write_text(text_format.MessageToString(listed))
-    staging.replace(path)
-
-
-def _set_versions(config: model_server_config_pb2.ModelConfig, *more: int) -> None:
-    """Lists the labelled versions and `more`, which is what the server loads."""
-    del config.model_version_policy.specific.versions[:]
-    config.model_version_policy.specific.versions.extend(sorted({*config.version_labels.values(), *more}))
-
-
-def _check_folder(serving: Path) -> None:
     if not serving.is_dir():
         raise UsageError(f'{serving} is no folder; --serving takes the one that `run` pushes to, ROOT/serving.')
 
 
-def list_versions(serving: Path) -> list[Version]:
+def list_versions(serving: Place) -> list[Version]:
     """All pushed models, the oldest first.
 
     Raises:
       UsageError: the folder does not exist.
       PipelineError: models.config is damaged.
     """
-    _check_folder(serving)
-    config, folders = _read_config(serving), _list_folders(serving)
+    check_folder(serving)
+    config, folders = read_config(serving), list_folders(serving)
     listed = list(config.model_version_policy.specific.versions) or [*folders][-1:]
     versions = []
     for number, folder in folders.items():
@@ -156,107 +97,52 @@ def list_versions(serving: Path) -> list[Version]:
     return versions
 
 
+def choose_version(serving: Place) -> int:
+    """The number of a version to push: seconds since 1970, as TFX has it, but always over every number in use.
+
+    A removed version's number is not used again while models.config knows it.
+    """
+    config, numbered = read_config(serving), _list_numbered(serving)
+    known = [*numbered, *config.version_labels.values(), *config.model_version_policy.specific.versions]
+    return max(int(time.time()), max(known, default=0) + 1)
+
+
 @contextlib.contextmanager
-def _lock(serving: Path) -> Iterator[None]:
-    """Keeps other processes from changing models.config between our reading and writing it."""
-    _check_folder(serving)
-    with (serving / '.lock').open('a') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def stage_version(serving: Place) -> Iterator[Path]:
+    """Gives an empty folder on this machine, in which to make what `publish` takes; what is left in it is removed."""
+    if isinstance(serving, Path):
+        with stage_folder(serving / 'version') as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
-def list_pushed(serving: Path, number: int) -> None:
-    """Makes a server load a version that was just pushed, beside the labelled ones, so that it can be labelled.
+def publish(staged: Path, serving: Place, number: int) -> None:
+    """Makes a staged SavedModel a version, whole or not at all.
 
-    Without models.config there is nothing to do: such a server loads the newest version by itself.
+    An object store renames nothing: there MODEL_FILE, which makes a folder a version, is uploaded last.
     """
-    if (serving / CONFIG_FILE).exists():
-        with _lock(serving):
-            config = _read_config(serving)
-            _set_versions(config, number)
-            _write_config(serving, config)
+    target = serving / str(number)
+    if isinstance(target, Path):
+        staged.rename(target)
+        return
+    marker = staged / MODEL_FILE
+    files = [file for file in staged.rglob('*') if file.is_file() and file != marker]
+    try:
+        for file in (*files, marker):
+            (target / file.relative_to(staged).as_posix()).upload_from(file, force_overwrite_to_cloud=True)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            remove_folder(target)
+        raise
 
 
-def promote(serving: Path, number: int, label: Label, wait_until_loaded: Callable[[], None] | None) -> Promotion:
-    """Gives a version a label. The one that was stable stays loaded as 'previous', for `rollback`.
-
-    Args:
-      serving: the folder of versions.
-      number: of the version.
-      label: 'stable' or 'canary'.
-      wait_until_loaded: called after a version that was not listed has been, returns when the server has loaded it;
-        None leaves the label to another call.
-
-    Returns:
-      'labelled'; 'unchanged' where the version had the label already; 'listed' where another call has to follow.
-
-    Raises:
-      UsageError: there is no such version or label.
-    """
-    if label not in get_args(Label):
-        raise UsageError(f'A label is one of {", ".join(get_args(Label))}. Received: {label}')
-    with _lock(serving):
-        folders, config = _list_folders(serving), _read_config(serving)
-        if number not in folders:
-            there = ', '.join(map(str, folders)) or 'none'
-            raise UsageError(f'{serving} has no version {number}; there are: {there}.')
-        current = config.version_labels.get(label)
-        if current == number:
-            return 'unchanged'
-        if not config.name:  # and so no server that reads it yet
-            config.name, config.base_path, config.model_platform = MODEL_NAME, str(serving.absolute()), 'tensorflow'
-        elif number not in config.model_version_policy.specific.versions:
-            _set_versions(config, number)
-            _write_config(serving, config)
-            if wait_until_loaded is None:
-                return 'listed'
-            wait_until_loaded()
-        if label == STABLE and current is not None:
-            config.version_labels[_PREVIOUS] = current
-        config.version_labels[label] = number
-        _set_versions(config)
-        _write_config(serving, config)
-    return 'labelled'
-
-
-def rollback(serving: Path) -> tuple[int, int]:
-    """Makes the version that was stable before stable again; it is still loaded, so one reading is enough.
-
-    Returns:
-      The version that is stable now, and the one that was.
-
-    Raises:
-      UsageError: no version was stable before this one, or the last promotion was taken back already.
-      PipelineError: the version has been removed.
-    """
-    with _lock(serving):
-        config = _read_config(serving)
-        if STABLE not in config.version_labels:
-            raise UsageError(f'{serving} has no stable version to go back from; `promote N` makes one.')
-        bad = config.version_labels[STABLE]
-        if _PREVIOUS not in config.version_labels:
-            raise UsageError(
-                f'There is no version before {bad} to go back to: the last promotion was taken back already, or was '
-                'the first one; `promote N` makes another version stable.'
-            )
-        good = config.version_labels[_PREVIOUS]
-        if good not in _list_folders(serving):
-            raise PipelineError(f'Version {good}, which was stable before {bad}, is gone from {serving}.')
-        config.version_labels[STABLE] = good
-        del config.version_labels[_PREVIOUS]
-        _set_versions(config)
-        _write_config(serving, config)
-    return good, bad
-
-
-def prune(serving: Path, keep: int) -> list[int]:
-    """Removes all but the newest `keep` versions and those that models.config lists; returns their numbers."""
-    if keep < 1:
-        raise UsageError(f'--keep takes a number of at least 1. Received: {keep}')
-    with _lock(serving):
-        old = [version for version in list_versions(serving)[:-keep] if not version.is_listed]
-        for version in old:  # renamed first: a poller never sees half a version
-            version.folder.rename(version.folder.with_name(f'.{version.number}.removed'))
-        for folder in serving.glob('.*.removed'):  # of a killed call too
-            shutil.rmtree(folder)
-    return [version.number for version in old]
+def remove_versions(serving: Place, versions: list[Place]) -> None:
+    """Removes versions, and what killed calls left of others: numbered folders below the newest without MODEL_FILE."""
+    for version in versions:
+        (version / MODEL_FILE).unlink()  # from here on it is no version
+    whole = list_folders(serving)
+    for number, folder in _list_numbered(serving).items():
+        if number not in whole and number < max(whole, default=0):
+            remove_folder(folder)

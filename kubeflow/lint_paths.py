@@ -18,7 +18,7 @@ from kubeflow.lint_platform import list_mounts
 _IN_EVERY_POD = ('/tmp', '/dev', '/gcs', '/s3', '/minio')
 _HOMES = re.compile(r'(^|[=:,\s"\'])(/home/|/Users/|/root/|file://|~/)')
 _PLACES = re.compile(r'(uri|path|base|directory|dir|root|file|folder|destination|data|serving)$', re.IGNORECASE)
-_MEND = 'Give minio://, s3:// or gs://, or a folder of a volume that the step mounts.'
+_MEND = 'Give s3:// or gs://, or a folder of a volume that the step mounts.'
 
 
 def check_paths(package: Package) -> Iterator[Problem]:

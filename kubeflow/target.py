@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from components.errors import UsageError
+from components.places import SCHEMES as PLACE_SCHEMES
 from kubeflow.mirrors import SCHEMES
 from pipeline.config import PipelineConfig
 from pipeline.kubeflow_config import STEPS
@@ -41,10 +42,10 @@ class Target:
         if not self.pipeline_root.startswith(SCHEMES):
             schemes = ', '.join(SCHEMES)
             raise UsageError(f'--pipeline-root takes a URI with {schemes}. Received: {self.pipeline_root!r}')
-        if not (config.data or '').startswith(('/', 'gs://')):
-            raise UsageError(f'--data takes an absolute path on a volume, or gs://. Received: {config.data!r}')
-        if not (config.serving or '').startswith('/'):
-            raise UsageError(f'--serving takes an absolute path on a volume. Received: {config.serving!r}')
+        for option, place in (('--data', config.data), ('--serving', config.serving)):
+            if not (place or '').startswith(('/', *PLACE_SCHEMES)):
+                schemes = ', '.join(PLACE_SCHEMES)
+                raise UsageError(f'{option} takes an absolute path on a volume, or {schemes}. Received: {place!r}')
         if not _NAME.fullmatch(config.name):
             raise UsageError(f'--set name takes lower-case letters, digits and hyphens. Received: {config.name!r}')
         has_gpu = any(config.kubeflow.get_step(name).gpu for name in STEPS)

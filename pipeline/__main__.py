@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from components.errors import PipelineError, UsageError
+from components.places import locate
 from pipeline.config import PRESETS, BeamConfig, PipelineConfig, SampleConfig
 from pipeline.console import divert_chatter
 from pipeline.overrides import apply_overrides, list_fields
@@ -92,7 +93,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     with divert_chatter(verbose=arguments.verbose) as terminal:
         from pipeline import predict
 
-        failures = predict.predict(Path(arguments.model), [Path(image) for image in arguments.images], terminal)
+        failures = predict.predict(locate(arguments.model), [Path(image) for image in arguments.images], terminal)
     for failure in failures:
         print(f'error: {failure}', file=sys.stderr)
     return 1 if failures else 0
@@ -101,7 +102,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _serving(arguments: argparse.Namespace) -> int:
     from pipeline import serving
 
-    folder = Path(arguments.serving)
+    folder = locate(arguments.serving)
     if arguments.command == 'versions':
         print('\n'.join(serving.describe_versions(folder)))
     elif arguments.command == 'promote':
@@ -160,9 +161,9 @@ def _add_compile_options(parser: argparse.ArgumentParser) -> None:
         '--pipeline-root', metavar='URI', required=True, help='of the artifacts: minio://, s3://, gs://'
     )
     parser.add_argument(
-        '--data', metavar='DIR', required=True, help='TFRecords in train/, val/, test/; on a volume, or gs://'
+        '--data', metavar='DIR', required=True, help='TFRecords in train/, val/, test/; on a volume, s3:// or gs://'
     )
-    parser.add_argument('--serving', metavar='DIR', required=True, help='where models are pushed to, on a volume')
+    parser.add_argument('--serving', metavar='DIR', required=True, help='where models go; on a volume, s3:// or gs://')
     parser.add_argument('--webhook', metavar='URL', help='address that is told how a run ended')
 
 

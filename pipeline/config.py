@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.data_gate_config import DataGateConfig
 from components.model_gate_config import GateConfig
+from components.places import check_place
 from components.serving_check_config import ServingCheckConfig
 from pipeline.kubeflow_config import KubeflowConfig
 from trainer.config import TrainerConfig
@@ -58,7 +59,7 @@ class PipelineConfig:
     data: str | None = None
     """Folder or URI with TFRecords in train/, val/ and test/; None for the embedded sample, written to the root."""
     serving: str | None = None
-    """Folder that models are pushed to as numbered versions; None for ROOT/serving."""
+    """Folder or URI that models are pushed to as numbered versions; None for ROOT/serving."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -69,12 +70,16 @@ class PipelineConfig:
     kubeflow: KubeflowConfig = field(default_factory=KubeflowConfig)
 
     def __post_init__(self):
-        if self.serving and '://' in self.serving:
-            raise ValueError(f'serving must be a folder, such as one on a volume, and no URI. Received: {self.serving}')
+        for name, place in (('data', self.data), ('serving', self.serving)):
+            try:
+                check_place(place or '')
+            except ValueError as error:
+                raise ValueError(f'{name} {error}') from error
 
     def get_serving(self) -> str:
-        """The serving folder, an absolute path."""
-        return str(Path(self.serving).absolute()) if self.serving else str(Layout(self.root).serving)
+        """The serving folder, an absolute path or a URI."""
+        place = self.serving or str(Layout(self.root).serving)
+        return place if '://' in place else str(Path(place).absolute())
 
 
 class Layout:

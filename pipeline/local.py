@@ -16,6 +16,7 @@ from typing import TextIO
 
 from components import features
 from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
+from components.places import locate
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
 from pipeline.storage import check_metadata_store, check_readable, explain_fault
@@ -48,15 +49,14 @@ def lock_root(root: Path) -> Iterator[None]:
 
 
 def check_data(data: str) -> None:
-    """Checks that a local data folder has files for every split, before anything heavy starts.
+    """Checks that a data folder has files for every split, before anything heavy starts.
 
     Raises:
       UsageError: a split's folder is missing or empty.
     """
-    if '://' in data:
-        return
+    place = locate(data)
     for split in features.SPLITS:
-        folder = Path(data) / split
+        folder = place / split
         if not folder.is_dir() or not any(folder.iterdir()):
             raise UsageError(
                 f'{folder} has no TFRecord files; --data takes a folder with {", ".join(features.SPLITS)} in it, '

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from tfx.components import ExampleValidator, ImportExampleGen, StatisticsGen, Trainer, Transform
+from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform
 from tfx.orchestration import metadata, pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 
@@ -14,6 +14,7 @@ from components import features
 from components.baseline import BaselineFinder
 from components.data_gate import DataCheck, DataGate
 from components.evaluator import Evaluator
+from components.example_gen import ImportExampleGen
 from components.pusher import Pusher
 from components.schema import CuratedSchemaGen
 from components.serving_check import ServingCheck

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from components import features
 from components.errors import UsageError
-from components.versions import find_serving_version
+from components.places import Place, fetch_folder
+from components.versions import MODEL_FILE, find_serving_version
 
 
 def _classify(signature, image: Path) -> dict:
@@ -24,11 +25,11 @@ def _classify(signature, image: Path) -> dict:
     }
 
 
-def predict(model: Path, images: list[Path], output: TextIO) -> list[str]:
+def predict(model: Place, images: list[Path], output: TextIO) -> list[str]:
     """Prints a JSON line for each readable image.
 
     Args:
-      model: a version's folder, or a serving folder, whose newest version is taken.
+      model: a version's folder, or a serving folder, whose stable or newest version is taken.
       images: PNG or JPEG files of any size.
       output: where the lines go.
 
@@ -38,15 +39,16 @@ def predict(model: Path, images: list[Path], output: TextIO) -> list[str]:
     Raises:
       UsageError: `model` holds no model.
     """
-    folder = model if (model / 'saved_model.pb').exists() else find_serving_version(model)
-    if folder is None:
+    version = model if (model / MODEL_FILE).exists() else find_serving_version(model)
+    if version is None:
         raise UsageError(f'{model} holds no SavedModel, nor numbered versions of one; --model takes what a run pushed.')
     try:
-        loaded = tf.saved_model.load(str(folder))
+        with fetch_folder(version) as folder:
+            loaded = tf.saved_model.load(str(folder))
         signature = loaded.signatures[features.SIGNATURE_SERVING_DEFAULT]
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f'{folder} cannot be loaded as a model of this pipeline: {reason}') from error
+        raise UsageError(f'{version} cannot be loaded as a model of this pipeline: {reason}') from error
     failures = []
     for image in images:
         try:

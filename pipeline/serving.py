@@ -4,16 +4,17 @@ import json
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
-from components import versions
+from components import labels, versions
 from components.errors import PipelineError
+from components.models_config import MODEL_NAME
+from components.places import Place
 
 _POLL_S = 1.0
 _TIMEOUT_S = 600.0
 
 
-def describe_versions(serving: Path) -> list[str]:
+def describe_versions(serving: Place) -> list[str]:
     """A line for each version, the oldest first: number, labels, accuracy, when it was pushed, run and data."""
     lines = []
     for version in versions.list_versions(serving):
@@ -42,7 +43,7 @@ def wait_until_loaded(server: str, number: int, timeout_s: float = _TIMEOUT_S) -
     Raises:
       PipelineError: the version was not loaded in time; says what the server answered last.
     """
-    url = f'{server.rstrip("/")}/v1/models/{versions.MODEL_NAME}/versions/{number}'
+    url = f'{server.rstrip("/")}/v1/models/{MODEL_NAME}/versions/{number}'
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -61,10 +62,10 @@ def wait_until_loaded(server: str, number: int, timeout_s: float = _TIMEOUT_S) -
         time.sleep(_POLL_S)
 
 
-def promote(serving: Path, number: int, label: versions.Label, server: str | None) -> str:
-    """Gives a version a label; see `components.versions.promote`. Returns what was done, in a sentence."""
+def promote(serving: Place, number: int, label: labels.Label, server: str | None) -> str:
+    """Gives a version a label; see `components.labels.promote`. Returns what was done, in a sentence."""
     wait = (lambda: wait_until_loaded(server, number)) if server else None
-    outcome = versions.promote(serving, number, label, wait)
+    outcome = labels.promote(serving, number, label, wait)
     if outcome == 'listed':
         return (
             f'version {number} is listed, so that a server loads it; run the same again when it has (or give --server '
@@ -73,13 +74,13 @@ def promote(serving: Path, number: int, label: versions.Label, server: str | Non
     return f'version {number} is {label}' + (' already' if outcome == 'unchanged' else '')
 
 
-def rollback(serving: Path) -> str:
+def rollback(serving: Place) -> str:
     """Makes the version that was stable before stable again. Returns what was done, in a sentence."""
-    good, bad = versions.rollback(serving)
+    good, bad = labels.rollback(serving)
     return f'version {good} is stable again; {bad} was'
 
 
-def prune(serving: Path, keep: int) -> str:
+def prune(serving: Place, keep: int) -> str:
     """Removes old versions. Returns what was done, in a sentence."""
-    removed = versions.prune(serving, keep)
+    removed = labels.prune(serving, keep)
     return f'removed {", ".join(map(str, removed))}' if removed else 'nothing to remove'

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from components import features
 from components.errors import DataRefusedError, StorageError
+from components.places import fetch_folder, locate
 from pipeline.config import Layout
 
 _LOCK_TIMEOUT_S = 5.0  # a reader, such as a backup, is soon gone
@@ -112,15 +113,16 @@ def check_readable(data: str) -> None:
     """
     import tensorflow as tf
 
-    for split in features.SPLITS:
-        for file in sorted(tf.io.gfile.glob(f'{data}/{split}/*')):
+    with fetch_folder(locate(data)) as folder:
+        for file in sorted(file for split in features.SPLITS for file in folder.glob(f'{split}/*')):
             count = 0
             try:
-                for _ in tf.data.TFRecordDataset(file, 'GZIP' if file.endswith('.gz') else ''):
+                for _ in tf.data.TFRecordDataset(str(file), 'GZIP' if file.suffix == '.gz' else ''):
                     count += 1
             except tf.errors.OpError as error:
+                split, name = file.relative_to(folder).parts
                 raise DataRefusedError(
-                    f'The data was refused, and nothing was trained: {split}: {file} is corrupted or cut short, and '
-                    f'cannot be read past record {count:,}; put a whole copy in its place, or remove {data} and '
-                    'write the data again.'
+                    f'The data was refused, and nothing was trained: {split}: {data}/{split}/{name} is corrupted or '
+                    f'cut short, and cannot be read past record {count:,}; put a whole copy in its place, or remove '
+                    f'{data} and write the data again.'
                 ) from error

@@ -15,6 +15,7 @@ from components.data_gate import read_anomalies, read_report
 from components.errors import PipelineError
 from components.metrics import RECALL
 from components.model_gate import read_verdict
+from components.places import locate
 from components.reasons import list_broken
 from pipeline.config import Layout, PipelineConfig
 from trainer.train import REPORT_FILE
@@ -170,7 +171,7 @@ def list_paths(outputs: Mapping[str, Outputs], layout: Layout) -> dict[str, Path
     pushed_model = artifact_utils.get_single_instance(list(outputs['Pusher']['pushed_model']))
     if pushed_model.get_int_custom_property('pushed'):
         pushed = pushed_model.get_string_custom_property('pushed_destination')
-        if not Path(pushed).is_dir():
+        if not locate(pushed).is_dir():
             raise PipelineError(
                 f'The pushed version {pushed} is gone, though an earlier run pushed it; copy it back from '
                 f'{pushed_model.uri}, or start over with another --root.'

@@ -2,9 +2,12 @@
 
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -116,6 +119,60 @@ def images() -> np.ndarray:
     """Ten sample images, one of each class: uint8 [10, 32, 32, 3]."""
     random = np.random.default_rng(3)
     return np.stack([sample.draw_image(label, random) for label in range(10)])
+
+
+@pytest.fixture(scope='session')
+def object_stores() -> Iterator[dict[str, str]]:
+    """An S3 and a Cloud Storage on this machine; the environment that leads boto3's and Google's clients there."""
+    from gcp_storage_emulator.server import create_server
+    from moto.server import ThreadedMotoServer
+
+    s3 = ThreadedMotoServer('127.0.0.1', port=0)
+    s3.start()
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        port = probe.getsockname()[1]
+    gs = create_server('127.0.0.1', port, in_memory=True)
+    gs.start()
+    yield {
+        'AWS_ENDPOINT_URL': 'http://{}:{}'.format(*s3.get_host_and_port()),
+        'AWS_ACCESS_KEY_ID': 'key',
+        'AWS_SECRET_ACCESS_KEY': 'secret',
+        'AWS_DEFAULT_REGION': 'us-east-1',
+        'STORAGE_EMULATOR_HOST': f'http://127.0.0.1:{port}',
+        'NO_GCE_CHECK': 'true',  # else Google's client waits for a metadata server
+    }
+    gs.stop()
+    s3.stop()
+
+
+@pytest.fixture
+def make_bucket(object_stores, monkeypatch):
+    """Makes a new bucket of a scheme, 's3' or 'gs', and gives its URI."""
+    for name, value in object_stores.items():
+        monkeypatch.setenv(name, value)
+
+    def make(scheme: str) -> str:
+        import boto3
+        from google.cloud import storage
+
+        name = uuid.uuid4().hex
+        if scheme == 's3':
+            boto3.client('s3').create_bucket(Bucket=name)
+        else:
+            storage.Client.create_anonymous_client().create_bucket(name)
+        return f'{scheme}://{name}'
+
+    return make
+
+
+@pytest.fixture(params=['path', 's3', 'gs'])
+def place(request, tmp_path):
+    """An empty folder on this machine, and one in each object store."""
+    if request.param == 'path':
+        return tmp_path / 'place'
+    from components.places import locate
+
+    return locate(request.getfixturevalue('make_bucket')(request.param)) / 'place'
 
 
 class FileServer:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfx.orchestration.portable import data_types
 from tfx.types import standard_artifacts
 
-from components import versions
+from components import labels, versions
 from components.baseline import (
     Baseline,
     Driver,
@@ -18,6 +18,7 @@ from components.baseline import (
     read_fingerprint,
 )
 from components.errors import PipelineError
+from components.places import remove_folder
 
 
 def save_model(folder, weight: float, signature: str = 'examples') -> None:
@@ -28,8 +29,8 @@ def save_model(folder, weight: float, signature: str = 'examples') -> None:
 
 
 @pytest.fixture
-def serving(tmp_path):
-    return tmp_path / 'serving'
+def serving(place):
+    return place / 'serving'
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def push(serving):
     def run(number: int, model: str, baseline: int | None) -> None:
         folder = serving / str(number)
         (folder / versions.INFO_FILE).parent.mkdir(parents=True)
-        (folder / 'saved_model.pb').touch()
+        (folder / 'saved_model.pb').write_bytes(b'')
         (folder / versions.INFO_FILE).write_text(json.dumps({'model': model, 'baseline': baseline}))
 
     return run
@@ -53,7 +54,7 @@ def test_the_baseline_is_the_newest_version_or_the_stable_one(serving, push):
     push(5, 'a', None)
     push(7, 'b', 5)
     assert find_baseline(serving, 'candidate').name == '7'
-    versions.promote(serving, 5, 'stable', None)
+    labels.promote(serving, 5, 'stable', None)
     assert find_baseline(serving, 'candidate').name == '5'
 
 
@@ -62,10 +63,7 @@ def test_a_model_that_serves_already_is_compared_with_what_it_was_compared_with(
     assert find_baseline(serving, 'a') is None
     push(7, 'b', 5)
     assert find_baseline(serving, 'b').name == '5'
-    (serving / '5' / versions.INFO_FILE).unlink()
-    (serving / '5' / 'saved_model.pb').unlink()
-    (serving / '5' / 'assets.extra').rmdir()
-    (serving / '5').rmdir()
+    remove_folder(serving / '5')
     assert find_baseline(serving, 'b') is None, 'pruned'
 
 
@@ -77,6 +75,13 @@ def test_a_fingerprint_tells_weights_apart_and_models_without_one_are_no_models_
     assert a != b
     (tmp_path / 'a' / 'fingerprint.pb').unlink()
     assert read_fingerprint(str(tmp_path / 'a')) is None
+
+
+def publish_model(serving, weight: float, signature: str = 'examples') -> None:
+    """Makes it version 7."""
+    with versions.stage_version(serving) as staged:
+        save_model(staged / 'model', weight, signature)
+        versions.publish(staged / 'model', serving, 7)
 
 
 def test_the_component_copies_the_serving_model_and_its_cache_key_follows_it(serving, tmp_path):
@@ -93,7 +98,7 @@ def test_the_component_copies_the_serving_model_and_its_cache_key_follows_it(ser
     assert identify() == ''
     Executor().Do(inputs, {'baseline': [baseline]}, properties)
     assert read_baseline(baseline.uri) is None
-    save_model(serving / '7', 2.0)
+    publish_model(serving, 2.0)
     assert identify() == '7'
     Executor().Do(inputs, {'baseline': [baseline]}, properties)
     assert read_baseline(baseline.uri) == 7
@@ -101,6 +106,6 @@ def test_the_component_copies_the_serving_model_and_its_cache_key_follows_it(ser
 
 
 def test_a_version_of_another_pipeline_is_one_sentence(serving):
-    save_model(serving / '7', 2.0, 'predict')
+    publish_model(serving, 2.0, 'predict')
     with pytest.raises(PipelineError, match=r'/7, which is serving, has no signature `examples`, .*; promote'):
         check_comparable(serving / '7')

@@ -12,7 +12,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components import features, pusher, schema, source, staging, versions
+from components import features, labels, pusher, schema, source, staging, versions
 from components.baseline import BASELINE_FILE, Baseline
 from components.errors import DataError
 from components.serving_check import WARMUP_FILE
@@ -23,10 +23,10 @@ def read_curated_schema() -> schema_pb2.Schema:
 
 
 @pytest.fixture
-def push(tmp_path, monkeypatch):
+def push(tmp_path, place, monkeypatch):
     """Runs the Pusher's executor on a model; gives the serving folder and the pushed_model artifact."""
     monkeypatch.setattr(pusher, 'read_metrics', lambda uri: {None: {'accuracy': 0.93, 'example_count': 100.0}})
-    serving = tmp_path / 'serving'
+    serving = place / 'serving'
     model = standard_artifacts.Model()
     model.uri = str(tmp_path / 'model')
     folder = tmp_path / 'model' / 'Format-Serving'
@@ -53,6 +53,7 @@ def push(tmp_path, monkeypatch):
         statistics = standard_artifacts.ExampleStatistics()
         statistics.uri = str(tmp_path / 'statistics')
         (Path(statistics.uri) / 'Split-train').mkdir(parents=True, exist_ok=True)
+        (Path(statistics.uri) / 'Split-train' / 'FeatureStats.pb').write_text('statistics')
         pushed = standard_artifacts.PushedModel()
         pushed.uri = str(tmp_path / 'pushed')
         pusher.Executor().Do(
@@ -77,7 +78,8 @@ def push(tmp_path, monkeypatch):
 
 def test_a_blessed_model_is_pushed_whole_under_a_number(push):
     serving, pushed = push(True)
-    (version,) = (folder for folder in serving.iterdir() if folder.is_dir())
+    version = versions.find_newest_version(serving)
+    assert [name for name in (entry.name for entry in serving.iterdir()) if name[0] != '.'] == [version.name]
     assert abs(int(version.name) - time.time()) < 60
     assert (version / 'saved_model.pb').read_text() == 'graph'
     assert (version / 'variables' / 'variables.index').read_text() == 'weights'
@@ -93,7 +95,7 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert version.info['images'] == 100
     assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
     assert version.info['baseline'] == 5
-    assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train').is_dir()
+    assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train' / 'FeatureStats.pb').read_text() == 'statistics'
     assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
     assert version.is_listed
 
@@ -101,7 +103,7 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
 def test_a_push_is_listed_for_a_server_that_labels_versions(push):
     serving, _ = push(True)
     (first,) = versions.list_versions(serving)
-    versions.promote(serving, first.number, 'stable', None)
+    labels.promote(serving, first.number, 'stable', None)
     push(True)
     assert [(each.labels, each.is_listed) for each in versions.list_versions(serving)] == [
         (('stable',), True),

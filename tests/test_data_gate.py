@@ -324,15 +324,15 @@ def test_drift_from_the_serving_models_data_stops_the_run(run_gate, splits):
 def test_the_cache_sees_what_data_serves_and_not_a_runs_own(splits, tmp_path):
     serving, now = tmp_path / 'serving', tmp_path / 'now'
     write_statistics(write_splits(splits, tmp_path / 'examples'), now)
-    assert identify_serving_statistics(serving, str(now)) == ''
+    assert identify_serving_statistics(serving, now) == ''
     (serving / '7').mkdir(parents=True)
     (serving / '7' / 'saved_model.pb').touch()
-    assert identify_serving_statistics(serving, str(now)) == '', 'pushed by other means, without statistics'
+    assert identify_serving_statistics(serving, now) == '', 'pushed by other means, without statistics'
     served = serving / '7' / STATISTICS_FOLDER
     shutil.copytree(now, served)
-    assert identify_serving_statistics(serving, str(now)) == ''
+    assert identify_serving_statistics(serving, now) == ''
     (served / 'Split-val' / 'FeatureStats.pb').write_bytes(b'')
-    assert identify_serving_statistics(serving, str(now)) != ''
+    assert identify_serving_statistics(serving, now) != ''
 
 
 def test_real_images_have_no_fault(check, real_archive):

@@ -1,7 +1,6 @@
-"""A whole package: compiled, linted and rehearsed, against a local run with the same settings."""
+"""A whole package: compiled, linted and rehearsed, against a local run with the same settings; all in an S3 store."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +8,8 @@ import tensorflow as tf
 import yaml
 
 from components import features
-from components.versions import INFO_FILE
-from pipeline.config import Layout
+from components.places import fetch_folder, locate
+from components.versions import INFO_FILE, list_versions
 from tests.conftest import PROJECT, run_cli
 
 pytestmark = pytest.mark.slow
@@ -25,23 +24,42 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(scope='module')
-def local(tmp_path_factory):
-    """A local run: its root, and the version it pushed."""
-    layout = Layout(str(tmp_path_factory.mktemp('local') / 'root'))
-    answer = run_cli('run', '--root', layout.root, *SETTINGS)
+@pytest.fixture
+def bucket(make_bucket, tmp_path):
+    """A bucket with the sample data in cifar10/."""
+    answer = run_cli('data', '--sample', '--out', tmp_path / 'sample')
+    assert answer.returncode == 0, answer.stderr
+    bucket = locate(make_bucket('s3'))
+    (bucket / 'cifar10').upload_from(tmp_path / 'sample')
+    return bucket
+
+
+@pytest.fixture
+def version(bucket, tmp_path):
+    """The version that a local run pushed."""
+    places = ['--data', bucket / 'cifar10', '--set', f'serving={bucket / "local"}']
+    answer = run_cli('run', '--root', tmp_path / 'root', *places, *SETTINGS)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    (version,) = layout.serving.iterdir()
-    return layout, version
+    (version,) = list_versions(bucket / 'local')
+    assert version.info['data']['source']['kind'] == 'sample'
+    return version
 
 
 @pytest.fixture(scope='module')
 def package(tmp_path_factory):
-    """The package of the same pipeline, its data and serving folder on a volume."""
+    """The package of the same pipeline; what leads to the store is in a secret."""
     path = tmp_path_factory.mktemp('package') / 'pipeline.yaml'
-    places = ['--pipeline-root', 'minio://mlpipeline/v2', '--data', '/volume/cifar10', '--serving', '/volume/serving']
-    volume = ['--set', 'kubeflow.default.pvcs=claim:/volume']
-    answer = run_cli('compile', '--out', path, '--image', 'registry.example/cifar10:1.0', *places, *volume, *SETTINGS)
+    places = [
+        '--pipeline-root',
+        'minio://mlpipeline/v2',
+        '--data',
+        's3://bucket/data',
+        '--serving',
+        's3://bucket/serving',
+    ]
+    names = ('AWS_ENDPOINT_URL', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY')
+    secret = ['--set', f'kubeflow.default.secret_env={",".join(f"{name}=store:{name}" for name in names)}']
+    answer = run_cli('compile', '--out', path, '--image', 'registry.example/cifar10:1.0', *places, *secret, *SETTINGS)
     assert answer.returncode == 0, answer.stderr
     return path
 
@@ -53,32 +71,32 @@ def test_the_package_has_no_problem_and_no_path_of_this_machine(package):
     assert str(package.parent) not in package.read_text()
 
 
-def test_every_step_runs_and_pushes_the_local_runs_model_held_against_the_one_that_serves(local, package, tmp_path):
-    layout, version = local
-    volume = tmp_path / 'volume'
-    shutil.copytree(layout.sample, volume / 'cifar10')
-    # What serves is the local run's model, under a fingerprint that makes it another one.
-    shutil.copytree(version, volume / 'serving' / '1')
-    info = json.loads((version / INFO_FILE).read_text())
-    (volume / 'serving' / '1' / INFO_FILE).write_text(json.dumps({**info, 'model': 'another'}))
+def test_every_step_runs_and_pushes_the_local_runs_model_held_against_the_one_that_serves(
+    bucket, version, package, tmp_path
+):
+    serving = bucket / 'serving'
+    with fetch_folder(version.folder) as model:  # what serves is the local run's model, under another fingerprint
+        (model / INFO_FILE).write_text(json.dumps({**version.info, 'model': 'another'}))
+        (serving / '1').upload_from(model)
 
-    answer = run_cli('rehearse', package, '--root', tmp_path / 'rehearsal', '--mount', f'/volume={volume}')
+    places = ['--parameter', f'data={bucket / "cifar10"}', '--parameter', f'serving={serving}']
+    answer = run_cli('rehearse', package, '--root', tmp_path / 'rehearsal', *places)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     steps = set(next(iter(yaml.safe_load_all(package.read_text())))['root']['dag']['tasks'])
     assert {line.split()[0] for line in answer.stdout.splitlines()[1:-1]} == steps
 
-    (pushed,) = (folder for folder in (volume / 'serving').iterdir() if folder.name not in ('1', '.lock'))
-    assert json.loads((pushed / INFO_FILE).read_text())['baseline'] == 1
+    _, pushed = list_versions(serving)
+    assert pushed.info['baseline'] == 1
     verdicts = (tmp_path / 'rehearsal').rglob('verdict.json')
     assert [json.loads(file.read_text())['baseline'].rpartition(': ')[2] for file in verdicts] == [
         'equal within chance'
     ]
-    images = [
-        example.numpy() for example in tf.data.TFRecordDataset(str(*(volume / 'cifar10' / 'test').iterdir()), 'GZIP')
-    ]
-    answers = [
-        tf.saved_model.load(str(folder)).signatures[features.SIGNATURE_EXAMPLES](tf.constant(images))
-        for folder in (version, pushed)
-    ]
-    here, there = (answer[features.OUTPUT_PROBABILITIES].numpy() for answer in answers)
+    (records,) = (tmp_path / 'sample' / 'test').iterdir()
+    images = [example.numpy() for example in tf.data.TFRecordDataset(str(records), 'GZIP')]
+    answers = []
+    for each in (version, pushed):
+        with fetch_folder(each.folder) as model:
+            signature = tf.saved_model.load(str(model)).signatures[features.SIGNATURE_EXAMPLES]
+            answers.append(signature(tf.constant(images))[features.OUTPUT_PROBABILITIES].numpy())
+    here, there = answers
     np.testing.assert_allclose(there, here, atol=1e-3)

@@ -6,21 +6,21 @@ import threading
 
 import pytest
 
-from components import versions
+from components import labels, versions
 from components.errors import PipelineError
 from pipeline import __main__, serving
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(place):
     """Two versions, one with what the Pusher writes."""
     for number in (10, 20):
-        (tmp_path / str(number) / 'assets.extra').mkdir(parents=True)
-        (tmp_path / str(number) / 'saved_model.pb').touch()
+        (place / str(number) / 'assets.extra').mkdir(parents=True)
+        (place / str(number) / 'saved_model.pb').write_bytes(b'')
     info = {'accuracy': 0.9415, 'images': 10_000, 'pushed': '2026-01-02T03:04:05+00:00', 'run': 'r1'}
     info['data'] = {'source': {'kind': 'archive', 'name': 'cifar.tar.gz'}}
-    (tmp_path / '20' / versions.INFO_FILE).write_text(json.dumps(info))
-    return tmp_path
+    (place / '20' / versions.INFO_FILE).write_text(json.dumps(info))
+    return place
 
 
 def call(capsys, *arguments) -> tuple[int, str, str]:
@@ -102,7 +102,7 @@ def test_a_server_that_never_loads_the_version_is_an_error_and_moves_no_label(fo
     monkeypatch.setattr(serving, '_POLL_S', 0.01)
     url, answers, _ = server
     answers.append(make_status('LOADING'))
-    versions.promote(folder, 10, 'stable', None)
+    labels.promote(folder, 10, 'stable', None)
     with pytest.raises(PipelineError, match=r'within 0 s \(last answer: LOADING\); no label was moved'):
-        versions.promote(folder, 20, 'stable', lambda: serving.wait_until_loaded(url, 20, timeout_s=0.05))
+        labels.promote(folder, 20, 'stable', lambda: serving.wait_until_loaded(url, 20, timeout_s=0.05))
     assert versions.find_serving_version(folder).name == '10'

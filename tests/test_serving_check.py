@@ -16,13 +16,13 @@ from tfx.components.util import model_utils
 from tfx.types import standard_artifacts
 
 from components import features, model_server, serving_client
+from components.models_config import MODEL_NAME
 from components.reasons import list_broken
 from components.serving_check import WARMUP_FILE, Executor, ServingCheck, check_model
 from components.serving_check_config import ServingCheckConfig
 from components.serving_client import check_broken, check_signature, find_faults
 from components.serving_questions import ask_client, make_request
 from components.serving_report import ServingReport, make_reason, read_report
-from components.versions import MODEL_NAME
 from tests.conftest import PROJECT
 from trainer import export
 from trainer.dataset import make_image_rows, read_records

@@ -8,7 +8,7 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from components import versions
+from components import labels, models_config
 from tests.conftest import PROJECT
 
 SERVING = PROJECT / 'kubeflow' / 'serving'
@@ -125,16 +125,16 @@ def test_the_parts_refer_to_each_other(base, pod, server):
 
 
 def test_the_first_models_config_serves_the_newest_version_and_promote_keeps_its_path(base, server, tmp_path):
-    text = find(base, 'ConfigMap')['data'][versions.CONFIG_FILE]
+    text = find(base, 'ConfigMap')['data'][models_config.CONFIG_FILE]
     [config] = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
     mount = {mount['name']: mount['mountPath'] for mount in server['volumeMounts']}['serving']
-    assert (config.name, config.base_path) == (versions.MODEL_NAME, mount)
-    assert f'--model_config_file={mount}/{versions.CONFIG_FILE}' in server['args']
-    (tmp_path / versions.CONFIG_FILE).write_text(text)
+    assert (config.name, config.base_path) == (models_config.MODEL_NAME, mount)
+    assert f'--model_config_file={mount}/{models_config.CONFIG_FILE}' in server['args']
+    (tmp_path / models_config.CONFIG_FILE).write_text(text)
     (tmp_path / '7').mkdir()
     (tmp_path / '7' / 'saved_model.pb').touch()
-    assert versions.promote(tmp_path, 7, 'stable', lambda: None) == 'labelled'
-    written = (tmp_path / versions.CONFIG_FILE).read_text()
+    assert labels.promote(tmp_path, 7, 'stable', lambda: None) == 'labelled'
+    written = (tmp_path / models_config.CONFIG_FILE).read_text()
     [config] = text_format.Parse(written, model_server_config_pb2.ModelServerConfig()).model_config_list.config
     assert (config.base_path, config.version_labels['stable']) == (mount, 7)
 
@@ -151,7 +151,7 @@ def test_prometheus_is_told_the_path_that_the_server_answers(base, server):
 
 def test_the_probes_ask_for_our_model(server):
     for probe in ('startupProbe', 'readinessProbe'):
-        assert server[probe]['httpGet']['path'].startswith(f'/v1/models/{versions.MODEL_NAME}')
+        assert server[probe]['httpGet']['path'].startswith(f'/v1/models/{models_config.MODEL_NAME}')
 
 
 def test_no_container_runs_as_root_or_from_a_moving_tag(pod):

@@ -4,26 +4,35 @@ import time
 from pathlib import Path
 
 import pytest
+from cloudpathlib import CloudPath
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from components import versions
+from components import labels, versions
 from components.errors import PipelineError, UsageError
+from components.models_config import CONFIG_FILE
+from components.places import Place, fetch_folder, locate, remove_folder
+
+
+def write(path: Place, text: str) -> None:
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 @pytest.fixture
-def serving(tmp_path) -> Path:
+def serving(place) -> Place:
     """Three pushed versions, 10, 20 and 30, and what is none."""
-    for name in ('10', '20', '30', '40', '.50.partial-host-1', 'notes'):
-        (tmp_path / name).mkdir()
+    for name in ('40', '.50.partial-host-1', 'notes'):
+        write(place / name / 'variables', name)
     for number in (10, 20, 30):
-        (tmp_path / str(number) / 'saved_model.pb').write_text(str(number))
-    return tmp_path
+        write(place / str(number) / 'saved_model.pb', str(number))
+    return place
 
 
-def read_config(serving: Path) -> tuple[list[int], dict[str, int]]:
+def read_config(serving: Place) -> tuple[list[int], dict[str, int]]:
     """The versions that a server loads, and its labels."""
-    text = (serving / versions.CONFIG_FILE).read_text()
+    text = (serving / CONFIG_FILE).read_text()
     (config,) = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
     assert config.base_path == str(serving)
     assert config.name == 'cifar10'
@@ -34,18 +43,18 @@ def read_config(serving: Path) -> tuple[list[int], dict[str, int]]:
 def server(serving, monkeypatch):
     """What TensorFlow Serving does with each models.config: refuses labels of what it has not loaded, then loads."""
     loaded, readings = set(), []
-    original = versions._write_config
+    original = labels.write_config
 
-    def write(folder, config):
+    def read_as_server(folder, config):
         original(folder, config)
-        listed, labels = read_config(folder)
+        listed, named = read_config(folder)
         if readings:  # a server that starts is told to allow it
-            assert set(labels.values()) <= loaded, f'{labels} with {loaded} loaded: the server refuses'
+            assert set(named.values()) <= loaded, f'{named} with {loaded} loaded: the server refuses'
         loaded.clear()
         loaded.update(listed)
-        readings.append((listed, labels))
+        readings.append((listed, named))
 
-    monkeypatch.setattr(versions, '_write_config', write)
+    monkeypatch.setattr(labels, 'write_config', read_as_server)
     return readings
 
 
@@ -59,115 +68,153 @@ def test_without_a_config_the_newest_version_serves(serving):
 
 
 def test_the_first_promotion_makes_the_config(serving, server):
-    assert versions.promote(serving, 10, 'stable', None) == 'labelled'
+    assert labels.promote(serving, 10, 'stable', None) == 'labelled'
     assert server == [([10], {'stable': 10})]
     assert versions.find_serving_version(serving).name == '10'
 
 
 def test_a_version_is_listed_before_it_is_labelled(serving, server):
-    versions.promote(serving, 10, 'stable', None)
+    labels.promote(serving, 10, 'stable', None)
     waited = []
-    assert versions.promote(serving, 20, 'stable', lambda: waited.append(read_config(serving))) == 'labelled'
+    assert labels.promote(serving, 20, 'stable', lambda: waited.append(read_config(serving))) == 'labelled'
     assert waited == [([10, 20], {'stable': 10})]
     assert server[-1] == ([10, 20], {'stable': 20, 'previous': 10})
 
 
 def test_without_a_server_to_wait_for_a_second_call_labels(serving, server):
-    versions.promote(serving, 10, 'stable', None)
-    assert versions.promote(serving, 20, 'canary', None) == 'listed'
+    labels.promote(serving, 10, 'stable', None)
+    assert labels.promote(serving, 20, 'canary', None) == 'listed'
     assert server[-1] == ([10, 20], {'stable': 10})
-    assert versions.promote(serving, 20, 'canary', None) == 'labelled'
+    assert labels.promote(serving, 20, 'canary', None) == 'labelled'
     assert server[-1] == ([10, 20], {'stable': 10, 'canary': 20})
-    assert versions.promote(serving, 20, 'canary', None) == 'unchanged'
+    assert labels.promote(serving, 20, 'canary', None) == 'unchanged'
 
 
 def test_a_pushed_version_is_listed_so_that_one_call_promotes_it(serving, server):
-    versions.list_pushed(serving, 30)
-    assert not (serving / versions.CONFIG_FILE).exists(), 'nobody labels, so the newest serves by itself'
-    versions.promote(serving, 10, 'stable', None)
-    versions.list_pushed(serving, 30)
+    labels.list_pushed(serving, 30)
+    assert not (serving / CONFIG_FILE).exists(), 'nobody labels, so the newest serves by itself'
+    labels.promote(serving, 10, 'stable', None)
+    labels.list_pushed(serving, 30)
     assert server[-1] == ([10, 30], {'stable': 10})
-    assert versions.promote(serving, 30, 'stable', None) == 'labelled'
+    assert labels.promote(serving, 30, 'stable', None) == 'labelled'
 
 
 def test_rollback_brings_the_previous_version_back_at_once_and_only_once(serving, server):
-    versions.promote(serving, 10, 'stable', None)
-    versions.promote(serving, 20, 'stable', lambda: None)
+    labels.promote(serving, 10, 'stable', None)
+    labels.promote(serving, 20, 'stable', lambda: None)
     begin = time.perf_counter()
-    assert versions.rollback(serving) == (10, 20)
+    assert labels.rollback(serving) == (10, 20)
     assert time.perf_counter() - begin < 1
     assert server[-1] == ([10], {'stable': 10})
     with pytest.raises(UsageError, match=r'no version before 10 .* taken back already'):
-        versions.rollback(serving)
+        labels.rollback(serving)
 
 
 def test_rollback_without_a_stable_version_says_so(serving):
     with pytest.raises(UsageError, match='has no stable version to go back from'):
-        versions.rollback(serving)
+        labels.rollback(serving)
 
 
 def test_rollback_to_a_version_that_is_gone_changes_nothing(serving):
-    versions.promote(serving, 10, 'stable', None)
-    versions.promote(serving, 20, 'stable', lambda: None)
+    labels.promote(serving, 10, 'stable', None)
+    labels.promote(serving, 20, 'stable', lambda: None)
     (serving / '10' / 'saved_model.pb').unlink()
     before = read_config(serving)
     with pytest.raises(PipelineError, match='Version 10, which was stable before 20, is gone'):
-        versions.rollback(serving)
+        labels.rollback(serving)
     assert read_config(serving) == before
 
 
 def test_prune_keeps_the_newest_and_what_a_label_names(serving):
-    versions.promote(serving, 10, 'canary', None)
-    (serving / '.5.removed').mkdir()  # of a call that was killed
-    assert versions.prune(serving, 1) == [20]
+    labels.promote(serving, 10, 'canary', None)
+    write(serving / '5' / 'variables', 'of a call that was killed')
+    assert labels.prune(serving, 1) == [20]
     assert [each.number for each in versions.list_versions(serving)] == [10, 30]
-    assert not list(serving.glob('.*.removed'))
-    assert versions.prune(serving, 1) == []
+    assert not (serving / '5').exists()
+    assert (serving / '40').exists(), 'newer than every version: it may be on its way'
+    assert labels.prune(serving, 1) == []
 
 
 def test_prune_to_nothing_is_refused(serving):
     with pytest.raises(UsageError, match=r'--keep takes a number of at least 1\. Received: 0'):
-        versions.prune(serving, 0)
+        labels.prune(serving, 0)
 
 
 @pytest.mark.parametrize(('number', 'label'), [(15, 'stable'), (40, 'stable'), (10, 'latest')])
 def test_what_is_not_there_cannot_be_promoted(serving, number, label):
     with pytest.raises(UsageError, match=r'has no version \d+; there are: 10, 20, 30|one of canary, stable'):
-        versions.promote(serving, number, label, None)
-    assert not (serving / versions.CONFIG_FILE).exists()
+        labels.promote(serving, number, label, None)
+    assert not (serving / CONFIG_FILE).exists()
 
 
 @pytest.mark.parametrize('text', ['nonsense', 'model_config_list { config {} config {} }'])
 def test_a_damaged_config_is_refused_and_kept(serving, text):
-    (serving / versions.CONFIG_FILE).write_text(text)
-    for call in (versions.list_versions, versions.rollback, versions.find_serving_version):
+    (serving / CONFIG_FILE).write_text(text)
+    for call in (versions.list_versions, labels.rollback, versions.find_serving_version):
         with pytest.raises(PipelineError, match=r'models\.config (is not a configuration|lists 2 models)'):
             call(serving)
-    assert (serving / versions.CONFIG_FILE).read_text() == text
+    assert (serving / CONFIG_FILE).read_text() == text
 
 
 def test_what_somebody_wrote_into_the_config_is_kept(serving):
-    versions.promote(serving, 10, 'stable', None)
-    path = serving / versions.CONFIG_FILE
+    labels.promote(serving, 10, 'stable', None)
+    path = serving / CONFIG_FILE
     path.write_text(path.read_text().replace(str(serving), '/models/cifar10'))
-    versions.promote(serving, 20, 'stable', lambda: None)
+    labels.promote(serving, 20, 'stable', lambda: None)
     assert 'base_path: "/models/cifar10"' in path.read_text()
 
 
-def test_a_number_in_use_or_known_to_the_server_is_not_given_again(serving, tmp_path):
+def test_a_number_in_use_or_known_to_the_server_is_not_given_again(serving):
     far_future = 99_999_999_999
-    (serving / str(far_future)).mkdir()
+    write(serving / str(far_future) / 'variables', '')
     assert versions.choose_version(serving) == far_future + 1
-    (serving / str(far_future)).rmdir()
-    versions.promote(serving, 30, 'stable', None)
-    path = serving / versions.CONFIG_FILE
+    remove_folder(serving / str(far_future))
+    labels.promote(serving, 30, 'stable', None)
+    path = serving / CONFIG_FILE
     path.write_text(path.read_text().replace('versions: 30', f'versions: {far_future}'))
     assert versions.choose_version(serving) == far_future + 1
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path):
-    for call in (versions.list_versions, versions.rollback):
+def test_a_folder_that_is_none_is_refused(place):
+    for call in (versions.list_versions, labels.rollback):
         with pytest.raises(UsageError, match='is no folder; --serving takes the one that `run` pushes to'):
-            call(tmp_path / 'none')
-    assert versions.find_newest_version(tmp_path / 'none') is None
-    assert versions.find_serving_version(tmp_path / 'none') is None
+            call(place / 'none')
+    assert versions.find_newest_version(place / 'none') is None
+    assert versions.find_serving_version(place / 'none') is None
+
+
+FILES = ('saved_model.pb', 'variables/variables.index', 'assets.extra/version.json')
+
+
+@pytest.fixture
+def staged(tmp_path) -> Path:
+    """A model that is to become a version."""
+    for name in FILES:
+        write(tmp_path / 'staged' / name, name)
+    return tmp_path / 'staged'
+
+
+def test_a_staged_model_becomes_a_version_with_all_that_is_in_it(serving, staged):
+    versions.publish(staged, serving, 50)
+    assert versions.find_newest_version(serving).name == '50'
+    with fetch_folder(serving / '50') as folder:
+        files = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob('*') if file.is_file()}
+    assert files == {name: name for name in FILES}
+
+
+@pytest.mark.parametrize('scheme', ['s3', 'gs'])
+def test_an_upload_that_breaks_leaves_no_version_and_no_file(make_bucket, staged, monkeypatch, scheme):
+    serving = locate(make_bucket(scheme)) / 'serving'
+    seen, original = [], CloudPath.upload_from
+
+    def upload(self, source, **options):
+        seen.append(versions.list_folders(serving))
+        if source.name == versions.MODEL_FILE:
+            raise OSError('connection lost')
+        return original(self, source, **options)
+
+    monkeypatch.setattr(CloudPath, 'upload_from', upload)
+    with pytest.raises(OSError, match='connection lost'):
+        versions.publish(staged, serving, 50)
+    assert seen == [{}, {}, {}], 'no version before its last file is there'
+    assert not serving.exists()

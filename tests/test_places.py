@@ -1,0 +1,111 @@
+"""Places in object stores, by the stores' own clients against servers on this machine."""
+
+import time
+
+import pytest
+
+from components.errors import StorageError, UsageError
+from components.example_gen import S3Filesystem
+from components.places import check_place, copy_folder, fetch_folder, locate, remove_folder
+from pipeline import __main__, local, storage
+
+
+def fill(place) -> None:
+    for name in ('a', 'b/c', 'b/d/e'):
+        if '://' not in str(place):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(name)
+
+
+def list_files(folder) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob('*') if file.is_file()}
+
+
+WHOLE = {'a': 'a', 'b/c': 'b/c', 'b/d/e': 'b/d/e'}
+
+
+def test_a_folder_is_copied_whole(place, tmp_path):
+    fill(place)
+    for _ in range(2):  # over itself too
+        copy_folder(place, tmp_path / 'to' / 'here')
+        assert list_files(tmp_path / 'to' / 'here') == WHOLE
+
+
+def test_a_fetched_folder_is_here_while_it_is_needed(place):
+    fill(place)
+    with fetch_folder(place) as folder:
+        assert list_files(folder) == WHOLE
+    assert folder.exists() == (folder == place), 'a copy is removed, and a folder of this machine is no copy'
+
+
+def test_a_removed_folder_is_gone_and_its_neighbours_stay(place):
+    fill(place)
+    remove_folder(place / 'b')
+    assert [entry.name for entry in place.iterdir()] == ['a']
+
+
+@pytest.mark.parametrize('text', ['minio://mlpipeline/serving', 'hdfs://name/serving', 'https://host/serving'])
+def test_another_scheme_is_refused_with_what_to_give(text, capsys):
+    with pytest.raises(ValueError, match=r'must be a path, or a URI with s3:// or gs:// \(for MinIO s3://, .*AWS_ENDP'):
+        check_place(text)
+    with pytest.raises(UsageError, match=f'Received: {text}'):
+        locate(text)
+    assert __main__.main(['run', '--set', f'serving={text}']) == 2
+    assert 'serving must be a path, or a URI' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('scheme', ['s3', 'gs'])
+def test_a_bucket_that_does_not_exist_is_one_sentence(make_bucket, scheme, capsys):
+    make_bucket(scheme)
+    with pytest.raises(StorageError, match=rf'^{scheme}://nowhere/serving cannot be read: .*Check bucket, credentials'):
+        locate(f'{scheme}://nowhere/serving')
+    assert __main__.main(['versions', '--serving', f'{scheme}://nowhere/serving']) == 1
+    assert capsys.readouterr().err.startswith(f'error: {scheme}://nowhere/serving cannot be read: ')
+
+
+def test_missing_credentials_are_one_sentence(make_bucket, monkeypatch, tmp_path):
+    bucket = make_bucket('s3')
+    for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'):
+        monkeypatch.delenv(name)
+    for name in ('AWS_SHARED_CREDENTIALS_FILE', 'AWS_CONFIG_FILE'):
+        monkeypatch.setenv(name, str(tmp_path / 'none'))
+    monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
+    with pytest.raises(StorageError, match='Unable to locate credentials'):
+        locate(bucket)
+
+
+def test_a_store_that_does_not_answer_is_one_sentence(make_bucket, monkeypatch):
+    bucket = make_bucket('s3')
+    monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://127.0.0.1:9')
+    monkeypatch.setenv('AWS_MAX_ATTEMPTS', '1')
+    with pytest.raises(StorageError, match='Could not connect to the endpoint URL'):
+        locate(bucket)
+
+
+def test_tfx_finds_the_files_of_a_split_with_their_sizes_and_times(make_bucket):
+    uri = make_bucket('s3') + '/cifar10'
+    for name in ('train/data-1', 'train/data-0', 'val/data-0', 'train/other/data-0'):
+        (locate(uri) / name).write_text('12345')
+    files = S3Filesystem.glob(f'{uri}/train/data-*')
+    assert files == [f'{uri}/train/data-0', f'{uri}/train/data-1']
+    stat = S3Filesystem.stat(files[0])
+    assert stat.length == 5
+    assert abs(stat.mtime_nsec / 1e9 - time.time()) < 60
+    assert S3Filesystem.glob(f'{uri}/test/*') == []
+
+
+@pytest.mark.parametrize('scheme', ['s3', 'gs'])
+def test_data_without_a_split_is_refused_before_anything_starts(make_bucket, scheme):
+    uri = make_bucket(scheme) + '/cifar10'
+    for split in ('train', 'val'):
+        (locate(uri) / split / 'data').write_text('records')
+    with pytest.raises(UsageError, match=rf'{uri}/test has no TFRecord files; --data takes'):
+        local.check_data(uri)
+
+
+@pytest.mark.parametrize('scheme', ['s3', 'gs'])
+def test_a_damaged_file_is_named_by_its_uri(make_bucket, scheme):
+    uri = make_bucket(scheme) + '/cifar10'
+    (locate(uri) / 'train' / 'data.tfrecord').write_text('no record at all')
+    with pytest.raises(storage.DataRefusedError, match=f'train: {uri}/train/data.tfrecord is corrupted or cut short'):
+        storage.check_readable(uri)
