@@ -1,16 +1,19 @@
-"""ImportExampleGen: TFX's own, for data in an S3 store too.
+"""ImportExampleGen: TFX's own, which says what is wrong with a data folder, and takes one in an S3 store too.
 
-Beam reads s3:// with boto3. But TFX looks at the files first, for its cache, through TensorFlow, which does not.
+Beam reads s3:// with boto3, and tries for minutes where it must not. TFX looks at the files before that, for its cache,
+through TensorFlow, which does not read s3:// at all.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tfx.components import ImportExampleGen
+from tfx import components, types
+from tfx.components.example_gen.import_example_gen import executor
+from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import filesystem, filesystem_registry
+from tfx.types import standard_component_specs
 
+from components.manifest import check_splits
 from components.places import locate
-
-__all__ = ['ImportExampleGen']
 
 
 class _Stat(NamedTuple):
@@ -39,3 +42,23 @@ class S3Filesystem(filesystem.Filesystem):
 
 
 filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.register(S3Filesystem, priority=-1)  # before TensorFlow's
+
+
+class Executor(executor.Executor):
+    """Checks the data folder before Beam reads it."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """See the stock executor, and `check_splits` for the errors."""
+        check_splits(exec_properties[standard_component_specs.INPUT_BASE_KEY])
+        super().Do(input_dict, output_dict, exec_properties)
+
+
+class ImportExampleGen(components.ImportExampleGen):
+    """TFX's ImportExampleGen with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)

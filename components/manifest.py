@@ -5,8 +5,9 @@ import json
 from importlib import metadata
 from pathlib import Path
 
+from components import features
 from components.errors import DataError, UsageError
-from components.places import Place
+from components.places import Place, locate
 
 MANIFEST_NAME = 'manifest.json'
 
@@ -32,6 +33,26 @@ def read_manifest(out: Place) -> dict | None:
         return json.loads(path.read_text())
     except ValueError as error:
         raise DataError(f'{path} is not JSON ({error}); remove {out} and write the data again.') from error
+
+
+def check_splits(data: str) -> None:
+    """Checks that a data folder has files for every split.
+
+    Args:
+      data: path or URI of the folder.
+
+    Raises:
+      UsageError: a split's folder is missing or empty.
+      StorageError: the object store cannot be read.
+    """
+    place = locate(data)
+    for split in features.SPLITS:
+        folder = place / split
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise UsageError(
+                f'{folder} has no TFRecord files; --data takes a folder with {", ".join(features.SPLITS)} in it, '
+                'as `python -m pipeline data --out DIR` writes it.'
+            )
 
 
 def describe_request(source: Source, limit: int | None) -> dict:

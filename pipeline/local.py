@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from components import features
 from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
-from components.places import locate
+from components.manifest import check_splits
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
 from pipeline.storage import check_metadata_store, check_readable, explain_fault
@@ -48,22 +47,6 @@ def lock_root(root: Path) -> Iterator[None]:
         yield
 
 
-def check_data(data: str) -> None:
-    """Checks that a data folder has files for every split, before anything heavy starts.
-
-    Raises:
-      UsageError: a split's folder is missing or empty.
-    """
-    place = locate(data)
-    for split in features.SPLITS:
-        folder = place / split
-        if not folder.is_dir() or not any(folder.iterdir()):
-            raise UsageError(
-                f'{folder} has no TFRecord files; --data takes a folder with {", ".join(features.SPLITS)} in it, '
-                'as `python -m pipeline data --out DIR` writes it.'
-            )
-
-
 def run(config: PipelineConfig, *, verbose: bool) -> int:
     """Runs the pipeline in this process, printing a line a component.
 
@@ -81,7 +64,7 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
     """
     layout = Layout(config.root)
     if config.data:
-        check_data(config.data)
+        check_splits(config.data)
     log_file = layout.logs / f'{datetime.datetime.now():%Y%m%d-%H%M%S}.log'
     try:
         with lock_root(layout.root):

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from components.errors import UsageError
+from components.manifest import check_splits
 from pipeline import pipeline as graph
 from pipeline.config import PRESETS
 from pipeline.kubeflow_config import STEPS
-from pipeline.local import check_data, lock_root
+from pipeline.local import lock_root
 from pipeline.overrides import apply_overrides
 
 
@@ -131,7 +132,7 @@ def test_data_without_a_split_is_refused(tmp_path):
     (tmp_path / 'train').mkdir()
     (tmp_path / 'train' / 'x').touch()
     with pytest.raises(UsageError, match=r'/val has no TFRecord files'):
-        check_data(str(tmp_path))
+        check_splits(str(tmp_path))
 
 
 def test_a_second_run_on_the_same_root_is_refused_and_names_the_first(tmp_path):

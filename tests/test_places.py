@@ -5,9 +5,10 @@ import time
 import pytest
 
 from components.errors import StorageError, UsageError
-from components.example_gen import S3Filesystem
+from components.example_gen import Executor, S3Filesystem
+from components.manifest import check_splits
 from components.places import check_place, copy_folder, fetch_folder, locate, remove_folder
-from pipeline import __main__, local, storage
+from pipeline import __main__, storage
 
 
 def fill(place) -> None:
@@ -99,8 +100,9 @@ def test_data_without_a_split_is_refused_before_anything_starts(make_bucket, sch
     uri = make_bucket(scheme) + '/cifar10'
     for split in ('train', 'val'):
         (locate(uri) / split / 'data').write_text('records')
-    with pytest.raises(UsageError, match=rf'{uri}/test has no TFRecord files; --data takes'):
-        local.check_data(uri)
+    for check in (check_splits, lambda uri: Executor().Do({}, {}, {'input_base': uri})):
+        with pytest.raises(UsageError, match=rf'{uri}/test has no TFRecord files; --data takes'):
+            check(uri)
 
 
 @pytest.mark.parametrize('scheme', ['s3', 'gs'])
