@@ -6,14 +6,17 @@ through TensorFlow, which does not read s3:// at all.
 
 from typing import Any, NamedTuple
 
+import tensorflow as tf
 from tfx import components, types
 from tfx.components.example_gen.import_example_gen import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import filesystem, filesystem_registry
 from tfx.types import standard_component_specs
 
+from components import features
+from components.errors import DataRefusedError
 from components.manifest import check_splits
-from components.places import locate
+from components.places import fetch_folder, locate
 
 
 class _Stat(NamedTuple):
@@ -44,8 +47,32 @@ class S3Filesystem(filesystem.Filesystem):
 filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.register(S3Filesystem, priority=-1)  # before TensorFlow's
 
 
+def check_readable(data: str) -> None:
+    """Reads every TFRecord file of a data folder to its end, to say which one a failed import broke on.
+
+    Args:
+      data: folder or URI with a folder a split.
+
+    Raises:
+      DataRefusedError: a file is corrupted or cut short; names file, split and record.
+    """
+    with fetch_folder(locate(data)) as folder:
+        for file in sorted(file for split in features.SPLITS for file in folder.glob(f'{split}/*')):
+            count = 0
+            try:
+                for _ in tf.data.TFRecordDataset(str(file), 'GZIP' if file.suffix == '.gz' else ''):
+                    count += 1
+            except tf.errors.OpError as error:
+                split, name = file.relative_to(folder).parts
+                raise DataRefusedError(
+                    f'The data was refused, and nothing was trained: {split}: {data}/{split}/{name} is corrupted or '
+                    f'cut short, and cannot be read past record {count:,}; put a whole copy in its place, or remove '
+                    f'{data} and write the data again.'
+                ) from error
+
+
 class Executor(executor.Executor):
-    """Checks the data folder before Beam reads it."""
+    """Checks the data folder before Beam reads it, and its files where Beam could not."""
 
     def Do(
         self,
@@ -53,9 +80,14 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """See the stock executor, and `check_splits` for the errors."""
-        check_splits(exec_properties[standard_component_specs.INPUT_BASE_KEY])
-        super().Do(input_dict, output_dict, exec_properties)
+        """See the stock executor, and `check_splits` and `check_readable` for the errors."""
+        data = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        check_splits(data)
+        try:
+            super().Do(input_dict, output_dict, exec_properties)
+        except Exception:
+            check_readable(data)
+            raise
 
 
 class ImportExampleGen(components.ImportExampleGen):

@@ -18,11 +18,10 @@ from components.errors import DataRefusedError, PipelineError, StorageError, Usa
 from components.manifest import check_splits
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
-from pipeline.storage import check_metadata_store, check_readable, explain_fault
+from pipeline.storage import check_metadata_store, explain_fault
 
 EXIT_PUSHED = 0
 EXIT_NOT_BLESSED = 3
-_INGEST = 'ImportExampleGen'  # the one component that reads the data folder
 
 
 @contextlib.contextmanager
@@ -81,11 +80,9 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
 def _run_and_log(config: PipelineConfig, layout: Layout, log_file: Path, terminal: TextIO) -> int:
     try:
         return _run_components(config, layout, log_file, terminal)
-    except Exception as error:
+    except Exception:
         with contextlib.suppress(OSError):  # the log may be on the disk that is full
             traceback.print_exc()
-        if getattr(error, 'node_id', None) == _INGEST and not explain_fault(error, layout):
-            check_readable(config.data or str(layout.sample))
         raise
 
 

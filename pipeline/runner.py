@@ -48,14 +48,6 @@ class NodeResult(NamedTuple):
     lost: tuple[str, ...]
 
 
-class ComponentError(PipelineError):
-    """A component, `node_id`, that failed in a way nobody foresaw; the log file has the traceback."""
-
-    def __init__(self, node_id: str, reason: str):
-        super().__init__(f'{node_id} failed: {reason}')
-        self.node_id = node_id
-
-
 def fail_abandoned_executions(store: metadata.Metadata, artifacts: Path) -> None:
     """Marks executions a killed run left as running as failed, and removes the files they had begun to write.
 
@@ -139,12 +131,12 @@ class LocalRunner(tfx_runner.IrBasedRunner):
         except PipelineError:
             raise
         except Exception as error:
-            raise ComponentError(node_id, to_one_line(error)) from error
+            raise PipelineError(f'{node_id} failed: {to_one_line(error)}') from error
         with metadata.Metadata(connection_config) as store:
             (execution,) = store.store.get_executions_by_id([execution_id])
             outputs = execution_lib.get_output_artifacts(store, execution_id)
         # The launcher only records, and does not raise, when it cannot resolve a component's inputs.
         if not execution_lib.is_execution_successful(execution):
-            raise ComponentError(node_id, 'its inputs could not be resolved')
+            raise PipelineError(f'{node_id} failed: its inputs could not be resolved')
         is_reused = execution.last_known_state == _State.CACHED
         return NodeResult(node_id, outputs, is_reused, time.monotonic() - begin, lost=())

@@ -1,4 +1,4 @@
-"""Storage that fails, in words: a full disk, a metadata store that is locked or damaged, data that cannot be read.
+"""Storage that fails, in words: a full disk, a metadata store that is locked or damaged.
 
 Called by `pipeline.local`, before a run for what can be known then, and after one that failed.
 """
@@ -11,9 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from components import features
-from components.errors import DataRefusedError, StorageError
-from components.places import fetch_folder, locate
+from components.errors import StorageError
 from pipeline.config import Layout
 
 _LOCK_TIMEOUT_S = 5.0  # a reader, such as a backup, is soon gone
@@ -100,29 +98,3 @@ def explain_fault(error: BaseException, layout: Layout) -> StorageError | None:
         return StorageError(_describe_locked_store(layout))
     found = [mark for text in texts for mark in _DAMAGED if mark in text]
     return StorageError(_describe_damaged_store(layout, found[0])) if found else None
-
-
-def check_readable(data: str) -> None:
-    """Reads every TFRecord file of a data folder to its end, to say which one a failed import broke on.
-
-    Args:
-      data: folder or URI with a folder a split.
-
-    Raises:
-      DataRefusedError: a file is corrupted or cut short; names file, split and record.
-    """
-    import tensorflow as tf
-
-    with fetch_folder(locate(data)) as folder:
-        for file in sorted(file for split in features.SPLITS for file in folder.glob(f'{split}/*')):
-            count = 0
-            try:
-                for _ in tf.data.TFRecordDataset(str(file), 'GZIP' if file.suffix == '.gz' else ''):
-                    count += 1
-            except tf.errors.OpError as error:
-                split, name = file.relative_to(folder).parts
-                raise DataRefusedError(
-                    f'The data was refused, and nothing was trained: {split}: {data}/{split}/{name} is corrupted or '
-                    f'cut short, and cannot be read past record {count:,}; put a whole copy in its place, or remove '
-                    f'{data} and write the data again.'
-                ) from error

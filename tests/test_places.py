@@ -1,14 +1,10 @@
 """Places in object stores, by the stores' own clients against servers on this machine."""
 
-import time
-
 import pytest
 
 from components.errors import StorageError, UsageError
-from components.example_gen import Executor, S3Filesystem
-from components.manifest import check_splits
 from components.places import check_place, copy_folder, fetch_folder, locate, remove_folder
-from pipeline import __main__, storage
+from pipeline import __main__
 
 
 def fill(place) -> None:
@@ -81,33 +77,3 @@ def test_a_store_that_does_not_answer_is_one_sentence(make_bucket, monkeypatch):
     monkeypatch.setenv('AWS_MAX_ATTEMPTS', '1')
     with pytest.raises(StorageError, match='Could not connect to the endpoint URL'):
         locate(bucket)
-
-
-def test_tfx_finds_the_files_of_a_split_with_their_sizes_and_times(make_bucket):
-    uri = make_bucket('s3') + '/cifar10'
-    for name in ('train/data-1', 'train/data-0', 'val/data-0', 'train/other/data-0'):
-        (locate(uri) / name).write_text('12345')
-    files = S3Filesystem.glob(f'{uri}/train/data-*')
-    assert files == [f'{uri}/train/data-0', f'{uri}/train/data-1']
-    stat = S3Filesystem.stat(files[0])
-    assert stat.length == 5
-    assert abs(stat.mtime_nsec / 1e9 - time.time()) < 60
-    assert S3Filesystem.glob(f'{uri}/test/*') == []
-
-
-@pytest.mark.parametrize('scheme', ['s3', 'gs'])
-def test_data_without_a_split_is_refused_before_anything_starts(make_bucket, scheme):
-    uri = make_bucket(scheme) + '/cifar10'
-    for split in ('train', 'val'):
-        (locate(uri) / split / 'data').write_text('records')
-    for check in (check_splits, lambda uri: Executor().Do({}, {}, {'input_base': uri})):
-        with pytest.raises(UsageError, match=rf'{uri}/test has no TFRecord files; --data takes'):
-            check(uri)
-
-
-@pytest.mark.parametrize('scheme', ['s3', 'gs'])
-def test_a_damaged_file_is_named_by_its_uri(make_bucket, scheme):
-    uri = make_bucket(scheme) + '/cifar10'
-    (locate(uri) / 'train' / 'data.tfrecord').write_text('no record at all')
-    with pytest.raises(storage.DataRefusedError, match=f'train: {uri}/train/data.tfrecord is corrupted or cut short'):
-        storage.check_readable(uri)

@@ -9,10 +9,10 @@ import sys
 import pytest
 import tensorflow as tf
 
-from components.errors import DataRefusedError, StorageError
+from components.errors import StorageError
 from pipeline import storage
 from pipeline.config import Layout
-from pipeline.storage import check_metadata_store, check_readable, explain_fault
+from pipeline.storage import check_metadata_store, explain_fault
 from tests.conftest import PROJECT
 
 
@@ -115,35 +115,6 @@ def test_a_storage_fault_is_recognized_in_every_wrapping(error, sentence, tmp_pa
 
 def test_other_errors_are_not_blamed_on_storage(tmp_path):
     assert explain_fault(wrap('OOM when allocating tensor'), Layout(str(tmp_path))) is None
-
-
-def write_data(folder, name: str, kind: str) -> None:
-    for split in ('train', 'val', 'test'):
-        (folder / split).mkdir(parents=True)
-        with tf.io.TFRecordWriter(str(folder / split / name), kind) as writer:
-            for _ in range(50):
-                writer.write(os.urandom(1000))
-
-
-def flip_byte(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
-
-
-@pytest.mark.parametrize(('name', 'kind'), [('a.tfrecord.gz', 'GZIP'), ('a.tfrecord', '')])
-@pytest.mark.parametrize('damage', [flip_byte, lambda content: content[: len(content) * 2 // 3]])
-def test_a_damaged_file_is_named_with_its_split_and_record(damage, name, kind, tmp_path):
-    write_data(tmp_path, name, kind)
-    check_readable(str(tmp_path))
-    file = tmp_path / 'val' / name
-    whole = file.read_bytes()
-    file.write_bytes(damage(whole))
-    with pytest.raises(
-        DataRefusedError, match=rf'val: {file} is corrupted or cut short, and cannot be read past record \d+; put'
-    ):
-        check_readable(str(tmp_path))
-    file.write_bytes(whole)
-    check_readable(str(tmp_path))
 
 
 def test_a_log_on_a_full_disk_neither_stops_the_run_nor_comes_out_on_the_terminal():
