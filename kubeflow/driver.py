@@ -1,4 +1,4 @@
-"""What Kubeflow's driver and launcher do between the steps, here: inputs, output URIs, placeholders, recorded outputs.
+"""What Kubeflow's driver does before a step, here: the order of the tasks, their inputs, their outputs' URIs.
 
 Each function names the one it stands for, in backend/src/v2 of kubeflow/pipelines.
 """
@@ -114,57 +114,3 @@ def provision_outputs(definitions: Document, task_root: str, root: str) -> Docum
     parameters = {name: {'outputFile': f'{root}/tmp/kfp/outputs/{name}'} for name in definitions.get('parameters', {})}
     output_file = f'{to_path(task_root, root)}/output_metadata.json'
     return {'artifacts': artifacts, 'parameters': parameters, 'outputFile': output_file}
-
-
-def _format_value(value: Any) -> str:
-    """A parameter as a placeholder's text: numbers in their shortest form, lists and objects as JSON."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
-
-
-def fill_placeholders(argument: str, executor_input: Document, root: str) -> str:
-    """An argument of a container's command (component/launcher_v2.go: compileCmdAndArgs)."""
-    inputs, outputs = executor_input['inputs'], executor_input['outputs']
-    argument = argument.replace('{{$}}', json.dumps(executor_input))
-    for name, value in inputs['parameterValues'].items():
-        argument = argument.replace(f"{{{{$.inputs.parameters['{name}']}}}}", _format_value(value))
-    for side, artifacts in (('inputs', inputs['artifacts']), ('outputs', outputs['artifacts'])):
-        for name, entry in artifacts.items():
-            uri = entry['artifacts'][0]['uri']
-            argument = argument.replace(f"{{{{$.{side}.artifacts['{name}'].uri}}}}", uri)
-            argument = argument.replace(f"{{{{$.{side}.artifacts['{name}'].path}}}}", to_path(uri, root))
-    for name, entry in outputs['parameters'].items():
-        argument = argument.replace(f"{{{{$.outputs.parameters['{name}'].output_file}}}}", entry['outputFile'])
-    return argument
-
-
-def _record_value(value: Any) -> Any:
-    """A metadata value as ML Metadata gives it back (metadata/converter.go: StructValueToMLMDValue)."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, list):
-        return {'list': value}
-    return {'struct': value} if isinstance(value, dict) else value
-
-
-def record_artifact(name: str, number: int, provisioned: Document, said: Document) -> Document:
-    """An output as the next step is given it (metadata/client.go: RecordArtifact, ToRuntimeArtifact).
-
-    Args:
-      name: of the output.
-      number: stands for its id in ML Metadata.
-      provisioned: from `provision_outputs`.
-      said: what the step's output file says of it.
-    """
-    metadata = {**provisioned['metadata'], **said.get('metadata', {})}
-    return {
-        'name': str(number),
-        'uri': said.get('uri') or provisioned['uri'],
-        'type': {'instanceSchema': ''},  # which Kubeflow forgets (metadata/client.go: GetOutputArtifactsByExecutionId)
-        'metadata': {
-            'display_name': name,
-            'store_session_info': '{}',
-            **{key: _record_value(value) for key, value in metadata.items() if value is not None},
-        },
-    }

@@ -1,49 +1,27 @@
 """The rehearsal: runs a compiled package's own container commands on this machine, as Kubeflow would on a cluster.
 
-A folder stands for the containers' root: the object store's local copies lie in it under the launcher's own paths.
-A step gets the environment that the document gives it and nothing else of this machine's but the path to Python.
+It walks the graph; `kubeflow.driver` resolves what a task is given, `kubeflow.launcher` runs its container.
 """
 
-import json
-import os
-import re
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from components.errors import PipelineError, UsageError
+from components.errors import UsageError
 from kubeflow.driver import (
     Context,
     Outputs,
     fill_defaults,
-    fill_placeholders,
     order_tasks,
     provision_outputs,
-    record_artifact,
     resolve_artifact,
     resolve_parameter,
 )
-from kubeflow.mirrors import ROOT_VARIABLE, to_path
+from kubeflow.launcher import Launcher, StepError, StepResult
 from kubeflow.package import Document, Package, parse_parameters, read_package
 
 _DEFAULT_ROOT = 'minio://mlpipeline/v2/artifacts'  # where the server puts artifacts when a package does not say
-_REPORT_LINES = 20  # of a failed step's output that are searched for its sentence
-
-
-class StepResult(NamedTuple):
-    """A step that has run. peak_mb: the most memory that its process held, children not counted."""
-
-    task: str
-    seconds: float
-    peak_mb: float
-
-
-class StepError(PipelineError):
-    """A step that failed; the sentence is its own."""
 
 
 class Rehearsal:
@@ -67,16 +45,15 @@ class Rehearsal:
     ):
         self._package = package
         self._root = str(folder.absolute() / 'root')
-        self._logs = folder.absolute() / 'logs'
-        self._mounts = {path: str(mounts.get(path) or self._root + path) for path in package.list_mount_paths()}
+        folders = {path: str(mounts.get(path) or self._root + path) for path in package.list_mount_paths()}
+        self._launcher = Launcher(self._root, folder.absolute() / 'logs', folders, on_result)
         pipeline_root = package.pipeline_root or _DEFAULT_ROOT
         self._run_id = run_id
         self._run_root = f'{pipeline_root.rstrip("/")}/{package.name}/{run_id}'
-        self._on_result = on_result
-        self._recorded = 0
-        unknown = sorted(set(mounts) - set(self._mounts))
+        self._launched = 0
+        unknown = sorted(set(mounts) - set(folders))
         if unknown:
-            known = ', '.join(self._mounts) or 'nothing'
+            known = ', '.join(folders) or 'nothing'
             raise UsageError(f'The package mounts nothing at {unknown[0]}; it mounts: {known}.')
 
     def run(self, parameters: dict[str, Any]) -> Context:
@@ -135,69 +112,13 @@ class Rehearsal:
         definitions = component.get('outputDefinitions', {})
         executor_input = {
             'inputs': {
-                'parameterValues': {key: self._map_mounts(value) for key, value in values.items()},
+                'parameterValues': values,
                 'artifacts': {key: {'artifacts': [artifact]} for key, artifact in given.items()},
             },
-            'outputs': provision_outputs(definitions, f'{self._run_root}/{name}/{self._recorded}', self._root),
+            'outputs': provision_outputs(definitions, f'{self._run_root}/{name}/{self._launched}', self._root),
         }
-        self._run_container(name, container, executor_input)
-        return self._collect(executor_input['outputs'])
-
-    def _map_mounts(self, value: Any) -> Any:
-        """A parameter whose paths under a mount lead to this machine's folder for it."""
-        if isinstance(value, str):
-            for path, folder in self._mounts.items():
-                value = re.sub(rf'(^|"){re.escape(path)}(?=[/"\\]|$)', lambda match, to=folder: match[1] + to, value)
-        return value
-
-    def _run_container(self, name: str, container: Document, executor_input: Document) -> None:
-        outputs = executor_input['outputs']
-        for entry in outputs['artifacts'].values():
-            Path(to_path(entry['artifacts'][0]['uri'], self._root)).parent.mkdir(parents=True, exist_ok=True)
-        for entry in outputs['parameters'].values():
-            Path(entry['outputFile']).parent.mkdir(parents=True, exist_ok=True)
-        home = Path(self._root, 'home')
-        home.mkdir(parents=True, exist_ok=True)
-        arguments = [*container.get('command', []), *container.get('args', [])]
-        command = [self._map_mounts(fill_placeholders(part, executor_input, self._root)) for part in arguments]
-        environment = {
-            'PATH': f'{Path(sys.executable).parent}:{os.defpath}',
-            'HOME': str(home),
-            ROOT_VARIABLE: self._root,
-            **{entry['name']: entry.get('value', '') for entry in container.get('env', [])},
-        }
-        self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / f'{name}.log'
-        begin = time.monotonic()
-        with log.open('wb') as file:
-            process = subprocess.Popen(command, cwd=home, env=environment, stdout=file, stderr=subprocess.STDOUT)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise StepError(f'{name} ended with code {process.returncode}: {read_last_line(log)} (log: {log})')
-        self._on_result(StepResult(name, time.monotonic() - begin, usage.ru_maxrss * 1024 / 1e6))
-
-    def _collect(self, provisioned: Document) -> Outputs:
-        """What the step's output file says, as Kubeflow records it."""
-        file = Path(provisioned['outputFile'])
-        said = json.loads(file.read_text()) if file.exists() else {}
-        artifacts = {}
-        for name, entry in provisioned['artifacts'].items():
-            self._recorded += 1
-            spoken = said.get('artifacts', {}).get(name, {}).get('artifacts', [{}])[0]
-            artifacts[name] = record_artifact(name, self._recorded, entry['artifacts'][0], spoken)
-            folder = to_path(artifacts[name]['uri'], self._root)
-            if not folder.startswith(self._root):
-                raise StepError(
-                    f'The output {name} is at {artifacts[name]["uri"]}, where Kubeflow uploads nothing from.'
-                )
-        return Outputs(artifacts, said.get('parameterValues', {}))
-
-
-def read_last_line(log: Path) -> str:
-    """The last sentence that a failed step wrote."""
-    lines = [line for line in log.read_text(errors='replace').splitlines()[-_REPORT_LINES:] if line.strip()]
-    return next((line for line in reversed(lines) if line.startswith('error: ')), lines[-1] if lines else 'no output')
+        self._launched += 1
+        return self._launcher.launch(name, container, executor_input)
 
 
 def parse_mounts(assignments: list[str]) -> dict[str, Path]:

@@ -8,9 +8,10 @@ import pytest
 from components.errors import UsageError
 from kubeflow.driver import order_tasks
 from kubeflow.exit_handler import add_exit_handler
+from kubeflow.launcher import StepError
 from kubeflow.notify import make_message
 from kubeflow.package import Package
-from kubeflow.rehearse import Rehearsal, StepError
+from kubeflow.rehearse import Rehearsal
 
 WRITE = """
 import json, os, sys
