@@ -1,4 +1,4 @@
-"""What Kubeflow's driver does before a step, here: the order of the tasks, their inputs, their outputs' URIs.
+"""What Kubeflow's driver does around a step, here: the order of the tasks, their inputs and outputs.
 
 Each function names the one it stands for, in backend/src/v2 of kubeflow/pipelines.
 """
@@ -19,7 +19,7 @@ class Outputs(NamedTuple):
 
     artifacts: RuntimeArtifacts by key.
     parameters: values by key.
-    state: as ML Metadata has it; NOT_TRIGGERED where one before it failed.
+    state: as ML Metadata has it; NOT_TRIGGERED where its condition is false, or one before it did not end well.
     """
 
     artifacts: dict[str, Document]
@@ -27,6 +27,7 @@ class Outputs(NamedTuple):
     state: str = 'COMPLETE'
 
 
+NOT_TRIGGERED = Outputs({}, {}, 'NOT_TRIGGERED')
 Context = dict[str, Outputs]  # of the tasks of one DAG whose turn has come, by name
 
 
@@ -51,6 +52,19 @@ def order_tasks(tasks: Document) -> dict[str, set[str]]:
         raise UsageError(f'These tasks depend on each other in a circle: {", ".join(error.args[1])}.') from error
 
 
+def find_obstacle(task: Document, sources: set[str], done: Context) -> str | None:
+    """The task that keeps another, which comes after it, from running; None where there is none.
+
+    Argo starts a task where all before it have succeeded; a skipped one has not (argocompiler/dag.go: depends). An exit
+    task is a hook of each task before it: it runs after one that has failed too, but not after a skipped one
+    (argocompiler/common.go: addExitTask).
+    """
+    is_exit_task = task.get('triggerPolicy', {}).get('strategy') == 'ALL_UPSTREAM_TASKS_COMPLETED'
+    good = ('COMPLETE', 'FAILED') if is_exit_task else ('COMPLETE',)
+    bad = sorted(source for source in sources if done[source].state not in good)
+    return None if not bad or (is_exit_task and len(bad) < len(sources)) else bad[0]
+
+
 def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_id: str) -> Any:
     """The value of a task's input parameter (driver/resolve.go: resolveInputParameter); None where it has none.
 
@@ -71,7 +85,7 @@ def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_
         return given.get(spec['componentInputParameter'])
     if 'taskOutputParameter' in spec:
         source = spec['taskOutputParameter']
-        return done[source['producerTask']].parameters[source['outputParameterKey']]
+        return _take(done[source['producerTask']].parameters, source['producerTask'], source['outputParameterKey'])
     raise PipelineError(f'The rehearsal does not know inputs such as {json.dumps(spec)}.')
 
 
@@ -80,7 +94,13 @@ def resolve_artifact(spec: Document, given: dict[str, Document], done: Context) 
     if 'componentInputArtifact' in spec:
         return given[spec['componentInputArtifact']]
     source = spec['taskOutputArtifact']
-    return done[source['producerTask']].artifacts[source['outputArtifactKey']]
+    return _take(done[source['producerTask']].artifacts, source['producerTask'], source['outputArtifactKey'])
+
+
+def _take(outputs: dict[str, Any], producer: str, key: str) -> Any:
+    if key not in outputs:
+        raise UsageError(f'{producer} gave no {key}, which a task after it takes.')
+    return outputs[key]
 
 
 def fill_defaults(values: dict[str, Any], definitions: Document) -> dict[str, Any]:
@@ -114,3 +134,25 @@ def provision_outputs(definitions: Document, task_root: str, root: str) -> Docum
     parameters = {name: {'outputFile': f'{root}/tmp/kfp/outputs/{name}'} for name in definitions.get('parameters', {})}
     output_file = f'{to_path(task_root, root)}/output_metadata.json'
     return {'artifacts': artifacts, 'parameters': parameters, 'outputFile': output_file}
+
+
+def collect_outputs(dag: Document, done: Context) -> Outputs:
+    """What a DAG gives out of its tasks' outputs (driver/resolve.go: GetProducerTask).
+
+    Args:
+      dag: from the document. For a dsl.OneOf it names several tasks, and the first that has run counts.
+      done: of the DAG's own tasks.
+    """
+    outputs, given = dag.get('outputs', {}), Outputs({}, {})
+    for name, spec in outputs.get('artifacts', {}).items():
+        for choice in spec['artifactSelectors']:
+            task, key = done[choice['producerSubtask']], choice['outputArtifactKey']
+            if key in task.artifacts:
+                given.artifacts.setdefault(name, task.artifacts[key])
+    for name, spec in outputs.get('parameters', {}).items():
+        one_of = spec.get('valueFromOneof', {}).get('parameterSelectors')
+        for choice in one_of or [spec['valueFromParameter']]:
+            task, key = done[choice['producerSubtask']], choice['outputParameterKey']
+            if key in task.parameters:
+                given.parameters.setdefault(name, task.parameters[key])
+    return given

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.errors import PipelineError
+from components.errors import PipelineError, UsageError
 from kubeflow.driver import Outputs
 from kubeflow.mirrors import ROOT_VARIABLE, to_path
-from kubeflow.package import Document
+from kubeflow.package import Document, parse_value
 
 _REPORT_LINES = 20  # of a failed step's output that are searched for its sentence
 
@@ -29,6 +29,9 @@ class StepResult(NamedTuple):
     task: str
     seconds: float
     peak_mb: float
+
+    def __str__(self) -> str:
+        return f'{self.task:<17} {self.seconds:6.1f} s  {self.peak_mb / 1000:5.2f} GB'
 
 
 class StepError(PipelineError):
@@ -52,16 +55,17 @@ class Launcher:
         self._on_result = on_result
         self._recorded = 0
 
-    def launch(self, name: str, container: Document, executor_input: Document) -> Outputs:
+    def launch(self, name: str, container: Document, executor_input: Document, definitions: Document) -> Outputs:
         """Runs a container to its end.
 
         Args:
           name: of the task.
           container: from the document.
           executor_input: with outputs from `kubeflow.driver.provision_outputs`.
+          definitions: of the component's outputs.
 
         Raises:
-          StepError: it failed, or put an artifact where Kubeflow uploads nothing from.
+          StepError: it failed, left out a parameter, or put an artifact where Kubeflow uploads nothing from.
         """
         inputs, outputs = executor_input['inputs'], executor_input['outputs']
         values = {key: self._map_mounts(value) for key, value in inputs['parameterValues'].items()}
@@ -70,8 +74,9 @@ class Launcher:
             Path(to_path(entry['artifacts'][0]['uri'], self._root)).parent.mkdir(parents=True, exist_ok=True)
         for entry in outputs['parameters'].values():
             Path(entry['outputFile']).parent.mkdir(parents=True, exist_ok=True)
+            Path(entry['outputFile']).unlink(missing_ok=True)  # another step's, which has a folder of its own in a pod
         self._on_result(self._run_container(name, container, executor_input))
-        return self._collect(outputs)
+        return self._collect(name, outputs, definitions)
 
     def _map_mounts(self, value: Any) -> Any:
         """A parameter whose paths under a mount lead to this machine's folder for it."""
@@ -102,8 +107,8 @@ class Launcher:
             raise StepError(f'{name} ended with code {process.returncode}: {read_last_line(log)} (log: {log})')
         return StepResult(name, time.monotonic() - begin, usage.ru_maxrss * 1024 / 1e6)
 
-    def _collect(self, provisioned: Document) -> Outputs:
-        """What the step's output file says, as Kubeflow records it."""
+    def _collect(self, task: str, provisioned: Document, definitions: Document) -> Outputs:
+        """What the step's output file says, as Kubeflow records it, and parameters that have a file of their own."""
         file = Path(provisioned['outputFile'])
         said = json.loads(file.read_text()) if file.exists() else {}
         artifacts = {}
@@ -116,13 +121,28 @@ class Launcher:
                 raise StepError(
                     f'The output {name} is at {artifacts[name]["uri"]}, where Kubeflow uploads nothing from.'
                 )
-        return Outputs(artifacts, said.get('parameterValues', {}))
+        parameters = said.get('parameterValues', {})
+        for name in sorted(set(provisioned['parameters']) - set(parameters)):
+            kind = definitions['parameters'][name]['parameterType']
+            parameters[name] = _read_parameter(task, name, Path(provisioned['parameters'][name]['outputFile']), kind)
+        return Outputs(artifacts, parameters)
 
 
 def read_last_line(log: Path) -> str:
     """The last sentence that a failed step wrote."""
     lines = [line for line in log.read_text(errors='replace').splitlines()[-_REPORT_LINES:] if line.strip()]
     return next((line for line in reversed(lines) if line.startswith('error: ')), lines[-1] if lines else 'no output')
+
+
+def _read_parameter(task: str, name: str, file: Path, kind: str) -> Any:
+    """An output parameter that has a file of its own (component/launcher_v2.go: collectOutputParameters)."""
+    if not file.exists():
+        raise StepError(f'{task} has not written its output parameter {name}.')
+    text = file.read_text()
+    try:
+        return parse_value(name, text.lower() if kind == 'BOOLEAN' else text, kind)
+    except UsageError as error:
+        raise StepError(f'{task} has not written its output as it should: {error}') from error
 
 
 def _format_value(value: Any) -> str:

@@ -6,13 +6,17 @@ It walks the graph; `kubeflow.driver` resolves what a task is given, `kubeflow.l
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.errors import UsageError
+from kubeflow.conditions import decide_condition
 from kubeflow.driver import (
+    NOT_TRIGGERED,
     Context,
     Outputs,
+    collect_outputs,
     fill_defaults,
+    find_obstacle,
     order_tasks,
     provision_outputs,
     resolve_artifact,
@@ -24,6 +28,16 @@ from kubeflow.package import Document, Package, parse_parameters, read_package
 _DEFAULT_ROOT = 'minio://mlpipeline/v2/artifacts'  # where the server puts artifacts when a package does not say
 
 
+class SkippedTask(NamedTuple):
+    """A task that was not triggered, a whole DAG or one step."""
+
+    task: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f'{self.task:<17} not triggered: {self.reason}'
+
+
 class Rehearsal:
     """One run of a package.
 
@@ -32,7 +46,7 @@ class Rehearsal:
       folder: stands for the containers' root, and keeps the logs.
       mounts: the folder of this machine for a mount path in the containers.
       run_id: of the run, in URIs.
-      on_result: called after every step.
+      on_result: called after every step that has run well, and for every task whose turn has come without running.
     """
 
     def __init__(
@@ -41,7 +55,7 @@ class Rehearsal:
         folder: Path,
         mounts: dict[str, Path],
         run_id: str,
-        on_result: Callable[[StepResult], None],
+        on_result: Callable[[StepResult | SkippedTask], None],
     ):
         self._package = package
         self._root = str(folder.absolute() / 'root')
@@ -50,38 +64,35 @@ class Rehearsal:
         pipeline_root = package.pipeline_root or _DEFAULT_ROOT
         self._run_id = run_id
         self._run_root = f'{pipeline_root.rstrip("/")}/{package.name}/{run_id}'
+        self._on_result = on_result
         self._launched = 0
         unknown = sorted(set(mounts) - set(folders))
         if unknown:
             known = ', '.join(folders) or 'nothing'
             raise UsageError(f'The package mounts nothing at {unknown[0]}; it mounts: {known}.')
 
-    def run(self, parameters: dict[str, Any]) -> Context:
+    def run(self, parameters: dict[str, Any]) -> None:
         """Runs all steps in the order of their dependencies; where one failed, only what has to run in any case.
 
         Args:
           parameters: from `parse_parameters`; those left out have their defaults.
 
-        Returns:
-          What each of the root's tasks gave.
-
         Raises:
           StepError: a step failed; says what the first one said.
+          UsageError: a condition or an input cannot be resolved.
         """
         root = self._package.spec['root']
-        return self._run_dag(root['dag'], fill_defaults(parameters, root.get('inputDefinitions', {})), {})
+        self._run_dag(root['dag'], fill_defaults(parameters, root.get('inputDefinitions', {})), {})
 
     def _run_dag(self, dag: Document, parameters: dict[str, Any], artifacts: dict[str, Document]) -> Context:
         done: Context = {}
         failure = None
         for name, sources in order_tasks(dag['tasks']).items():
             task = dag['tasks'][name]
-            policy = task.get('triggerPolicy', {})
-            if policy.get('condition'):
-                raise UsageError(f'{name} has a condition, which the rehearsal cannot decide.')
-            runs_always = policy.get('strategy') == 'ALL_UPSTREAM_TASKS_COMPLETED'
-            if not runs_always and any(done[source].state != 'COMPLETE' for source in sources):
-                done[name] = Outputs({}, {}, 'NOT_TRIGGERED')
+            obstacle = find_obstacle(task, sources, done)
+            if obstacle:
+                self._on_result(SkippedTask(name, f'it comes after {obstacle}'))
+                done[name] = NOT_TRIGGERED
                 continue
             try:
                 done[name] = self._run_task(name, task, parameters, artifacts, done)
@@ -95,30 +106,33 @@ class Rehearsal:
     def _run_task(
         self, name: str, task: Document, parameters: dict[str, Any], artifacts: dict[str, Document], done: Context
     ) -> Outputs:
-        inputs, component_name = task.get('inputs', {}), task['componentRef']['name']
+        specs, component_name = task.get('inputs', {}), task['componentRef']['name']
         component = self._package.spec['components'][component_name]
         values = {
             key: resolve_parameter(spec, parameters, done, self._run_id)
-            for key, spec in inputs.get('parameters', {}).items()
+            for key, spec in specs.get('parameters', {}).items()
         }
-        values = fill_defaults(values, component.get('inputDefinitions', {}))
-        given = {key: resolve_artifact(spec, artifacts, done) for key, spec in inputs.get('artifacts', {}).items()}
+        filled = fill_defaults(values, component.get('inputDefinitions', {}))
+        given = {key: resolve_artifact(spec, artifacts, done) for key, spec in specs.get('artifacts', {}).items()}
+        lists = {key: {'artifacts': [artifact]} for key, artifact in given.items()}
+        # A container's defaults are the launcher's, after the driver has decided.
+        seen = filled if 'dag' in component else fill_defaults(values, {})
+        condition = task.get('triggerPolicy', {}).get('condition')
+        if condition and not decide_condition(name, condition, {'parameterValues': seen, 'artifacts': lists}):
+            self._on_result(SkippedTask(name, f'{condition} is false'))
+            return NOT_TRIGGERED
         if 'dag' in component:
-            self._run_dag(component['dag'], values, given)
-            return Outputs({}, {})
+            return collect_outputs(component['dag'], self._run_dag(component['dag'], filled, given))
+        return self._run_step(name, component_name, {'parameterValues': filled, 'artifacts': lists})
+
+    def _run_step(self, name: str, component_name: str, inputs: Document) -> Outputs:
         container = self._package.get_container(component_name)
         if container is None:
             raise UsageError(f'{name} runs no container, and the rehearsal runs nothing else.')
-        definitions = component.get('outputDefinitions', {})
-        executor_input = {
-            'inputs': {
-                'parameterValues': values,
-                'artifacts': {key: {'artifacts': [artifact]} for key, artifact in given.items()},
-            },
-            'outputs': provision_outputs(definitions, f'{self._run_root}/{name}/{self._launched}', self._root),
-        }
+        definitions = self._package.spec['components'][component_name].get('outputDefinitions', {})
+        outputs = provision_outputs(definitions, f'{self._run_root}/{name}/{self._launched}', self._root)
         self._launched += 1
-        return self._launcher.launch(name, container, executor_input)
+        return self._launcher.launch(name, container, {'inputs': inputs, 'outputs': outputs}, definitions)
 
 
 def parse_mounts(assignments: list[str]) -> dict[str, Path]:
@@ -134,7 +148,7 @@ def parse_mounts(assignments: list[str]) -> dict[str, Path]:
 
 
 def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: list[str]) -> int:
-    """The command: prints a line a step, with seconds and peak memory.
+    """The command: prints a line a step, with seconds and peak memory, or why it was not triggered.
 
     Args:
       path: of the package.
@@ -147,12 +161,15 @@ def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: li
     """
     package = read_package(path)
     values = parse_parameters(package, parameters)
+    results = []
 
-    def print_step(result: StepResult) -> None:
-        print(f'{result.task:<17} {result.seconds:6.1f} s  {result.peak_mb / 1000:5.2f} GB', flush=True)
+    def print_result(result: StepResult | SkippedTask) -> None:
+        print(result, flush=True)
+        results.append(result)
 
     run_id = uuid.uuid4().hex[:8]
     print(f'Rehearsal {run_id} of {package.name} in {folder.absolute()}', flush=True)
-    done = Rehearsal(package, folder, parse_mounts(mounts), run_id, print_step).run(values)
-    print(f"{len(done)} steps ended well; set each step's memory from the figures above")
+    Rehearsal(package, folder, parse_mounts(mounts), run_id, print_result).run(values)
+    steps = sum(isinstance(result, StepResult) for result in results)
+    print(f"{steps} steps ended well; set each step's memory from the figures above")
     return 0
