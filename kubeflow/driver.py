@@ -1,4 +1,4 @@
-"""What Kubeflow's driver and launcher do between the steps, here: inputs, output URIs, placeholders, recorded outputs.
+"""What Kubeflow's driver does around a step, here: the order of the tasks, their inputs and outputs.
 
 Each function names the one it stands for, in backend/src/v2 of kubeflow/pipelines.
 """
@@ -19,7 +19,7 @@ class Outputs(NamedTuple):
 
     artifacts: RuntimeArtifacts by key.
     parameters: values by key.
-    state: as ML Metadata has it; NOT_TRIGGERED where one before it failed.
+    state: as ML Metadata has it; NOT_TRIGGERED where its condition is false, or one before it did not end well.
     """
 
     artifacts: dict[str, Document]
@@ -27,6 +27,7 @@ class Outputs(NamedTuple):
     state: str = 'COMPLETE'
 
 
+NOT_TRIGGERED = Outputs({}, {}, 'NOT_TRIGGERED')
 Context = dict[str, Outputs]  # of the tasks of one DAG whose turn has come, by name
 
 
@@ -51,6 +52,19 @@ def order_tasks(tasks: Document) -> dict[str, set[str]]:
         raise UsageError(f'These tasks depend on each other in a circle: {", ".join(error.args[1])}.') from error
 
 
+def find_obstacle(task: Document, sources: set[str], done: Context) -> str | None:
+    """The task that keeps another, which comes after it, from running; None where there is none.
+
+    Argo starts a task where all before it have succeeded; a skipped one has not (argocompiler/dag.go: depends). An exit
+    task is a hook of each task before it: it runs after one that has failed too, but not after a skipped one
+    (argocompiler/common.go: addExitTask).
+    """
+    is_exit_task = task.get('triggerPolicy', {}).get('strategy') == 'ALL_UPSTREAM_TASKS_COMPLETED'
+    good = ('COMPLETE', 'FAILED') if is_exit_task else ('COMPLETE',)
+    bad = sorted(source for source in sources if done[source].state not in good)
+    return None if not bad or (is_exit_task and len(bad) < len(sources)) else bad[0]
+
+
 def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_id: str) -> Any:
     """The value of a task's input parameter (driver/resolve.go: resolveInputParameter); None where it has none.
 
@@ -71,7 +85,7 @@ def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_
         return given.get(spec['componentInputParameter'])
     if 'taskOutputParameter' in spec:
         source = spec['taskOutputParameter']
-        return done[source['producerTask']].parameters[source['outputParameterKey']]
+        return _take(done[source['producerTask']].parameters, source['producerTask'], source['outputParameterKey'])
     raise PipelineError(f'The rehearsal does not know inputs such as {json.dumps(spec)}.')
 
 
@@ -80,7 +94,13 @@ def resolve_artifact(spec: Document, given: dict[str, Document], done: Context) 
     if 'componentInputArtifact' in spec:
         return given[spec['componentInputArtifact']]
     source = spec['taskOutputArtifact']
-    return done[source['producerTask']].artifacts[source['outputArtifactKey']]
+    return _take(done[source['producerTask']].artifacts, source['producerTask'], source['outputArtifactKey'])
+
+
+def _take(outputs: dict[str, Any], producer: str, key: str) -> Any:
+    if key not in outputs:
+        raise UsageError(f'{producer} gave no {key}, which a task after it takes.')
+    return outputs[key]
 
 
 def fill_defaults(values: dict[str, Any], definitions: Document) -> dict[str, Any]:
@@ -116,55 +136,23 @@ def provision_outputs(definitions: Document, task_root: str, root: str) -> Docum
     return {'artifacts': artifacts, 'parameters': parameters, 'outputFile': output_file}
 
 
-def _format_value(value: Any) -> str:
-    """A parameter as a placeholder's text: numbers in their shortest form, lists and objects as JSON."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
-
-
-def fill_placeholders(argument: str, executor_input: Document, root: str) -> str:
-    """An argument of a container's command (component/launcher_v2.go: compileCmdAndArgs)."""
-    inputs, outputs = executor_input['inputs'], executor_input['outputs']
-    argument = argument.replace('{{$}}', json.dumps(executor_input))
-    for name, value in inputs['parameterValues'].items():
-        argument = argument.replace(f"{{{{$.inputs.parameters['{name}']}}}}", _format_value(value))
-    for side, artifacts in (('inputs', inputs['artifacts']), ('outputs', outputs['artifacts'])):
-        for name, entry in artifacts.items():
-            uri = entry['artifacts'][0]['uri']
-            argument = argument.replace(f"{{{{$.{side}.artifacts['{name}'].uri}}}}", uri)
-            argument = argument.replace(f"{{{{$.{side}.artifacts['{name}'].path}}}}", to_path(uri, root))
-    for name, entry in outputs['parameters'].items():
-        argument = argument.replace(f"{{{{$.outputs.parameters['{name}'].output_file}}}}", entry['outputFile'])
-    return argument
-
-
-def _record_value(value: Any) -> Any:
-    """A metadata value as ML Metadata gives it back (metadata/converter.go: StructValueToMLMDValue)."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, list):
-        return {'list': value}
-    return {'struct': value} if isinstance(value, dict) else value
-
-
-def record_artifact(name: str, number: int, provisioned: Document, said: Document) -> Document:
-    """An output as the next step is given it (metadata/client.go: RecordArtifact, ToRuntimeArtifact).
+def collect_outputs(dag: Document, done: Context) -> Outputs:
+    """What a DAG gives out of its tasks' outputs (driver/resolve.go: GetProducerTask).
 
     Args:
-      name: of the output.
-      number: stands for its id in ML Metadata.
-      provisioned: from `provision_outputs`.
-      said: what the step's output file says of it.
+      dag: from the document. For a dsl.OneOf it names several tasks, and the first that has run counts.
+      done: of the DAG's own tasks.
     """
-    metadata = {**provisioned['metadata'], **said.get('metadata', {})}
-    return {
-        'name': str(number),
-        'uri': said.get('uri') or provisioned['uri'],
-        'type': {'instanceSchema': ''},  # which Kubeflow forgets (metadata/client.go: GetOutputArtifactsByExecutionId)
-        'metadata': {
-            'display_name': name,
-            'store_session_info': '{}',
-            **{key: _record_value(value) for key, value in metadata.items() if value is not None},
-        },
-    }
+    outputs, given = dag.get('outputs', {}), Outputs({}, {})
+    for name, spec in outputs.get('artifacts', {}).items():
+        for choice in spec['artifactSelectors']:
+            task, key = done[choice['producerSubtask']], choice['outputArtifactKey']
+            if key in task.artifacts:
+                given.artifacts.setdefault(name, task.artifacts[key])
+    for name, spec in outputs.get('parameters', {}).items():
+        one_of = spec.get('valueFromOneof', {}).get('parameterSelectors')
+        for choice in one_of or [spec['valueFromParameter']]:
+            task, key = done[choice['producerSubtask']], choice['outputParameterKey']
+            if key in task.parameters:
+                given.parameters.setdefault(name, task.parameters[key])
+    return given

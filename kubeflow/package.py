@@ -90,15 +90,24 @@ def parse_parameters(package: Package, assignments: list[str]) -> dict:
                 f'; did you mean {close[0]}?' if close else f'; there are: {", ".join(package.parameters) or "none"}.'
             )
             raise UsageError(f'The pipeline has no parameter {key!r}{hint}')
-        values[key] = _parse_value(key, text, package.parameters[key].get('parameterType', 'STRING'))
+        values[key] = parse_value(key, text, package.parameters[key].get('parameterType', 'STRING'))
     for key, parameter in package.parameters.items():
         if key not in values and 'defaultValue' not in parameter and not parameter.get('isOptional'):
             raise UsageError(f'The pipeline needs --parameter {key}=VALUE.')
     return values
 
 
-def _parse_value(key: str, text: str, kind: str) -> object:
-    """One value; all types but STRING are written as in JSON."""
+def parse_value(key: str, text: str, kind: str) -> object:
+    """The value of a parameter that a text stands for.
+
+    Args:
+      key: the parameter's name, for errors.
+      text: JSON, unless the type is STRING.
+      kind: its parameterType.
+
+    Raises:
+      UsageError: the text is of another type.
+    """
     if kind == 'STRING':
         return text
     types = {'NUMBER_INTEGER': int, 'NUMBER_DOUBLE': (int, float), 'BOOLEAN': bool, 'LIST': list, 'STRUCT': dict}

@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from kfp import compiler, dsl
 
 from components.errors import UsageError
-from kubeflow.driver import order_tasks
+from kubeflow.driver import NOT_TRIGGERED, Outputs, collect_outputs, order_tasks, resolve_artifact
 from kubeflow.exit_handler import add_exit_handler
+from kubeflow.launcher import StepError
 from kubeflow.notify import make_message
-from kubeflow.package import Package
-from kubeflow.rehearse import Rehearsal, StepError
+from kubeflow.package import Package, read_package
+from kubeflow.rehearse import Rehearsal, SkippedTask, rehearse_package
 
 WRITE = """
 import json, os, sys
@@ -154,7 +156,11 @@ def test_a_step_that_fails_ends_the_rehearsal_with_its_sentence(package, tmp_pat
     [
         (lambda dag: dag['tasks']['Train'].update(dependentTasks=['Push']), r'in a circle: .*Push'),
         (lambda dag: dag['tasks']['Train'].update(dependentTasks=['Tune']), r'Train depends on Tune, which'),
-        (lambda dag: dag['tasks']['Train'].update(triggerPolicy={'condition': 'x'}), r'Train has a condition'),
+        (lambda dag: dag['tasks']['Train'].update(triggerPolicy={'condition': 'x y'}), r'of Train is no CEL: x y'),
+        (
+            lambda dag: dag['tasks']['Train'].update(triggerPolicy={'condition': 'inputs.parameter_values.rate > 1'}),
+            r'of Train fails on its inputs: inputs.parameter_values.rate > 1 ',
+        ),
     ],
 )
 def test_a_package_that_cannot_be_rehearsed_is_one_sentence(package, tmp_path, change, sentence):
@@ -189,6 +195,131 @@ def test_the_exit_handler_reports_how_the_steps_ended(package, tmp_path, is_brok
             rehearsal.run({'epochs': 1})
     else:
         rehearsal.run({'epochs': 1})
-    assert [result.task for result in results] == (['notify'] if is_broken else ['Train', 'Push', 'notify'])
+    assert [result.task for result in results] == (['Push', 'notify'] if is_broken else ['Train', 'Push', 'notify'])
     message = make_message('small', 'run-1', 'run-1', (tmp_path / 'told').read_text())
     assert message['state'] == state
+
+
+def run_tasks(package: Package, folder: Path, **parameters) -> list[str]:
+    """Rehearses; gives the tasks in the order of their turns, those that were not triggered as -NAME."""
+    results = []
+    Rehearsal(package, folder, {}, 'run-1', results.append).run(parameters)
+    return [f'-{result.task}' if isinstance(result, SkippedTask) else result.task for result in results]
+
+
+@pytest.mark.parametrize(
+    ('condition', 'tasks'),
+    [
+        ("inputs.artifacts['model'].artifacts[0].metadata['blessed'] == 1.0", ['Train', 'Push', 'Report']),
+        ("inputs.artifacts['model'].artifacts[0].metadata['blessed'] == 0.0", ['Train', '-Push', '-Report']),
+    ],
+)
+def test_a_container_with_a_false_condition_and_what_comes_after_it_do_not_run(package, tmp_path, condition, tasks):
+    spec = package.spec
+    executors, graph = spec['deploymentSpec']['executors'], spec['root']['dag']['tasks']
+    executors['Push_executor'] = executors['Report_executor'] = make_container('')
+    spec['components']['Report'] = {'executorLabel': 'Report_executor'}
+    graph['Push']['triggerPolicy'] = {'condition': condition}
+    graph['Report'] = {'componentRef': {'name': 'Report'}, 'dependentTasks': ['Push']}
+    assert run_tasks(package, tmp_path) == tasks
+
+
+def test_an_exit_task_does_not_run_after_a_task_that_was_not_triggered(package, tmp_path):
+    graph = package.spec['root']['dag']['tasks']
+    graph['Train']['triggerPolicy'] = {'condition': 'inputs.parameter_values.epochs > 3'}
+    graph['Push']['triggerPolicy'] = {'strategy': 'ALL_UPSTREAM_TASKS_COMPLETED'}
+    assert run_tasks(package, tmp_path) == ['-Train', '-Push']
+
+
+def test_a_containers_condition_does_not_see_the_defaults_of_its_component(package, tmp_path):
+    graph = package.spec['root']['dag']['tasks']
+    del graph['Push']
+    graph['Train']['triggerPolicy'] = {'condition': 'has(inputs.parameter_values.epochs)'}
+    assert run_tasks(package, tmp_path / 'given') == ['Train']
+    del graph['Train']['inputs']
+    assert run_tasks(package, tmp_path / 'default') == ['-Train']
+
+
+@dsl.container_component
+def draw(side: str, result: dsl.OutputPath(str)):
+    return dsl.ContainerSpec(image='x:1', command=['sh', '-c', 'printf %s "$0" > "$1"'], args=[side, result])
+
+
+@dsl.container_component
+def say(text: str):
+    return dsl.ContainerSpec(image='x:1', command=['echo', text])
+
+
+@dsl.pipeline(name='coin')
+def coin(side: str = 'heads', epochs: int = 3, rate: float = 0.5, loud: bool = True):
+    drawn = draw(side=side)
+    with dsl.If(drawn.outputs['result'] == 'heads'):
+        first = draw(side='first')
+        with dsl.If(epochs > 3):
+            say(text='many')
+    with dsl.Elif(rate > 1):
+        second = draw(side='second')
+    with dsl.Else():
+        third = draw(side='third')
+    say(text=dsl.OneOf(first.outputs['result'], second.outputs['result'], third.outputs['result']))
+    with dsl.If(loud == True):  # noqa: E712, which kfp overloads
+        say(text='loud')
+
+
+@pytest.fixture(scope='module')
+def coin_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp('coin') / 'coin.yaml'
+    compiler.Compiler().compile(coin, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'run', 'said'),
+    [
+        ({}, {'draw', 'draw-2', 'say-2', 'say-3'}, 'first'),
+        ({'epochs': 4}, {'draw', 'draw-2', 'say', 'say-2', 'say-3'}, 'first'),
+        ({'side': 'tails', 'rate': 1.5, 'loud': False}, {'draw', 'draw-3', 'say-2'}, 'second'),
+        ({'side': 'tails'}, {'draw', 'draw-4', 'say-2', 'say-3'}, 'third'),
+    ],
+)
+def test_branches_that_kfp_has_compiled_run_by_their_conditions(coin_file, tmp_path, parameters, run, said):
+    tasks = run_tasks(read_package(coin_file), tmp_path, **parameters)
+    assert {task for task in tasks if not task.startswith('-')} == run
+    assert (tmp_path / 'logs' / 'say-2.log').read_text() == f'{said}\n', 'dsl.OneOf gives that of the branch that ran'
+
+
+def test_a_dag_gives_the_artifact_of_the_branch_that_ran():
+    choices = [{'producerSubtask': name, 'outputArtifactKey': 'model'} for name in ('a', 'b')]
+    done = {'a': NOT_TRIGGERED, 'b': Outputs({'model': {'uri': 'minio://b'}}, {})}
+    given = collect_outputs({'outputs': {'artifacts': {'best': {'artifactSelectors': choices}}}}, done)
+    assert given.artifacts == {'best': {'uri': 'minio://b'}}
+
+
+def test_an_output_that_no_branch_gave_is_one_sentence():
+    spec = {'taskOutputArtifact': {'producerTask': 'branches', 'outputArtifactKey': 'best'}}
+    with pytest.raises(UsageError, match='branches gave no best, which a task after it takes'):
+        resolve_artifact(spec, {}, {'branches': Outputs({}, {})})
+
+
+def test_the_command_says_what_was_not_triggered_and_counts_what_ran(coin_file, tmp_path, capsys):
+    rehearse_package(coin_file, tmp_path, [], ['loud=false'])
+    lines = capsys.readouterr().out.splitlines()
+    assert "condition-6       not triggered: inputs.parameter_values['pipelinechannel--loud'] == true is false" in lines
+    assert lines[-1].startswith('3 steps ended well')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'script', 'sentence'),
+    [
+        ('STRING', ':', 'draw has not written its output parameter result'),
+        ('NUMBER_INTEGER', 'echo heads > "$1"', r'result takes a NUMBER_INTEGER, as JSON. Received: .heads'),
+    ],
+)
+def test_an_output_parameter_that_is_not_there_or_of_another_type_fails_its_step(
+    coin_file, tmp_path, kind, script, sentence
+):
+    package = read_package(coin_file)
+    package.spec['components']['comp-draw']['outputDefinitions']['parameters']['result']['parameterType'] = kind
+    package.spec['deploymentSpec']['executors']['exec-draw']['container']['command'][2] = script
+    with pytest.raises(StepError, match=sentence):
+        run_tasks(package, tmp_path)
