@@ -8,7 +8,7 @@ import json
 from typing import Any, NamedTuple
 
 from components.errors import PipelineError, UsageError
-from kubeflow.mirrors import to_path
+from kubeflow.mirrors import LOGS_KEY, to_path
 from kubeflow.package import Document
 
 _RUN_PLACEHOLDERS = ('{{$.pipeline_job_name}}', '{{$.pipeline_job_uuid}}')
@@ -118,6 +118,7 @@ def provision_outputs(definitions: Document, task_root: str, root: str) -> Docum
       task_root: URI of the task in this run.
       root: see `kubeflow.mirrors`.
     """
+    logs = {LOGS_KEY: {'artifactType': {'schemaTitle': 'system.Artifact'}}}
     artifacts = {
         name: {
             'artifacts': [
@@ -129,7 +130,7 @@ def provision_outputs(definitions: Document, task_root: str, root: str) -> Docum
                 }
             ]
         }
-        for name, spec in definitions.get('artifacts', {}).items()
+        for name, spec in {**definitions.get('artifacts', {}), **logs}.items()
     }
     parameters = {name: {'outputFile': f'{root}/tmp/kfp/outputs/{name}'} for name in definitions.get('parameters', {})}
     output_file = f'{to_path(task_root, root)}/output_metadata.json'

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import PipelineError, to_one_line
-from kubeflow.mirrors import ROOT_VARIABLE, map_strings, to_path, to_uri
+from kubeflow.mirrors import LOGS_KEY, ROOT_VARIABLE, map_strings, to_path, to_uri
 from kubeflow.parameters import apply_parameters
 
 
@@ -64,6 +64,7 @@ def run_step(argv: list[str]) -> None:
     arguments, beam_arguments = parser.parse_known_args(argv)
     definitions = json.loads(arguments.json_serialized_inputs_spec_args)
     invocation = map_invocation(json.loads(arguments.json_serialized_invocation_args), definitions, root)
+    invocation['outputs']['artifacts'].pop(LOGS_KEY, None)  # the launcher's own, and no artifact that TFX knows
     arguments.json_serialized_invocation_args = json.dumps(invocation)
     for entry in invocation['outputs']['artifacts'].values():  # TFX's own launcher makes them, Kubeflow's does not
         for artifact in entry['artifacts']:

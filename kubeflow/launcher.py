@@ -15,16 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.errors import PipelineError, UsageError
+from components.errors import PipelineError, UsageError, to_one_line
 from kubeflow.driver import Outputs
-from kubeflow.mirrors import ROOT_VARIABLE, to_path
+from kubeflow.memory import wait_and_measure
+from kubeflow.mirrors import LOGS_KEY, ROOT_VARIABLE, to_path
 from kubeflow.package import Document, parse_value
 
 _REPORT_LINES = 20  # of a failed step's output that are searched for its sentence
 
 
 class StepResult(NamedTuple):
-    """A step that has run. peak_mb: the most memory that its process held, children not counted."""
+    """A step that has run. peak_mb: the most memory that its processes held together."""
 
     task: str
     seconds: float
@@ -72,6 +73,7 @@ class Launcher:
         executor_input = {'inputs': {**inputs, 'parameterValues': values}, 'outputs': outputs}
         for entry in outputs['artifacts'].values():
             Path(to_path(entry['artifacts'][0]['uri'], self._root)).parent.mkdir(parents=True, exist_ok=True)
+        Path(to_path(outputs['artifacts'][LOGS_KEY]['artifacts'][0]['uri'], self._root)).touch()
         for entry in outputs['parameters'].values():
             Path(entry['outputFile']).parent.mkdir(parents=True, exist_ok=True)
             Path(entry['outputFile']).unlink(missing_ok=True)  # another step's, which has a folder of its own in a pod
@@ -100,12 +102,14 @@ class Launcher:
         log = self._logs / f'{name}.log'
         begin = time.monotonic()
         with log.open('wb') as file:
-            process = subprocess.Popen(command, cwd=home, env=environment, stdout=file, stderr=subprocess.STDOUT)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+            try:
+                process = subprocess.Popen(command, cwd=home, env=environment, stdout=file, stderr=subprocess.STDOUT)
+            except (OSError, IndexError) as error:
+                raise StepError(f'{name} cannot be started: {to_one_line(error)}.') from error
+            peak_mb = wait_and_measure(process)
         if process.returncode:
             raise StepError(f'{name} ended with code {process.returncode}: {read_last_line(log)} (log: {log})')
-        return StepResult(name, time.monotonic() - begin, usage.ru_maxrss * 1024 / 1e6)
+        return StepResult(name, time.monotonic() - begin, peak_mb)
 
     def _collect(self, task: str, provisioned: Document, definitions: Document) -> Outputs:
         """What the step's output file says, as Kubeflow records it, and parameters that have a file of their own."""
@@ -113,6 +117,8 @@ class Launcher:
         said = json.loads(file.read_text()) if file.exists() else {}
         artifacts = {}
         for name, entry in provisioned['artifacts'].items():
+            if name == LOGS_KEY:
+                continue
             self._recorded += 1
             spoken = said.get('artifacts', {}).get(name, {}).get('artifacts', [{}])[0]
             artifacts[name] = record_artifact(name, self._recorded, entry['artifacts'][0], spoken)

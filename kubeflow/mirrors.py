@@ -7,6 +7,7 @@ The launcher downloads a step's inputs there before its container runs, and uplo
 from collections.abc import Callable
 from typing import Any
 
+LOGS_KEY = 'executor-logs'  # an output that the driver adds to every step's: a file, which the launcher writes
 ROOT_VARIABLE = 'MIRROR_ROOT'  # what stands for the container's root; only the rehearsal sets it
 
 _FOLDERS = {'minio://': '/minio/', 's3://': '/s3/', 'gs://': '/gcs/'}

@@ -49,6 +49,12 @@ class Package(NamedTuple):
         label = self.spec['components'][component].get('executorLabel')
         return self.spec['deploymentSpec']['executors'].get(label, {}).get('container')
 
+    def list_secret_variables(self, component: str) -> list[str]:
+        """The environment variables of a component's container that Kubernetes fills from secrets."""
+        label = self.spec['components'][component].get('executorLabel')
+        secrets = self.executors.get(label, {}).get('secretAsEnv', [])
+        return [entry['envVar'] for secret in secrets for entry in secret['keyToEnv']]
+
     def list_mount_paths(self) -> list[str]:
         """Where volumes are mounted in containers, the deepest first."""
         mounts = [mount for executor in self.executors.values() for mount in executor.get('pvcMount', [])]
@@ -66,6 +72,7 @@ def read_package(path: Path) -> Package:
         platform = others[0]['platforms']['kubernetes']['deploymentSpec']['executors'] if others else {}
         package = Package(spec, platform)
         _ = package.name, package.list_steps(), spec['deploymentSpec']['executors']  # raises for other YAML
+        _ = package.parameters.items()
     except OSError as error:
         raise UsageError(f'{path} cannot be read ({error.strerror}).') from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -111,6 +118,8 @@ def parse_value(key: str, text: str, kind: str) -> object:
     if kind == 'STRING':
         return text
     types = {'NUMBER_INTEGER': int, 'NUMBER_DOUBLE': (int, float), 'BOOLEAN': bool, 'LIST': list, 'STRUCT': dict}
+    if kind not in types:
+        raise UsageError(f'The parameter {key} is a {kind}, which cannot be given as text.')
     try:
         value = json.loads(text)
     except ValueError:

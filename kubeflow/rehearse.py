@@ -3,12 +3,13 @@
 It walks the graph; `kubeflow.driver` resolves what a task is given, `kubeflow.launcher` runs its container.
 """
 
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.errors import UsageError
+from components.errors import UsageError, to_one_line
 from kubeflow.conditions import decide_condition
 from kubeflow.driver import (
     NOT_TRIGGERED,
@@ -106,6 +107,9 @@ class Rehearsal:
     def _run_task(
         self, name: str, task: Document, parameters: dict[str, Any], artifacts: dict[str, Document], done: Context
     ) -> Outputs:
+        repeated = next((key for key in ('parameterIterator', 'artifactIterator') if key in task), None)
+        if repeated:
+            raise UsageError(f'{name} has a {repeated}, and the rehearsal repeats no task.')
         specs, component_name = task.get('inputs', {}), task['componentRef']['name']
         component = self._package.spec['components'][component_name]
         values = {
@@ -129,6 +133,9 @@ class Rehearsal:
         container = self._package.get_container(component_name)
         if container is None:
             raise UsageError(f'{name} runs no container, and the rehearsal runs nothing else.')
+        names = self._package.list_secret_variables(component_name)
+        secrets = [{'name': name, 'value': os.environ[name]} for name in names if name in os.environ]
+        container = {**container, 'env': [*container.get('env', []), *secrets]}
         definitions = self._package.spec['components'][component_name].get('outputDefinitions', {})
         outputs = provision_outputs(definitions, f'{self._run_root}/{name}/{self._launched}', self._root)
         self._launched += 1
@@ -167,6 +174,10 @@ def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: li
         print(result, flush=True)
         results.append(result)
 
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f'--root takes a folder that exists or can be made: {to_one_line(error)}.') from error
     run_id = uuid.uuid4().hex[:8]
     print(f'Rehearsal {run_id} of {package.name} in {folder.absolute()}', flush=True)
     Rehearsal(package, folder, parse_mounts(mounts), run_id, print_result).run(values)

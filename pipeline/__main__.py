@@ -254,7 +254,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if getattr(arguments, 'verbose', False):
             raise
-        print(f'error: unexpected {type(error).__name__}: {error}; --verbose shows where', file=sys.stderr)
+        hint = '; --verbose shows where' if 'verbose' in arguments else ''
+        print(f'error: unexpected {type(error).__name__}: {error}{hint}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('interrupted; run the same command again to go on', file=sys.stderr)

@@ -44,7 +44,10 @@ def make_invocation(output_file: str = '/x/output.json') -> dict:
             'artifacts': {'model': make('minio://mlpipeline/run/model', {'instanceSchema': ''})},
         },
         'outputs': {
-            'artifacts': {'blessing': make('minio://mlpipeline/run/blessing', {'schemaTitle': 'tfx.ModelBlessing'})},
+            'artifacts': {
+                'blessing': make('minio://mlpipeline/run/blessing', {'schemaTitle': 'tfx.ModelBlessing'}),
+                'executor-logs': make('minio://mlpipeline/run/executor-logs-0', {'schemaTitle': 'system.Artifact'}),
+            },
             'outputFile': output_file,
         },
     }
@@ -70,6 +73,9 @@ def run(tmp_path, monkeypatch):
 
         monkeypatch.setattr(kubeflow_v2_run_executor, 'main', stand_in)
         monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+        logs = tmp_path / 'minio' / 'mlpipeline' / 'run' / 'executor-logs-0'  # the launcher writes it meanwhile
+        logs.parent.mkdir(parents=True)
+        logs.touch()
         output = tmp_path / 'output.json'
         output.write_text('{}')
         arguments = {
@@ -88,6 +94,7 @@ def test_what_a_step_says_of_its_outputs_is_given_as_uris(run):
         arguments, beam_arguments = parsed
         assert beam_arguments == ['--runner=FnApiRunner']
         outputs = json.loads(arguments.json_serialized_invocation_args)['outputs']
+        assert [*outputs['artifacts']] == ['blessing'], 'TFX knows no system.Artifact'
         assert Path(outputs['artifacts']['blessing']['artifacts'][0]['uri']).is_dir()
         Path(outputs['outputFile']).write_text(json.dumps({'artifacts': outputs['artifacts']}))
 

@@ -11,7 +11,7 @@ from kubeflow.driver import NOT_TRIGGERED, Outputs, collect_outputs, order_tasks
 from kubeflow.exit_handler import add_exit_handler
 from kubeflow.launcher import StepError
 from kubeflow.notify import make_message
-from kubeflow.package import Package, read_package
+from kubeflow.package import Package, parse_value, read_package
 from kubeflow.rehearse import Rehearsal, SkippedTask, rehearse_package
 
 WRITE = """
@@ -118,6 +118,16 @@ def test_steps_run_in_the_order_of_their_dependencies_and_are_measured(rehearse)
     assert all(result.seconds > 0 and result.peak_mb > 1 for result in results)
 
 
+def test_a_steps_memory_is_its_childrens_too(package, tmp_path):
+    hold = 'import time; held = bytearray(200_000_000); time.sleep(1)'
+    code = f'import subprocess, sys; child = subprocess.Popen([sys.executable, "-c", {hold!r}]); {hold}; child.wait()'
+    package.spec['deploymentSpec']['executors']['Train_executor'] = make_container(code)
+    del package.spec['root']['dag']['tasks']['Push']
+    results = []
+    Rehearsal(package, tmp_path / 'r', {}, 'run-1', results.append).run({})
+    assert 400 < results[0].peak_mb < 600
+
+
 def test_outputs_lie_where_the_launcher_has_them_and_are_carried_on(rehearse, tmp_path):
     seen, _ = rehearse()
     assert seen['artifact']['uri'] == 'minio://bucket/root/small/run-1/Train/0/model'
@@ -144,6 +154,33 @@ def test_a_step_has_the_documents_environment_and_nothing_of_this_machines(rehea
     assert Path(seen['folder']).is_relative_to(tmp_path / 'r')
 
 
+def test_what_the_cluster_has_in_a_secret_is_taken_from_this_shell(rehearse, package, monkeypatch):
+    monkeypatch.setenv('TOKEN', 'abc')
+    monkeypatch.delenv('PASSWORD', raising=False)
+    names = ({'secretKey': 'key', 'envVar': name} for name in ('TOKEN', 'PASSWORD'))
+    package.executors['Push_executor']['secretAsEnv'] = [{'secretName': 'store', 'keyToEnv': [*names]}]
+    seen, _ = rehearse()
+    assert {'TOKEN', 'PASSWORD'} & set(seen['environment']) == {'TOKEN'}
+
+
+def test_a_step_has_a_file_for_its_logs_as_on_a_server(rehearse, tmp_path):
+    rehearse()
+    assert [file.is_file() for file in (tmp_path / 'r' / 'root' / 'minio').rglob('executor-logs')] == [True, True]
+
+
+@pytest.mark.parametrize('command', [[], ['/no/such/command']])
+def test_a_command_that_is_not_there_is_one_sentence(package, tmp_path, command):
+    package.spec['deploymentSpec']['executors']['Train_executor'] = {'container': {'image': 'x:1', 'command': command}}
+    with pytest.raises(StepError, match='Train cannot be started: '):
+        Rehearsal(package, tmp_path / 'r', {}, 'run-1', print).run({})
+
+
+def test_a_root_that_is_a_file_is_one_sentence(coin_file, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UsageError, match=r'--root takes a folder that exists or can be made: .*File exists'):
+        rehearse_package(coin_file, tmp_path / 'file', [], [])
+
+
 def test_a_step_that_fails_ends_the_rehearsal_with_its_sentence(package, tmp_path):
     code = 'import sys; print("noise"); print("error: The disk is full.", file=sys.stderr); print(1); sys.exit(4)'
     package.spec['deploymentSpec']['executors']['Train_executor'] = make_container(code)
@@ -156,6 +193,7 @@ def test_a_step_that_fails_ends_the_rehearsal_with_its_sentence(package, tmp_pat
     [
         (lambda dag: dag['tasks']['Train'].update(dependentTasks=['Push']), r'in a circle: .*Push'),
         (lambda dag: dag['tasks']['Train'].update(dependentTasks=['Tune']), r'Train depends on Tune, which'),
+        (lambda dag: dag['tasks']['Train'].update(parameterIterator={}), r'Train has a parameterIterator, and'),
         (lambda dag: dag['tasks']['Train'].update(triggerPolicy={'condition': 'x y'}), r'of Train is no CEL: x y'),
         (
             lambda dag: dag['tasks']['Train'].update(triggerPolicy={'condition': 'inputs.parameter_values.rate > 1'}),
@@ -172,6 +210,20 @@ def test_a_package_that_cannot_be_rehearsed_is_one_sentence(package, tmp_path, c
 def test_an_unknown_mount_is_one_sentence(package, tmp_path):
     with pytest.raises(UsageError, match='mounts nothing at /other; it mounts: /data'):
         Rehearsal(package, tmp_path / 'r', {'/other': tmp_path}, 'run-1', print)
+
+
+@pytest.mark.parametrize('text', ['inputDefinitions: null', 'inputDefinitions: {parameters: null}'])
+def test_a_document_without_its_parameters_is_one_sentence(tmp_path, text):
+    file = tmp_path / 'p.yaml'
+    root = f'root: {{dag: {{tasks: {{}}}}, {text}}}'
+    file.write_text(f'pipelineInfo: {{name: x}}\ncomponents: {{}}\ndeploymentSpec: {{executors: {{}}}}\n{root}')
+    with pytest.raises(UsageError, match=r'p\.yaml is no compiled pipeline'):
+        read_package(file)
+
+
+def test_a_parameter_that_only_a_server_gives_is_one_sentence():
+    with pytest.raises(UsageError, match='The parameter task is a TASK_CONFIG, which cannot be given as text'):
+        parse_value('task', '{}', 'TASK_CONFIG')
 
 
 def test_tasks_are_ordered_by_what_they_take():
