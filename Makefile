@@ -6,7 +6,7 @@ VERSION := $(shell sed -n "s/^ *version='\(.*\)',/\1/p" setup.py)
 # A file's tests stay together: they share whole runs of the pipeline.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Made anew when the lock or the package's metadata changes, and only then.
-STAMP := $(VENV)/.made-from-$(shell cat requirements.txt requirements-uv.txt setup.py | sha256sum | cut -c1-16)
+STAMP := $(VENV)/.made-from-$(shell cat requirements-dev.txt requirements-uv.txt setup.py | sha256sum | cut -c1-16)
 
 .PHONY: env run test test-fast campaign lint format lock images clean
 
@@ -38,7 +38,7 @@ $(STAMP):
 	  { echo "error: the lock is for Python 3.11, and $(PYTHON) is another; run: make PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)  # a killed installation may have left half a package
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt requirements-uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt requirements-uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -48,7 +48,11 @@ lock: $(STAMP)
 	  - --output-file requirements-uv.txt
 	$(BIN)/uv pip compile --quiet --override overrides.txt --generate-hashes --no-header --upgrade \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \
-	  setup.py --extra dev --output-file requirements.txt
+	  setup.py --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --override overrides.txt --generate-hashes --no-header --no-annotate --upgrade \
+	  --constraint requirements.txt \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \
+	  setup.py --extra dev --output-file requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --override overrides.txt --override kubeflow/overrides-gpu.txt --generate-hashes \
 	  --no-header --no-annotate --upgrade --constraint requirements.txt \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \

@@ -1,4 +1,4 @@
-"""The package and its loose dependencies; requirements.txt is the locked environment."""
+"""The package and its loose dependencies; requirements.txt locks them, requirements-dev.txt the tests' too."""
 
 from setuptools import setup
 

@@ -30,6 +30,7 @@ def list_imports(file) -> set[str]:
     return {name for name in found if name.split('.')[0] in PACKAGES}
 
 
+LOCKS = ('requirements.txt', 'requirements-dev.txt')
 COMMAND_LINE = PROJECT / 'pipeline' / '__main__.py'
 
 
@@ -63,7 +64,7 @@ def test_init_files_are_empty():
             assert file.read_text() == ''
 
 
-@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-uv.txt', 'kubeflow/requirements-gpu.txt'])
+@pytest.mark.parametrize('name', [*LOCKS, 'requirements-uv.txt', 'kubeflow/requirements-gpu.txt'])
 def test_every_locked_package_has_a_version_and_hashes_and_no_address(name):
     text = (PROJECT / name).read_text()
     entries = re.split(r'\n(?=\S)', text.strip())
@@ -73,6 +74,14 @@ def test_every_locked_package_has_a_version_and_hashes_and_no_address(name):
         assert '--hash=sha256:' in entry, entry.splitlines()[0]
     assert '://' not in text
     assert not re.search(r'^--?(index|extra|find|i\b|f\b)', text, flags=re.MULTILINE)
+
+
+def test_the_tests_lock_is_the_lock_and_what_the_tests_need():
+    from pipeline.doctor import read_lock
+
+    lock, more = (read_lock((PROJECT / name).read_text()) for name in LOCKS)
+    assert lock.items() < more.items()
+    assert {'pytest', 'ruff'} <= more.keys() - lock.keys()
 
 
 def test_the_lock_keeps_the_overrides():

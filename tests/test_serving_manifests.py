@@ -1,6 +1,8 @@
 """kubeflow/serving: valid for Kubernetes, base and overlay, and true to what the pipeline writes."""
 
 import copy
+import re
+import subprocess
 
 import kubernetes_validate
 import pytest
@@ -29,16 +31,13 @@ def apply_patch(document: dict, operations: list[dict]) -> None:
 
 
 def build(folder) -> list[dict]:
-    """What `kustomize build` gives, for the fields that ours have: resources, namespace, patches."""
+    """What `kustomize build` gives, for the fields that ours have: resources and patches."""
     kustomization = yaml.safe_load((folder / 'kustomization.yaml').read_text())
-    assert not {*kustomization} - {'apiVersion', 'kind', 'resources', 'namespace', 'patches'}
+    assert not {*kustomization} - {'apiVersion', 'kind', 'resources', 'patches'}
     documents = []
     for name in kustomization['resources']:
         path = (folder / name).resolve()
         documents += build(path) if path.is_dir() else yaml.safe_load_all(path.read_text())
-    for document in documents:
-        if 'namespace' in kustomization and document['kind'] != 'Namespace':
-            document['metadata']['namespace'] = kustomization['namespace']
     for patch in kustomization.get('patches', []):
         [found] = [
             document
@@ -98,9 +97,7 @@ def test_the_overlay_changes_what_it_says(base):
         find(patched, 'Deployment')['spec']['template']['spec']['containers'][0]['resources']['requests']['cpu'] == '4'
     )
     assert find(base, 'HorizontalPodAutoscaler')['spec']['minReplicas'] == 1
-    assert {document['metadata'].get('namespace', 'cifar10-production') for document in patched} == {
-        find(patched, 'Namespace')['metadata']['name']
-    }
+    assert not [document for document in patched if 'namespace' in document['metadata']], 'a claim is of one namespace'
 
 
 def test_the_parts_refer_to_each_other(base, pod, server):
@@ -137,6 +134,31 @@ def test_the_first_models_config_serves_the_newest_version_and_promote_keeps_its
     written = (tmp_path / models_config.CONFIG_FILE).read_text()
     [config] = text_format.Parse(written, model_server_config_pb2.ModelServerConfig()).model_config_list.config
     assert (config.base_path, config.version_labels['stable']) == (mount, 7)
+
+
+def test_the_server_starts_when_there_is_a_version_and_finds_a_models_config(pod, tmp_path):
+    [container] = pod['initContainers']
+    for name in ('config', 'serving/40'):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / 'config' / 'models.config').write_text('first')
+    script = container['command'][-1].replace('/models/cifar10', f'{tmp_path}/serving').replace('sleep 5', 'sleep 0.1')
+    script = script.replace('/config/', f'{tmp_path}/config/')
+    process = subprocess.Popen([*container['command'][:-1], script], stderr=subprocess.DEVNULL)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    (tmp_path / 'serving' / '40' / 'saved_model.pb').touch()
+    assert process.wait(10) == 0
+    assert (tmp_path / 'serving' / 'models.config').read_text() == 'first'
+    (tmp_path / 'config' / 'models.config').write_text('second')
+    assert subprocess.run([*container['command'][:-1], script], check=False).returncode == 0
+    assert (tmp_path / 'serving' / 'models.config').read_text() == 'first', "promote's stays"
+
+
+def test_the_readmes_package_pushes_to_the_claim_that_is_served(base):
+    text = (PROJECT / 'README.md').read_text()
+    claim = find(base, 'PersistentVolumeClaim')['metadata']['name']
+    [mount] = {*re.findall(rf'pvcs=\S*\b{claim}:(/[\w/]+)', text)}
+    assert f'--serving {mount} ' in text
 
 
 def test_prometheus_is_told_the_path_that_the_server_answers(base, server):
