@@ -117,21 +117,26 @@ def _upload(client: Client, path: Path, package: Package, out: TextIO) -> tuple[
     A version's name is the package's digest, so that the same package is uploaded once.
     """
     name = f'{package.name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}'
-    pipeline_id = client.get_pipeline_id(package.name)
-    if pipeline_id is None:
-        body = kfp_server_api.V2beta1Pipeline(
-            name=package.name, display_name=package.name, namespace=client.get_user_namespace()
-        )
+    namespace = client.get_user_namespace()
+    # Not client.get_pipeline_id, which names no namespace: a server for many users then lists the shared ones alone.
+    found = client.list_pipelines(namespace=namespace, filter=_make_filter(package.name)).pipelines
+    if found:
+        pipeline_id = found[0].pipeline_id
+    else:
+        body = kfp_server_api.V2beta1Pipeline(name=package.name, display_name=package.name, namespace=namespace)
         pipeline_id = client.pipelines.pipeline_service_create_pipeline(pipeline=body).pipeline_id
         print(f'pipeline {package.name} is new', file=out)
-    condition = {'predicates': [{'operation': 'EQUALS', 'key': 'display_name', 'stringValue': name}]}
-    found = client.list_pipeline_versions(pipeline_id, filter=json.dumps(condition)).pipeline_versions
+    found = client.list_pipeline_versions(pipeline_id, filter=_make_filter(name)).pipeline_versions
     if found:
         print(f'version {name} is there already', file=out)
         return pipeline_id, found[0].pipeline_version_id
     version = client.upload_pipeline_version(str(path), name, pipeline_id=pipeline_id)
     print(f'version {name} uploaded', file=out)
     return pipeline_id, version.pipeline_version_id
+
+
+def _make_filter(name: str) -> str:
+    return json.dumps({'predicates': [{'operation': 'EQUALS', 'key': 'display_name', 'stringValue': name}]})
 
 
 def _schedule(client: Client, cron: str, options: dict, out: TextIO) -> None:

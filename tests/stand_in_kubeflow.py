@@ -1,4 +1,7 @@
-"""A local HTTP server with as much of Kubeflow Pipelines' API v2beta1 as `submit` needs; records what it is sent."""
+"""A local HTTP server with as much of Kubeflow Pipelines' API v2beta1 as `submit` needs; records what it is sent.
+
+Like a server for many users it lists what is in the namespace asked for, '' being the one that all share.
+"""
 
 import email.parser
 import http.server
@@ -107,6 +110,7 @@ class KubeflowServer:
             key, found = 'pipeline_versions', [one for one in self.kept['versions'] if one['pipeline_id'] == parts[1]]
         else:
             key, found = {'recurringruns': 'recurringRuns'}.get(parts[0], parts[0]), self.kept[parts[0]]
+            found = [one for one in found if one.get('namespace', '') == query.get('namespace', '')]
         for predicate in json.loads(query.get('filter') or '{}').get('predicates', []):
             wanted = predicate.get('stringValue', predicate.get('string_value'))
             found = [one for one in found if one[predicate['key']] == wanted]

@@ -1,9 +1,11 @@
 """`submit` against a local server that records what kfp's client sends."""
 
 import io
+import json
 
 import pytest
 import yaml
+from kfp.client import Client
 
 from components.errors import PipelineError, UsageError
 from kubeflow import submit
@@ -44,6 +46,15 @@ def package(tmp_path):
     return path
 
 
+@pytest.fixture
+def user_namespace(tmp_path, monkeypatch):
+    """That of a user whose kfp context names one."""
+    context = tmp_path / 'context.json'
+    context.write_text(json.dumps({'namespace': 'team-a'}))
+    monkeypatch.setattr(Client, '_LOCAL_KFP_CONTEXT', str(context))
+    return 'team-a'
+
+
 def call_submit(package, server, cron=None, assignments=(), wait=True) -> tuple[int, str]:
     out = io.StringIO()
     submission = submit.Submission(package, server.url, 'weekly', cron, list(assignments), wait)
@@ -82,6 +93,14 @@ def test_the_same_package_is_uploaded_once_and_a_changed_one_as_another_version(
     assert first.query['name'] != second.query['name']
     assert len(server.list_posted('pipelines')) == len(server.list_posted('experiments')) == 1
     assert server.list_posted('runs')[-1].body['pipeline_version_reference']['pipeline_version_id'] == 'versions-2'
+
+
+def test_a_pipeline_in_the_users_namespace_is_found_again(package, server, user_namespace):
+    for _ in range(2):
+        call_submit(package, server)
+    [pipeline] = server.list_posted('pipelines')
+    assert pipeline.body['namespace'] == user_namespace
+    assert len(server.list_posted('pipelines/upload_version')) == 1
 
 
 def test_each_change_of_a_step_is_a_line_and_other_nodes_are_none(package, server):
