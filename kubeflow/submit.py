@@ -34,6 +34,7 @@ class Submission(NamedTuple):
     cron: six fields, seconds first, of a recurring run; None runs once, now.
     assignments: KEY=VALUE of the pipeline's parameters.
     wait: whether to watch the run to its end.
+    service_account: of the pods; None takes the server's own.
     """
 
     package: Path
@@ -42,6 +43,7 @@ class Submission(NamedTuple):
     cron: str | None
     assignments: list[str]
     wait: bool
+    service_account: str | None = None
 
 
 def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
@@ -74,6 +76,7 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
             'version_id': version_id,
             'params': parameters,
             'pipeline_root': package.pipeline_root,  # which neither client nor server takes from the package
+            'service_account': submission.service_account,
         }
         if submission.cron is not None:
             _schedule(client, submission.cron, options, out)

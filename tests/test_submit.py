@@ -15,6 +15,7 @@ from tests.stand_in_kubeflow import KubeflowServer
 
 SPEC = {
     'pipelineInfo': {'name': 'cifar10'},
+    'defaultPipelineRoot': 'minio://mlpipeline/v2',
     'schemaVersion': '2.1.0',
     'root': {
         'dag': {'tasks': {name: {'componentRef': {'name': name}} for name in ('Trainer', 'Pusher')}},
@@ -79,7 +80,10 @@ def test_a_first_submission_makes_pipeline_version_experiment_and_run(package, s
         'pipeline_id': 'pipelines-1',
         'pipeline_version_id': 'versions-1',
     }
-    assert run.body['runtime_config']['parameters'] == {'epochs': 5, 'data': '/mnt/x=y'}
+    assert run.body['runtime_config'] == {
+        'parameters': {'epochs': 5, 'data': '/mnt/x=y'},
+        'pipeline_root': 'minio://mlpipeline/v2',
+    }
 
 
 def test_the_same_package_is_uploaded_once_and_a_changed_one_as_another_version(package, server):
@@ -228,10 +232,21 @@ def test_a_file_that_is_no_package_is_said_to_be_none(tmp_path, content):
 
 
 def test_the_command_watches_a_run(package, server):
-    result = run_cli('submit', package, '--host', server.url, '--parameter', 'epochs=4')
+    options = ['--parameter', 'epochs=4', '--service-account', 'trainer']
+    result = run_cli('submit', package, '--host', server.url, *options)
     assert (result.returncode, result.stderr) == (0, '')
     assert result.stdout.splitlines()[-1].startswith('the run succeeded')
-    assert server.list_posted('runs')[0].body['runtime_config']['parameters'] == {'epochs': 4}
+    [run] = server.list_posted('runs')
+    assert run.body['runtime_config']['parameters'] == {'epochs': 4}
+    assert run.body['service_account'] == 'trainer'
+
+
+def test_a_recurring_run_gets_the_service_account_too(package, server):
+    submission = submit.Submission(
+        package, server.url, 'weekly', '0 0 3 * * 1', [], wait=True, service_account='trainer'
+    )
+    submit.submit(submission, io.StringIO())
+    assert server.list_posted('recurringruns')[0].body['service_account'] == 'trainer'
 
 
 def test_an_unreachable_host_is_a_sentence_and_exit_code_2(package, server):
