@@ -22,6 +22,7 @@ _POLL_S = 5.0
 _MAX_LOST_POLLS = 24  # a broken connection; the run on the server does not notice
 _GATED_TASK = 'Pusher'
 _FAILED = ('FAILED', 'CANCELED')
+_NAMESPACE = 'kubeflow'  # of the pods, where a server has no namespace for each user
 _REFUSED_EXIT_CODE = 3
 
 
@@ -107,7 +108,7 @@ def _explain(host: str) -> Iterator[None]:
     except kfp_server_api.ApiException as error:
         answer = to_one_line(error.body or error.reason or error)
         raise PipelineError(f'{host} refused the request ({error.status}): {answer}') from error
-    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+    except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:  # the last where it says null
         raise UsageError(
             f'{host} does not answer as a Kubeflow Pipelines server ({to_one_line(error)}). Is the address right, and '
             'the port forwarded (kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80)?'
@@ -160,6 +161,7 @@ def _watch(client: Client, run_id: str, address: str, tasks: set[str], out: Text
         while True:
             run = _get_run(client, run_id, address, poll_s)
             details = (run.run_details and run.run_details.task_details) or []
+            details = [task for task in details if task.display_name]
             _show_changes([task for task in details if task.display_name in tasks], shown, out)
             if run.state in ('SUCCEEDED', 'SKIPPED', *_FAILED):
                 break
@@ -168,7 +170,13 @@ def _watch(client: Client, run_id: str, address: str, tasks: set[str], out: Text
         raise PipelineError(f'The watching was stopped; the run goes on: {address}') from None
     if run.state in _FAILED:
         _show_failures(details, tasks, out)
-        print(f'the run {run.state.lower()}', file=out)
+        namespace = client.get_user_namespace() or _NAMESPACE
+        print(
+            f'the run {run.state.lower()}; its logs: kubectl get pods -n {namespace} -l pipeline/runid={run_id} '
+            f'--field-selector status.phase=Failed -o name | xargs -n 1 kubectl logs -n {namespace} -c main '
+            '--prefix --tail 20',
+            file=out,
+        )
         return 1
     if shown.get(_GATED_TASK) == 'SKIPPED':
         print('the model gate refused the model: nothing was pushed', file=out)
@@ -203,8 +211,11 @@ def _show_changes(details: list, shown: dict[str, str], out: TextIO) -> None:
 
 
 def _show_failures(details: list, tasks: set[str], out: TextIO) -> None:
-    """A line for each task that failed, or whose driver did, which prepares its inputs."""
+    """A line for each task that failed, or whose driver did, which prepares its inputs.
+
+    Why it did is in its pod's log alone: the server (toApiPipelineTaskDetail) sets no error of a step, and its
+    `child_tasks` are nodes of the workflow, not pods.
+    """
     for task in details:
         if task.state == 'FAILED' and task.display_name.removesuffix('-driver') in tasks:
-            reason = to_one_line(task.error.message) if task.error and task.error.message else 'its log says why'
-            print(f'{task.display_name} failed: {reason}', file=out)
+            print(f'{task.display_name} failed', file=out)

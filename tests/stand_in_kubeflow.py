@@ -26,12 +26,14 @@ class KubeflowServer:
 
     run_answers: what each question about a run is answered with, the last one for ever: state and task_details.
     refusals: status by 'METHOD path', to answer with instead.
+    nulls: each 'METHOD path' that is answered with null.
     """
 
     def __init__(self):
         self.calls: list[Call] = []
         self.run_answers: list[dict] = [{'state': 'SUCCEEDED'}]
         self.refusals: dict[str, list[int]] = {}
+        self.nulls: set[str] = set()
         self.kept: dict[str, list[dict]] = {name: [] for name in ('pipelines', 'versions', 'experiments', 'runs')}
         self.kept['recurringruns'] = []
         owner = self
@@ -75,7 +77,9 @@ class KubeflowServer:
         request.end_headers()
         request.wfile.write(answer)
 
-    def _make_answer(self, call: Call) -> dict:
+    def _make_answer(self, call: Call) -> dict | None:
+        if call.what in self.nulls:
+            return None
         method, _, path = call.what.partition(' ')
         parts = path.split('/')
         if path == 'healthz':

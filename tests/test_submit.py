@@ -131,13 +131,27 @@ def test_each_change_of_a_step_is_a_line_and_other_nodes_are_none(package, serve
     ]
 
 
-def test_a_failed_run_exits_with_1_and_names_the_step_and_its_error(package, server):
-    failed = make_task('Trainer', 'FAILED', error={'code': 2, 'message': 'the loss is\nno number'})
-    server.run_answers = [{'state': 'FAILED', 'tasks': [make_task('root', 'FAILED'), failed]}]
+def test_a_failed_run_exits_with_1_names_the_step_and_says_where_its_log_is(package, server, user_namespace):
+    server.run_answers = [{'state': 'FAILED', 'tasks': [make_task('root', 'FAILED'), make_task('Trainer', 'FAILED')]}]
     code, out = call_submit(package, server)
     assert code == 1
-    assert 'Trainer failed: the loss is no number' in out
+    assert 'Trainer failed' in out
     assert 'root' not in out
+    assert f'kubectl get pods -n {user_namespace} -l pipeline/runid=runs-1 ' in out
+
+
+def test_a_task_without_a_name_is_passed_over(package, server):
+    nameless = {'task_id': '1', 'state': 'FAILED'}
+    server.run_answers = [{'state': 'FAILED', 'tasks': [nameless, make_task('Trainer', 'FAILED')]}]
+    code, out = call_submit(package, server)
+    assert code == 1
+    assert 'Trainer failed' in out
+
+
+def test_an_answer_of_null_is_a_sentence(package, server):
+    server.nulls.add('GET healthz')
+    with pytest.raises(UsageError, match='does not answer as a Kubeflow Pipelines server'):
+        call_submit(package, server)
 
 
 def test_a_step_whose_driver_failed_is_named(package, server):
