@@ -1,4 +1,4 @@
-"""`submit`: uploads a compiled package to a Kubeflow Pipelines server, runs it or schedules it, and watches the run.
+"""`submit`: uploads a compiled package to a Kubeflow Pipelines server, runs it or schedules it.
 
 All through kfp's client, which also reads ~/.config/kfp/context.json (namespace, authentication).
 """
@@ -6,7 +6,6 @@ All through kfp's client, which also reads ~/.config/kfp/context.json (namespace
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -17,13 +16,9 @@ from kfp.client import Client
 
 from components.errors import PipelineError, UsageError, to_one_line
 from kubeflow.package import Package, parse_parameters, read_package
+from kubeflow.watch import watch_run
 
 _POLL_S = 5.0
-_MAX_LOST_POLLS = 24  # a broken connection; the run on the server does not notice
-_GATED_TASK = 'Pusher'
-_FAILED = ('FAILED', 'CANCELED')
-_NAMESPACE = 'kubeflow'  # of the pods, where a server has no namespace for each user
-_REFUSED_EXIT_CODE = 3
 
 
 class Submission(NamedTuple):
@@ -85,7 +80,7 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
         run_id = client.run_pipeline(**options).run_id
     address = f'{host}/#/runs/details/{run_id}'
     print(f'run {run_id}: {address}', file=out)
-    return _watch(client, run_id, address, package.list_steps(), out, poll_s) if submission.wait else 0
+    return watch_run(client, run_id, address, package.list_steps(), out, poll_s) if submission.wait else 0
 
 
 def _check(submission: Submission) -> str:
@@ -152,70 +147,3 @@ def _schedule(client: Client, cron: str, options: dict, out: TextIO) -> None:
         if old.display_name == options['job_name'] and old.status == 'ENABLED':
             client.disable_recurring_run(old.recurring_run_id)
             print(f'recurring run {old.recurring_run_id}, which was before it, is disabled', file=out)
-
-
-def _watch(client: Client, run_id: str, address: str, tasks: set[str], out: TextIO, poll_s: float) -> int:
-    """Prints a line for each step whose state changed, until the run has ended; returns the exit code."""
-    shown: dict[str, str] = {}
-    try:
-        while True:
-            run = _get_run(client, run_id, address, poll_s)
-            details = (run.run_details and run.run_details.task_details) or []
-            details = [task for task in details if task.display_name]
-            _show_changes([task for task in details if task.display_name in tasks], shown, out)
-            if run.state in ('SUCCEEDED', 'SKIPPED', *_FAILED):
-                break
-            time.sleep(poll_s)
-    except KeyboardInterrupt:
-        raise PipelineError(f'The watching was stopped; the run goes on: {address}') from None
-    if run.state in _FAILED:
-        _show_failures(details, tasks, out)
-        namespace = client.get_user_namespace() or _NAMESPACE
-        print(
-            f'the run {run.state.lower()}; its logs: kubectl get pods -n {namespace} -l pipeline/runid={run_id} '
-            f'--field-selector status.phase=Failed -o name | xargs -n 1 kubectl logs -n {namespace} -c main '
-            '--prefix --tail 20',
-            file=out,
-        )
-        return 1
-    if shown.get(_GATED_TASK) == 'SKIPPED':
-        print('the model gate refused the model: nothing was pushed', file=out)
-        return _REFUSED_EXIT_CODE
-    print(
-        'the run succeeded; whether the gate let its model be pushed, the API does not say: `versions` does', file=out
-    )
-    return 0
-
-
-def _get_run(client: Client, run_id: str, address: str, poll_s: float) -> kfp_server_api.V2beta1Run:
-    """Asks again where the connection broke: a forwarded port does so every few hours."""
-    for attempt in range(_MAX_LOST_POLLS):
-        try:
-            return client.get_run(run_id)
-        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
-            if attempt + 1 == _MAX_LOST_POLLS:
-                raise PipelineError(
-                    f'The server was lost ({to_one_line(error)}); the run goes on: {address}'
-                ) from error
-            time.sleep(poll_s)
-
-
-def _show_changes(details: list, shown: dict[str, str], out: TextIO) -> None:
-    """A line for each task whose state is not the one in `shown`, which is updated."""
-    for task in details:
-        if task.state and shown.get(task.display_name) != task.state:
-            shown[task.display_name] = task.state
-            has_ended = task.start_time and task.end_time and task.state not in ('PENDING', 'RUNNING')
-            seconds = f'{(task.end_time - task.start_time).total_seconds():.0f} s' if has_ended else ''
-            print(f'{task.display_name:<18} {task.state:<10} {seconds}'.rstrip(), file=out)
-
-
-def _show_failures(details: list, tasks: set[str], out: TextIO) -> None:
-    """A line for each task that failed, or whose driver did, which prepares its inputs.
-
-    Why it did is in its pod's log alone: the server (toApiPipelineTaskDetail) sets no error of a step, and its
-    `child_tasks` are nodes of the workflow, not pods.
-    """
-    for task in details:
-        if task.state == 'FAILED' and task.display_name.removesuffix('-driver') in tasks:
-            print(f'{task.display_name} failed', file=out)
