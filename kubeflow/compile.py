@@ -3,6 +3,7 @@
 TFX compiles the graph. What it leaves out for this server, or puts in and the server ignores, is mended here.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.utils import name_utils
 
 from components.errors import UsageError
-from kubeflow.exit_handler import add_exit_handler
+from kubeflow.exit_handler import EXECUTOR, TASK, add_exit_handler
 from kubeflow.lint import lint_package
 from kubeflow.parameters import add_parameters
 from kubeflow.steps import describe_container, describe_platform, describe_task
@@ -61,6 +62,14 @@ def _equip_step(spec: dict[str, Any], name: str, config: PipelineConfig, target:
     task |= describe_task(step)
 
 
+def _equip_exit_handler(spec: dict[str, Any], config: PipelineConfig) -> dict[str, Any]:
+    """Gives the last task what all get but a GPU and the cache; returns its platform entry."""
+    step = dataclasses.replace(config.kubeflow.default, gpu=0, cache=False)
+    spec['deploymentSpec']['executors'][EXECUTOR]['container'] |= describe_container(step)
+    spec['root']['dag']['tasks'][TASK] |= describe_task(step)
+    return describe_platform(step)
+
+
 def create_package(config: PipelineConfig, target: Target) -> str:
     """Compiles the pipeline.
 
@@ -86,6 +95,7 @@ def create_package(config: PipelineConfig, target: Target) -> str:
         executors[component['executorLabel']] = describe_platform(config.kubeflow.get_step(name))
     if target.webhook:
         spec = add_exit_handler(spec, target.image, target.webhook)
+        executors[EXECUTOR] = _equip_exit_handler(spec, config)
     platform = {'platforms': {'kubernetes': {'deploymentSpec': {'executors': executors}}}}
     return yaml.safe_dump_all([spec, platform], sort_keys=True, width=120)
 

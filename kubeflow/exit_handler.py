@@ -10,10 +10,10 @@ from components.errors import UsageError
 
 GRAPH = 'exit-handler-1'
 TASK = 'notify'
+EXECUTOR = f'{TASK}_executor'
 PARAMETER = 'webhook'
 _GRAPH_COMPONENT = f'comp-{GRAPH}'
 _TASK_COMPONENT = f'comp-{TASK}'
-_EXECUTOR = f'{TASK}_executor'
 
 # What the driver fills in: kfp.dsl's PIPELINE_JOB_NAME_PLACEHOLDER and PIPELINE_JOB_ID_PLACEHOLDER.
 _PLACEHOLDERS = {'run_name': '{{$.pipeline_job_name}}', 'run_id': '{{$.pipeline_job_uuid}}'}
@@ -42,12 +42,12 @@ def add_exit_handler(spec: dict, image: str, webhook: str) -> dict:
     root, components = spec['root'], spec['components']
     parameters = root.setdefault('inputDefinitions', {}).setdefault('parameters', {})
     names = {*root['dag']['tasks'], *components, *spec['deploymentSpec']['executors']}
-    taken = sorted({GRAPH, TASK, _GRAPH_COMPONENT, _TASK_COMPONENT, _EXECUTOR} & names | {PARAMETER} & {*parameters})
+    taken = sorted({GRAPH, TASK, _GRAPH_COMPONENT, _TASK_COMPONENT, EXECUTOR} & names | {PARAMETER} & {*parameters})
     if taken:
         raise UsageError(f'The exit handler needs names that the pipeline uses: {", ".join(taken)}.')
     components[_GRAPH_COMPONENT] = _make_graph(root)
     components[_TASK_COMPONENT] = _make_component()
-    spec['deploymentSpec']['executors'][_EXECUTOR] = {'container': _make_container(image, spec['pipelineInfo']['name'])}
+    spec['deploymentSpec']['executors'][EXECUTOR] = {'container': _make_container(image, spec['pipelineInfo']['name'])}
     root['dag'] = {'tasks': {GRAPH: _make_graph_task(parameters), TASK: _make_task()}}
     parameters[PARAMETER] = {'parameterType': 'STRING', 'defaultValue': webhook, 'isOptional': True}
     return spec
@@ -74,7 +74,7 @@ def _make_graph_task(parameters: dict) -> dict:
 def _make_component() -> dict:
     inputs = {name: {'parameterType': 'STRING'} for name in (PARAMETER, *_PLACEHOLDERS)}
     inputs['status'] = {'parameterType': 'TASK_FINAL_STATUS', 'isOptional': True}
-    return {'executorLabel': _EXECUTOR, 'inputDefinitions': {'parameters': inputs}}
+    return {'executorLabel': EXECUTOR, 'inputDefinitions': {'parameters': inputs}}
 
 
 def _make_container(image: str, pipeline: str) -> dict:

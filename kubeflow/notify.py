@@ -1,8 +1,9 @@
 """The exit handler's container command: tells a webhook how a run ended. Standard library only.
 
 Kubeflow's driver hands over the status of the sub-graph that `kubeflow.exit_handler` made, as JSON of
-PipelineTaskFinalStatus: state, pipelineJobResourceName, pipelineTaskName, error. Servers before 2.17 name ML Metadata's
-states and leave `error` empty.
+PipelineTaskFinalStatus: state, pipelineJobResourceName, pipelineTaskName, error. In 2.17 and before the state is ML
+Metadata's, and `error` is empty. A step's launcher writes that state after its command, so it stays RUNNING where a pod
+was killed or its driver failed. After a success it is COMPLETE: the Pusher is last, and never cached.
 """
 
 import argparse
@@ -28,7 +29,8 @@ def make_message(pipeline: str, run_name: str, run_id: str, status: str) -> dict
       status: JSON of PipelineTaskFinalStatus, as the launcher passes it.
 
     Returns:
-      pipeline, run_name, run_id, state (SUCCEEDED, or what the server calls it) and error (its message, or '').
+      pipeline, run_name, run_id, state (SUCCEEDED or FAILED: the run has ended) and error ('' for a success; else the
+      server's message, or the state it knows).
 
     Raises:
       NotifyError: the status is no JSON object with a state.
@@ -38,13 +40,10 @@ def make_message(pipeline: str, run_name: str, run_id: str, status: str) -> dict
         state, error = fields['state'], fields.get('error') or {}
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise NotifyError(f'the status of the run is no JSON object with a state. Received: {status!r}') from problem
-    return {
-        'pipeline': pipeline,
-        'run_name': run_name,
-        'run_id': run_id,
-        'state': 'SUCCEEDED' if state in _SUCCEEDED else state,
-        'error': error.get('message', ''),
-    }
+    message = {'pipeline': pipeline, 'run_name': run_name, 'run_id': run_id}
+    if state in _SUCCEEDED:
+        return {**message, 'state': 'SUCCEEDED', 'error': ''}
+    return {**message, 'state': 'FAILED', 'error': error.get('message') or f"the server's last state is {state}"}
 
 
 def post_message(webhook: str, message: dict, timeout_s: float = _TIMEOUT_S) -> None:

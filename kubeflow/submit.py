@@ -1,4 +1,4 @@
-"""`submit`: uploads a compiled package to a Kubeflow Pipelines server, runs it or schedules it, and watches the run.
+"""`submit`: uploads a compiled package to a Kubeflow Pipelines server, runs it or schedules it.
 
 All through kfp's client, which also reads ~/.config/kfp/context.json (namespace, authentication).
 """
@@ -6,7 +6,6 @@ All through kfp's client, which also reads ~/.config/kfp/context.json (namespace
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -17,12 +16,9 @@ from kfp.client import Client
 
 from components.errors import PipelineError, UsageError, to_one_line
 from kubeflow.package import Package, parse_parameters, read_package
+from kubeflow.watch import watch_run
 
 _POLL_S = 5.0
-_MAX_LOST_POLLS = 24  # a broken connection; the run on the server does not notice
-_GATED_TASK = 'Pusher'
-_FAILED = ('FAILED', 'CANCELED')
-_REFUSED_EXIT_CODE = 3
 
 
 class Submission(NamedTuple):
@@ -34,6 +30,7 @@ class Submission(NamedTuple):
     cron: six fields, seconds first, of a recurring run; None runs once, now.
     assignments: KEY=VALUE of the pipeline's parameters.
     wait: whether to watch the run to its end.
+    service_account: of the pods; None takes the server's own.
     """
 
     package: Path
@@ -42,6 +39,7 @@ class Submission(NamedTuple):
     cron: str | None
     assignments: list[str]
     wait: bool
+    service_account: str | None = None
 
 
 def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
@@ -74,6 +72,7 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
             'version_id': version_id,
             'params': parameters,
             'pipeline_root': package.pipeline_root,  # which neither client nor server takes from the package
+            'service_account': submission.service_account,
         }
         if submission.cron is not None:
             _schedule(client, submission.cron, options, out)
@@ -81,7 +80,7 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
         run_id = client.run_pipeline(**options).run_id
     address = f'{host}/#/runs/details/{run_id}'
     print(f'run {run_id}: {address}', file=out)
-    return _watch(client, run_id, address, package.list_steps(), out, poll_s) if submission.wait else 0
+    return watch_run(client, run_id, address, package.list_steps(), out, poll_s) if submission.wait else 0
 
 
 def _check(submission: Submission) -> str:
@@ -104,7 +103,7 @@ def _explain(host: str) -> Iterator[None]:
     except kfp_server_api.ApiException as error:
         answer = to_one_line(error.body or error.reason or error)
         raise PipelineError(f'{host} refused the request ({error.status}): {answer}') from error
-    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+    except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:  # the last where it says null
         raise UsageError(
             f'{host} does not answer as a Kubeflow Pipelines server ({to_one_line(error)}). Is the address right, and '
             'the port forwarded (kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80)?'
@@ -117,21 +116,26 @@ def _upload(client: Client, path: Path, package: Package, out: TextIO) -> tuple[
     A version's name is the package's digest, so that the same package is uploaded once.
     """
     name = f'{package.name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}'
-    pipeline_id = client.get_pipeline_id(package.name)
-    if pipeline_id is None:
-        body = kfp_server_api.V2beta1Pipeline(
-            name=package.name, display_name=package.name, namespace=client.get_user_namespace()
-        )
+    namespace = client.get_user_namespace()
+    # Not client.get_pipeline_id, which names no namespace: a server for many users then lists the shared ones alone.
+    found = client.list_pipelines(namespace=namespace, filter=_make_filter(package.name)).pipelines
+    if found:
+        pipeline_id = found[0].pipeline_id
+    else:
+        body = kfp_server_api.V2beta1Pipeline(name=package.name, display_name=package.name, namespace=namespace)
         pipeline_id = client.pipelines.pipeline_service_create_pipeline(pipeline=body).pipeline_id
         print(f'pipeline {package.name} is new', file=out)
-    condition = {'predicates': [{'operation': 'EQUALS', 'key': 'display_name', 'stringValue': name}]}
-    found = client.list_pipeline_versions(pipeline_id, filter=json.dumps(condition)).pipeline_versions
+    found = client.list_pipeline_versions(pipeline_id, filter=_make_filter(name)).pipeline_versions
     if found:
         print(f'version {name} is there already', file=out)
         return pipeline_id, found[0].pipeline_version_id
     version = client.upload_pipeline_version(str(path), name, pipeline_id=pipeline_id)
     print(f'version {name} uploaded', file=out)
     return pipeline_id, version.pipeline_version_id
+
+
+def _make_filter(name: str) -> str:
+    return json.dumps({'predicates': [{'operation': 'EQUALS', 'key': 'display_name', 'stringValue': name}]})
 
 
 def _schedule(client: Client, cron: str, options: dict, out: TextIO) -> None:
@@ -143,60 +147,3 @@ def _schedule(client: Client, cron: str, options: dict, out: TextIO) -> None:
         if old.display_name == options['job_name'] and old.status == 'ENABLED':
             client.disable_recurring_run(old.recurring_run_id)
             print(f'recurring run {old.recurring_run_id}, which was before it, is disabled', file=out)
-
-
-def _watch(client: Client, run_id: str, address: str, tasks: set[str], out: TextIO, poll_s: float) -> int:
-    """Prints a line for each step whose state changed, until the run has ended; returns the exit code."""
-    shown: dict[str, str] = {}
-    try:
-        while True:
-            run = _get_run(client, run_id, address, poll_s)
-            details = (run.run_details and run.run_details.task_details) or []
-            _show_changes([task for task in details if task.display_name in tasks], shown, out)
-            if run.state in ('SUCCEEDED', 'SKIPPED', *_FAILED):
-                break
-            time.sleep(poll_s)
-    except KeyboardInterrupt:
-        raise PipelineError(f'The watching was stopped; the run goes on: {address}') from None
-    if run.state in _FAILED:
-        _show_failures(details, tasks, out)
-        print(f'the run {run.state.lower()}', file=out)
-        return 1
-    if shown.get(_GATED_TASK) == 'SKIPPED':
-        print('the model gate refused the model: nothing was pushed', file=out)
-        return _REFUSED_EXIT_CODE
-    print(
-        'the run succeeded; whether the gate let its model be pushed, the API does not say: `versions` does', file=out
-    )
-    return 0
-
-
-def _get_run(client: Client, run_id: str, address: str, poll_s: float) -> kfp_server_api.V2beta1Run:
-    """Asks again where the connection broke: a forwarded port does so every few hours."""
-    for attempt in range(_MAX_LOST_POLLS):
-        try:
-            return client.get_run(run_id)
-        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
-            if attempt + 1 == _MAX_LOST_POLLS:
-                raise PipelineError(
-                    f'The server was lost ({to_one_line(error)}); the run goes on: {address}'
-                ) from error
-            time.sleep(poll_s)
-
-
-def _show_changes(details: list, shown: dict[str, str], out: TextIO) -> None:
-    """A line for each task whose state is not the one in `shown`, which is updated."""
-    for task in details:
-        if task.state and shown.get(task.display_name) != task.state:
-            shown[task.display_name] = task.state
-            has_ended = task.start_time and task.end_time and task.state not in ('PENDING', 'RUNNING')
-            seconds = f'{(task.end_time - task.start_time).total_seconds():.0f} s' if has_ended else ''
-            print(f'{task.display_name:<18} {task.state:<10} {seconds}'.rstrip(), file=out)
-
-
-def _show_failures(details: list, tasks: set[str], out: TextIO) -> None:
-    """A line for each task that failed, or whose driver did, which prepares its inputs."""
-    for task in details:
-        if task.state == 'FAILED' and task.display_name.removesuffix('-driver') in tasks:
-            reason = to_one_line(task.error.message) if task.error and task.error.message else 'its log says why'
-            print(f'{task.display_name} failed: {reason}', file=out)

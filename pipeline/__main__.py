@@ -125,6 +125,7 @@ def _submit(arguments: argparse.Namespace) -> int:
             cron=arguments.recurring,
             assignments=arguments.parameter,
             wait=not arguments.no_wait,
+            service_account=arguments.service_account,
         )
         return submit.submit(submission, terminal)
 
@@ -174,6 +175,7 @@ def _add_submit(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     submit.add_argument('--experiment', metavar='NAME', default='Default', help='default: %(default)s')
     submit.add_argument('--recurring', metavar='CRON', help='run again and again: six fields, seconds first')
     submit.add_argument('--parameter', metavar='KEY=VALUE', action='append', default=[], help='of the pipeline')
+    submit.add_argument('--service-account', metavar='NAME', help="of the pods; default: the server's own")
     submit.add_argument('--no-wait', action='store_true', help='start the run and do not watch it')
     submit.set_defaults(call=_submit)
     return submit

@@ -1,4 +1,7 @@
-"""A local HTTP server with as much of Kubeflow Pipelines' API v2beta1 as `submit` needs; records what it is sent."""
+"""A local HTTP server with as much of Kubeflow Pipelines' API v2beta1 as `submit` needs; records what it is sent.
+
+Like a server for many users it lists what is in the namespace asked for, '' being the one that all share.
+"""
 
 import email.parser
 import http.server
@@ -23,12 +26,14 @@ class KubeflowServer:
 
     run_answers: what each question about a run is answered with, the last one for ever: state and task_details.
     refusals: status by 'METHOD path', to answer with instead.
+    nulls: each 'METHOD path' that is answered with null.
     """
 
     def __init__(self):
         self.calls: list[Call] = []
         self.run_answers: list[dict] = [{'state': 'SUCCEEDED'}]
         self.refusals: dict[str, list[int]] = {}
+        self.nulls: set[str] = set()
         self.kept: dict[str, list[dict]] = {name: [] for name in ('pipelines', 'versions', 'experiments', 'runs')}
         self.kept['recurringruns'] = []
         owner = self
@@ -72,7 +77,9 @@ class KubeflowServer:
         request.end_headers()
         request.wfile.write(answer)
 
-    def _make_answer(self, call: Call) -> dict:
+    def _make_answer(self, call: Call) -> dict | None:
+        if call.what in self.nulls:
+            return None
         method, _, path = call.what.partition(' ')
         parts = path.split('/')
         if path == 'healthz':
@@ -107,6 +114,7 @@ class KubeflowServer:
             key, found = 'pipeline_versions', [one for one in self.kept['versions'] if one['pipeline_id'] == parts[1]]
         else:
             key, found = {'recurringruns': 'recurringRuns'}.get(parts[0], parts[0]), self.kept[parts[0]]
+            found = [one for one in found if one.get('namespace', '') == query.get('namespace', '')]
         for predicate in json.loads(query.get('filter') or '{}').get('predicates', []):
             wanted = predicate.get('stringValue', predicate.get('string_value'))
             found = [one for one in found if one[predicate['key']] == wanted]

@@ -319,13 +319,23 @@ def test_what_a_server_would_refuse_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_webhook_is_told_by_a_last_task_and_a_server_takes_that_too():
-    target = dataclasses.replace(TARGET, webhook='https://example.com/hook')
-    package = create_package(make_config(), target)
+def test_a_webhook_is_told_by_a_last_task_that_gets_what_all_steps_get_but_a_gpu():
+    target = dataclasses.replace(GPU_TARGET, webhook='https://example.com/hook')
+    settings = ('gpu=1', 'env=HTTPS_PROXY=http://proxy:3128', 'tolerations=team=vision', 'memory=2Gi', 'retries=3')
+    config = make_config(*(f'kubeflow.default.{setting}' for setting in settings))
+    package = create_package(config, target)
     spec, platform = parse(package)
-    assert set(spec['root']['dag']['tasks']) == {'exit-handler-1', 'notify'}
+    tasks, steps = spec['root']['dag']['tasks'], spec['components']['comp-exit-handler-1']['dag']['tasks']
+    assert set(tasks) == {'exit-handler-1', 'notify'}
     assert spec['root']['inputDefinitions']['parameters']['webhook']['defaultValue'] == target.webhook
-    assert set(platform) == {f'{name}_executor' for name in STEPS}
+    assert tasks['notify']['retryPolicy'] == steps['Pusher']['retryPolicy']
+    assert tasks['notify']['cachingOptions'] == {'enableCache': False}
+    assert set(platform) == {f'{name}_executor' for name in (*STEPS, 'notify')}
+    assert platform['notify_executor'] == platform['Pusher_executor']
+    container, pusher = get_container(spec, 'notify'), get_container(spec, 'Pusher')
+    assert (container['image'], container['env']) == (target.image, pusher['env'])
+    assert pusher['resources'].pop('accelerator')
+    assert container['resources'] == pusher['resources']
     assert lint_package(package) == []
 
 

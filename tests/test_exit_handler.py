@@ -127,11 +127,14 @@ def call_notify(spec: dict, url: str, status: str) -> subprocess.CompletedProces
 @pytest.mark.parametrize(
     ('status', 'state', 'error'),
     [
-        # as the driver of Kubeflow Pipelines 2.17 writes it, then those before, with ML Metadata's states
-        ({'state': 'FAILED', 'error': {'code': 4, 'message': 'no disk'}, 'pipelineTaskName': 'x'}, 'FAILED', 'no disk'),
-        ({'state': 'SUCCEEDED', 'error': {'code': 2}}, 'SUCCEEDED', ''),
         ({'state': 'COMPLETE', 'error': {}, 'pipelineJobResourceName': 'p-abc'}, 'SUCCEEDED', ''),
-        ({'state': 'FAILED', 'error': None}, 'FAILED', ''),
+        ({'state': 'FAILED', 'error': {}, 'pipelineTaskName': 'x'}, 'FAILED', "the server's last state is FAILED"),
+        # a pod that was killed, as at its timeout, has not written that it failed
+        ({'state': 'RUNNING', 'error': {}}, 'FAILED', "the server's last state is RUNNING"),
+        # what the document's format allows, and the driver does not send
+        ({'state': 'SUCCEEDED', 'error': {'code': 2}}, 'SUCCEEDED', ''),
+        ({'state': 'FAILED', 'error': {'code': 4, 'message': 'no disk'}}, 'FAILED', 'no disk'),
+        ({'state': 'FAILED', 'error': None}, 'FAILED', "the server's last state is FAILED"),
     ],
 )
 def test_the_webhook_gets_pipeline_run_state_and_error(compiled, webhook, status, state, error):

@@ -1,9 +1,11 @@
 """`submit` against a local server that records what kfp's client sends."""
 
 import io
+import json
 
 import pytest
 import yaml
+from kfp.client import Client
 
 from components.errors import PipelineError, UsageError
 from kubeflow import submit
@@ -13,6 +15,7 @@ from tests.stand_in_kubeflow import KubeflowServer
 
 SPEC = {
     'pipelineInfo': {'name': 'cifar10'},
+    'defaultPipelineRoot': 'minio://mlpipeline/v2',
     'schemaVersion': '2.1.0',
     'root': {
         'dag': {'tasks': {name: {'componentRef': {'name': name}} for name in ('Trainer', 'Pusher')}},
@@ -44,6 +47,15 @@ def package(tmp_path):
     return path
 
 
+@pytest.fixture
+def user_namespace(tmp_path, monkeypatch):
+    """That of a user whose kfp context names one."""
+    context = tmp_path / 'context.json'
+    context.write_text(json.dumps({'namespace': 'team-a'}))
+    monkeypatch.setattr(Client, '_LOCAL_KFP_CONTEXT', str(context))
+    return 'team-a'
+
+
 def call_submit(package, server, cron=None, assignments=(), wait=True) -> tuple[int, str]:
     out = io.StringIO()
     submission = submit.Submission(package, server.url, 'weekly', cron, list(assignments), wait)
@@ -68,7 +80,10 @@ def test_a_first_submission_makes_pipeline_version_experiment_and_run(package, s
         'pipeline_id': 'pipelines-1',
         'pipeline_version_id': 'versions-1',
     }
-    assert run.body['runtime_config']['parameters'] == {'epochs': 5, 'data': '/mnt/x=y'}
+    assert run.body['runtime_config'] == {
+        'parameters': {'epochs': 5, 'data': '/mnt/x=y'},
+        'pipeline_root': 'minio://mlpipeline/v2',
+    }
 
 
 def test_the_same_package_is_uploaded_once_and_a_changed_one_as_another_version(package, server):
@@ -82,6 +97,14 @@ def test_the_same_package_is_uploaded_once_and_a_changed_one_as_another_version(
     assert first.query['name'] != second.query['name']
     assert len(server.list_posted('pipelines')) == len(server.list_posted('experiments')) == 1
     assert server.list_posted('runs')[-1].body['pipeline_version_reference']['pipeline_version_id'] == 'versions-2'
+
+
+def test_a_pipeline_in_the_users_namespace_is_found_again(package, server, user_namespace):
+    for _ in range(2):
+        call_submit(package, server)
+    [pipeline] = server.list_posted('pipelines')
+    assert pipeline.body['namespace'] == user_namespace
+    assert len(server.list_posted('pipelines/upload_version')) == 1
 
 
 def test_each_change_of_a_step_is_a_line_and_other_nodes_are_none(package, server):
@@ -108,13 +131,27 @@ def test_each_change_of_a_step_is_a_line_and_other_nodes_are_none(package, serve
     ]
 
 
-def test_a_failed_run_exits_with_1_and_names_the_step_and_its_error(package, server):
-    failed = make_task('Trainer', 'FAILED', error={'code': 2, 'message': 'the loss is\nno number'})
-    server.run_answers = [{'state': 'FAILED', 'tasks': [make_task('root', 'FAILED'), failed]}]
+def test_a_failed_run_exits_with_1_names_the_step_and_says_where_its_log_is(package, server, user_namespace):
+    server.run_answers = [{'state': 'FAILED', 'tasks': [make_task('root', 'FAILED'), make_task('Trainer', 'FAILED')]}]
     code, out = call_submit(package, server)
     assert code == 1
-    assert 'Trainer failed: the loss is no number' in out
+    assert 'Trainer failed' in out
     assert 'root' not in out
+    assert f'kubectl get pods -n {user_namespace} -l pipeline/runid=runs-1 ' in out
+
+
+def test_a_task_without_a_name_is_passed_over(package, server):
+    nameless = {'task_id': '1', 'state': 'FAILED'}
+    server.run_answers = [{'state': 'FAILED', 'tasks': [nameless, make_task('Trainer', 'FAILED')]}]
+    code, out = call_submit(package, server)
+    assert code == 1
+    assert 'Trainer failed' in out
+
+
+def test_an_answer_of_null_is_a_sentence(package, server):
+    server.nulls.add('GET healthz')
+    with pytest.raises(UsageError, match='does not answer as a Kubeflow Pipelines server'):
+        call_submit(package, server)
 
 
 def test_a_step_whose_driver_failed_is_named(package, server):
@@ -209,10 +246,21 @@ def test_a_file_that_is_no_package_is_said_to_be_none(tmp_path, content):
 
 
 def test_the_command_watches_a_run(package, server):
-    result = run_cli('submit', package, '--host', server.url, '--parameter', 'epochs=4')
+    options = ['--parameter', 'epochs=4', '--service-account', 'trainer']
+    result = run_cli('submit', package, '--host', server.url, *options)
     assert (result.returncode, result.stderr) == (0, '')
     assert result.stdout.splitlines()[-1].startswith('the run succeeded')
-    assert server.list_posted('runs')[0].body['runtime_config']['parameters'] == {'epochs': 4}
+    [run] = server.list_posted('runs')
+    assert run.body['runtime_config']['parameters'] == {'epochs': 4}
+    assert run.body['service_account'] == 'trainer'
+
+
+def test_a_recurring_run_gets_the_service_account_too(package, server):
+    submission = submit.Submission(
+        package, server.url, 'weekly', '0 0 3 * * 1', [], wait=True, service_account='trainer'
+    )
+    submit.submit(submission, io.StringIO())
+    assert server.list_posted('recurringruns')[0].body['service_account'] == 'trainer'
 
 
 def test_an_unreachable_host_is_a_sentence_and_exit_code_2(package, server):
