@@ -1,6 +1,7 @@
 """kubeflow/serving: valid for Kubernetes, base and overlay, and true to what the pipeline writes."""
 
 import copy
+import os
 import re
 import subprocess
 
@@ -10,11 +11,12 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from components import labels, models_config
+from components import labels, models_config, versions
 from tests.conftest import PROJECT
 
 SERVING = PROJECT / 'kubeflow' / 'serving'
-OVERLAYS = sorted(folder.name for folder in (SERVING / 'overlays').iterdir())
+FOLDERS = ['base', *sorted(f'overlays/{folder.name}' for folder in (SERVING / 'overlays').iterdir())]
+README = (PROJECT / 'README.md').read_text()
 KUBERNETES = '1.31'
 
 
@@ -31,7 +33,7 @@ def apply_patch(document: dict, operations: list[dict]) -> None:
 
 
 def build(folder) -> list[dict]:
-    """What `kustomize build` gives, for the fields that ours have: resources and patches."""
+    """What `kustomize build` gives, for the fields that ours have: resources, patches."""
     kustomization = yaml.safe_load((folder / 'kustomization.yaml').read_text())
     assert not {*kustomization} - {'apiVersion', 'kind', 'resources', 'patches'}
     documents = []
@@ -69,7 +71,7 @@ def server(pod):
     return container
 
 
-@pytest.mark.parametrize('folder', ['base', *(f'overlays/{name}' for name in OVERLAYS)])
+@pytest.mark.parametrize('folder', FOLDERS)
 def test_every_document_is_valid_for_kubernetes(folder):
     documents = build(SERVING / folder)
     assert len(documents) >= 6
@@ -97,7 +99,35 @@ def test_the_overlay_changes_what_it_says(base):
         find(patched, 'Deployment')['spec']['template']['spec']['containers'][0]['resources']['requests']['cpu'] == '4'
     )
     assert find(base, 'HorizontalPodAutoscaler')['spec']['minReplicas'] == 1
-    assert not [document for document in patched if 'namespace' in document['metadata']], 'a claim is of one namespace'
+
+
+def test_production_is_ready_for_the_clients_that_ask_for_stable_as_the_readme_tells_them(server):
+    model = f'/v1/models/{models_config.MODEL_NAME}'
+    patched = find(build(SERVING / 'overlays' / 'production'), 'Deployment')['spec']['template']['spec']['containers'][
+        0
+    ]
+    assert patched['readinessProbe']['httpGet']['path'] == f'{model}/labels/{versions.STABLE}/metadata'
+    assert server['readinessProbe']['httpGet']['path'] == f'{model}/metadata'  # no label before the first promote
+    assert f'localhost:8501{model}/labels/{versions.STABLE}:predict' in README
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_the_namespace_is_left_to_who_applies_since_the_steps_can_mount_the_claim_only_in_theirs(folder):
+    documents = build(SERVING / folder)
+    assert 'Namespace' not in {document['kind'] for document in documents}
+    assert not [document for document in documents if 'namespace' in document['metadata']]
+    assert f'kubectl apply -n NAMESPACE -k kubeflow/serving/{folder}\n' in README
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_the_server_mounts_the_claim_that_the_example_of_compile_pushes_to(folder):
+    pod = find(build(SERVING / folder), 'Deployment')['spec']['template']['spec']
+    [served] = [
+        volume['persistentVolumeClaim']['claimName'] for volume in pod['volumes'] if volume['name'] == 'serving'
+    ]
+    command = README.partition('python -m pipeline compile --out cifar10.yaml')[2].partition('\n\n')[0]
+    mounts = dict(mount.split(':') for mount in re.search(r'\.pvcs=(\S+)', command).group(1).split(','))
+    assert mounts[served] == re.search(r'--serving (\S+)', command).group(1)
 
 
 def test_the_parts_refer_to_each_other(base, pod, server):
@@ -136,29 +166,20 @@ def test_the_first_models_config_serves_the_newest_version_and_promote_keeps_its
     assert (config.base_path, config.version_labels['stable']) == (mount, 7)
 
 
-def test_the_server_starts_when_there_is_a_version_and_finds_a_models_config(pod, tmp_path):
+def test_the_server_starts_only_when_a_whole_version_is_there(pod, tmp_path):
+    """Each `sleep` of the container pushes a bit: half a version, then the rest."""
+    sleep, serving = tmp_path / 'bin' / 'sleep', tmp_path / 'serving'
+    for folder in (sleep.parent, serving, tmp_path / 'config'):
+        folder.mkdir()
+    (tmp_path / 'config' / models_config.CONFIG_FILE).touch()
+    sleep.write_text(f'#!/bin/sh\ncd {serving}\ntest -d 7 && touch 7/{versions.MODEL_FILE}\nmkdir -p 7\n')
+    sleep.chmod(0o755)
     [container] = pod['initContainers']
-    for name in ('config', 'serving/40'):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / 'config' / 'models.config').write_text('first')
-    script = container['command'][-1].replace('/models/cifar10', f'{tmp_path}/serving').replace('sleep 5', 'sleep 0.1')
-    script = script.replace('/config/', f'{tmp_path}/config/')
-    process = subprocess.Popen([*container['command'][:-1], script], stderr=subprocess.DEVNULL)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1)
-    (tmp_path / 'serving' / '40' / 'saved_model.pb').touch()
-    assert process.wait(10) == 0
-    assert (tmp_path / 'serving' / 'models.config').read_text() == 'first'
-    (tmp_path / 'config' / 'models.config').write_text('second')
-    assert subprocess.run([*container['command'][:-1], script], check=False).returncode == 0
-    assert (tmp_path / 'serving' / 'models.config').read_text() == 'first', "promote's stays"
-
-
-def test_the_readmes_package_pushes_to_the_claim_that_is_served(base):
-    text = (PROJECT / 'README.md').read_text()
-    claim = find(base, 'PersistentVolumeClaim')['metadata']['name']
-    [mount] = {*re.findall(rf'pvcs=\S*\b{claim}:(/[\w/]+)', text)}
-    assert f'--serving {mount} ' in text
+    script = container['command'][-1].replace('/config/', f'{tmp_path}/config/')
+    command = [*container['command'][:-1], script.replace('/models/cifar10/', f'{serving}/')]
+    subprocess.run(command, env={'PATH': f'{sleep.parent}:{os.defpath}'}, timeout=60, check=True)
+    assert (serving / models_config.CONFIG_FILE).exists()
+    assert (serving / '7' / versions.MODEL_FILE).exists()
 
 
 def test_prometheus_is_told_the_path_that_the_server_answers(base, server):
