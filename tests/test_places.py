@@ -77,3 +77,8 @@ def test_a_store_that_does_not_answer_is_one_sentence(make_bucket, monkeypatch):
     monkeypatch.setenv('AWS_MAX_ATTEMPTS', '1')
     with pytest.raises(StorageError, match='Could not connect to the endpoint URL'):
         locate(bucket)
+
+
+def test_a_place_without_a_model_is_refused_by_its_name(place, capsys):
+    assert __main__.main(['predict', '--model', str(place), 'cat.png']) == 2
+    assert f'error: {place} holds no SavedModel, nor numbered versions' in capsys.readouterr().err
