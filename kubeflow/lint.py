@@ -16,7 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from components.errors import UsageError, to_one_line
 from kubeflow.lint_fields import KUBERNETES_EXECUTOR, Problem, check_fields
-from kubeflow.lint_graph import Package, check_graph
+from kubeflow.lint_graph import ParsedPackage, check_graph
 from kubeflow.lint_inputs import describe_type_clash
 from kubeflow.lint_paths import check_paths
 from kubeflow.lint_platform import check_platform
@@ -115,11 +115,11 @@ def _check_schemas(document: dict, platforms: dict) -> Iterator[Problem]:
         )
 
 
-def _parse(document: dict, platforms: dict) -> Package:
+def _parse(document: dict, platforms: dict) -> ParsedPackage:
     spec = json_format.ParseDict(document, pb.PipelineSpec())
     deployment = json_format.MessageToDict(spec).get('deploymentSpec', {})  # raises on what JSON has not, such as NaN
     config = json_format.ParseDict(deployment, pb.PipelineDeploymentConfig(), ignore_unknown_fields=True)  # '@type'
-    return Package(spec, dict(config.executors), _list_entries(platforms))
+    return ParsedPackage(spec, dict(config.executors), _list_entries(platforms))
 
 
 def _find(found: Any, *keys: str) -> Any:
@@ -133,7 +133,7 @@ def _list_entries(platforms: dict) -> dict[str, dict]:
     return {label: entry or {} for label, entry in entries.items()} if isinstance(entries, dict) else {}
 
 
-def _check_spec(package: Package) -> Iterator[Problem]:
+def _check_spec(package: ParsedPackage) -> Iterator[Problem]:
     """v2_template.go NewV2SpecTemplate, whose pattern for names is not anchored; Kubernetes' is (generateName)."""
     spec, name = package.spec, package.spec.pipeline_info.name
     if spec.schema_version != '2.1.0':

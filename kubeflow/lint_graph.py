@@ -17,8 +17,8 @@ from kubeflow.lint_fields import Problem
 from kubeflow.lint_inputs import check_inputs
 
 
-class Package(NamedTuple):
-    """A compiled package, parsed."""
+class ParsedPackage(NamedTuple):
+    """A compiled package as protobufs, by the server's schema; kubeflow/package.py has it as JSON."""
 
     spec: Any  # pb.PipelineSpec
     executors: dict[str, Any]  # by label: pb.PipelineDeploymentConfig.ExecutorSpec
@@ -30,7 +30,7 @@ _COMPONENT_NAME = re.compile(r'[-a-zA-Z0-9_]+')
 _MAX_TASK_NAME = 128 - len('-driver')  # characters: the compiler adds a task NAME-driver before each
 
 
-def check_graph(package: Package) -> Iterator[Problem]:
+def check_graph(package: ParsedPackage) -> Iterator[Problem]:
     """Checks every component, and every task of those that are DAGs."""
     yield from _check_component('root', package.spec.root, package)
     for name, component in sorted(package.spec.components.items()):
@@ -43,7 +43,7 @@ def check_graph(package: Package) -> Iterator[Problem]:
     yield from _check_shared_containers(package)
 
 
-def _check_component(where: str, component: Any, package: Package) -> Iterator[Problem]:
+def _check_component(where: str, component: Any, package: ParsedPackage) -> Iterator[Problem]:
     """compiler/visitor.go pipelineDFS.dfs."""
     implementation = component.WhichOneof('implementation')
     if implementation == 'dag':
@@ -77,7 +77,7 @@ def check_artifact_type(where: str, schema: Any) -> Iterator[Problem]:
         )
 
 
-def _check_shared_containers(package: Package) -> Iterator[Problem]:
+def _check_shared_containers(package: ParsedPackage) -> Iterator[Problem]:
     """argocompiler/argo.go hashComponentContainer: the server stores one component for equal containers."""
     first: dict[bytes, str] = {}
     for name, component in sorted(package.spec.components.items()):
@@ -99,7 +99,7 @@ def _describe_interface(component: Any) -> str:
     return json.dumps([both.get('inputDefinitions'), both.get('outputDefinitions')], sort_keys=True)
 
 
-def _check_dag(where: str, component: Any, package: Package) -> Iterator[Problem]:
+def _check_dag(where: str, component: Any, package: ParsedPackage) -> Iterator[Problem]:
     tasks = component.dag.tasks
     edges = {}
     for name, task in sorted(tasks.items()):
@@ -127,7 +127,7 @@ def _list_producers(task: Any) -> Iterator[str]:
             yield value.task_output_artifact.producer_task
 
 
-def _check_task(where: str, name: str, task: Any, parent: Any, package: Package) -> Iterator[Problem]:
+def _check_task(where: str, name: str, task: Any, parent: Any, package: ParsedPackage) -> Iterator[Problem]:
     """argocompiler/dag.go task and DAG; driver/driver.go validateNonRoot; Argo's validateDAG."""
     if not _TASK_NAME.fullmatch(name) or len(name) > _MAX_TASK_NAME:
         what = f'Argo takes task names of letters, digits and -, a letter first, at most {_MAX_TASK_NAME} characters.'

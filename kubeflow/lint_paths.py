@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from kubeflow.lint_fields import Problem
-from kubeflow.lint_graph import Package
+from kubeflow.lint_graph import ParsedPackage
 from kubeflow.lint_platform import list_mounts
 
 _IN_EVERY_POD = ('/tmp', '/dev', '/gcs', '/s3', '/minio')
@@ -21,7 +21,7 @@ _PLACES = re.compile(r'(uri|path|base|directory|dir|root|file|folder|destination
 _MEND = 'Give s3:// or gs://, or a folder of a volume that the step mounts.'
 
 
-def check_paths(package: Package) -> Iterator[Problem]:
+def check_paths(package: ParsedPackage) -> Iterator[Problem]:
     """Checks the parameters of every step, and the command and environment of every container."""
     root = package.spec.root
     defaults = {
@@ -39,7 +39,9 @@ def check_paths(package: Package) -> Iterator[Problem]:
                 yield Problem('error', f'deploymentSpec.executors.{label}', what, _MEND)
 
 
-def _check_dag(where: str, dag: Any, given: dict, package: Package, parents: tuple[str, ...]) -> Iterator[Problem]:
+def _check_dag(
+    where: str, dag: Any, given: dict, package: ParsedPackage, parents: tuple[str, ...]
+) -> Iterator[Problem]:
     """Follows the values from a DAG's parameters into its tasks, and into the DAGs among them."""
     for name, task in sorted(dag.dag.tasks.items()):
         reference = task.component_ref.name

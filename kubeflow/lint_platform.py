@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from kubeflow.lint_fields import Problem, pick, to_camel
-from kubeflow.lint_graph import Package
+from kubeflow.lint_graph import ParsedPackage
 
 _VOLUMES = ('secret_as_volume', 'config_map_as_volume', 'pvc_mount', 'generic_ephemeral_volume', 'empty_dir_mounts')
 _SOURCES = {  # the fields one of which names what is mounted or read
@@ -31,7 +31,7 @@ def list_mounts(entry: dict) -> list[str]:
     return [pick(volume, 'mount_path') or '' for volume in volumes]
 
 
-def check_platform(package: Package) -> Iterator[Problem]:
+def check_platform(package: ParsedPackage) -> Iterator[Problem]:
     """Checks every entry of platforms.kubernetes.deploymentSpec.executors."""
     for label, entry in sorted(package.platform.items()):
         where = f'platforms.kubernetes.deploymentSpec.executors.{label}'
