@@ -26,9 +26,9 @@ _POLICIES = ('Always', 'Never', 'IfNotPresent')
 
 
 def list_mounts(entry: dict) -> list[str]:
-    """The folders that a platform entry mounts into its step: ['/data', '/serving']."""
+    """The folders that a platform entry mounts into its step, no slash at the end: ['/data', '/serving']."""
     volumes = [volume for name in _VOLUMES for volume in _list_messages(entry, name)]
-    return [pick(volume, 'mount_path') or '' for volume in volumes]
+    return [(pick(volume, 'mount_path') or '').rstrip('/') for volume in volumes]
 
 
 def check_platform(package: ParsedPackage) -> Iterator[Problem]:
@@ -67,12 +67,12 @@ def _check_sources(where: str, entry: dict) -> Iterator[Problem]:
 def _check_mounts(where: str, paths: list[str]) -> Iterator[Problem]:
     for path, times in sorted(Counter(paths).items()):
         if not path.startswith('/'):
-            what = f'A mount path is absolute. Received: {path!r}.'
+            what = f'A mount path is absolute, and not / itself. Received: {path or "/"!r}.'
             yield Problem('error', where, what, 'Give one: /data.')
         elif times > 1:
             what = f'{path} is mounted {times} times; Kubernetes refuses the pod.'
             yield Problem('error', where, what, 'Mount one volume at each path.')
-        elif any(path == taken or path.startswith(f'{taken}/') for taken in _TAKEN):
+        elif path in _TAKEN:
             what = f'{path} is where the server mounts a folder of its own.'
             yield Problem('error', where, what, 'Mount at another path: /data.')
 

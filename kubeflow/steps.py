@@ -62,7 +62,7 @@ def _describe_secret(text: str) -> dict[str, Any]:
 
 def _describe_mount(text: str) -> dict[str, Any]:
     claim, _, path = text.partition(':')
-    return {'pvcNameParameter': _make_constant(claim), 'mountPath': path}
+    return {'pvcNameParameter': _make_constant(claim), 'mountPath': path.rstrip('/')}
 
 
 def _make_constant(text: str) -> dict[str, Any]:

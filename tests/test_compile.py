@@ -15,10 +15,11 @@ from components.errors import UsageError
 from kubeflow.compile import COMMAND, create_package, write_package
 from kubeflow.lint import lint_package
 from kubeflow.parameters import apply_parameters
+from kubeflow.steps import describe_platform
 from kubeflow.target import Target
 from pipeline.__main__ import main
 from pipeline.config import PRESETS
-from pipeline.kubeflow_config import STEPS
+from pipeline.kubeflow_config import STEPS, StepConfig
 from pipeline.overrides import apply_overrides
 from tests.conftest import PROJECT, run_cli
 
@@ -188,6 +189,11 @@ def test_the_platform_document_is_what_the_kubernetes_sdk_writes(gpu_package):
         ],
         'activeDeadlineSeconds': '7200',
     }
+
+
+def test_a_mount_path_ends_without_a_slash_so_that_paths_below_it_are_found():
+    (mount,) = describe_platform(StepConfig(pvcs=('models:/mnt/models/',)))['pvcMount']
+    assert mount['mountPath'] == '/mnt/models'
 
 
 def test_every_artifact_type_is_a_class_that_the_command_can_import(spec):

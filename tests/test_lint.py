@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from components.errors import UsageError
 from kubeflow.lint import lint_package
 from pipeline.__main__ import main
+from tests.conftest import PROJECT
 
 EXAMPLES = {'artifactType': {'instanceSchema': 'title: tfx.Examples\ntype: object\n'}}
 MODEL = {'artifactType': {'schemaTitle': 'tfx.Model'}}
@@ -130,7 +132,7 @@ def change(path: str, value=None):
     def apply(spec: dict, platform: dict) -> None:
         found = {'spec': spec, 'platform': platform}[document]
         for key in keys:
-            found = found[key]
+            found = found[int(key) if key.isdigit() else key]
         if value is None:
             del found[last]
         else:
@@ -293,7 +295,7 @@ ERRORS = {
         'pvcNameParameter',
     ),
     'mount over a mirror': (
-        change(f'{PLATFORM}/Push_executor/pvcMount', [{'constant': 'shared', 'mountPath': '/minio/x'}]),
+        change(f'{PLATFORM}/Push_executor/pvcMount', [{'constant': 'shared', 'mountPath': '/minio/'}]),
         'Push_executor',
         'folder of its own',
         '/data',
@@ -316,12 +318,36 @@ ERRORS = {
         '/serving/model',
         'volume',
     ),
+    'path in a folder that every pod has for itself': (
+        change(f'{PARAMETERS}/data/defaultValue', '/tmp/cifar10'),
+        'root.dag.tasks.Import.inputs.parameters.input_base',
+        '/tmp/cifar10: nothing is there, and what is written there is lost',
+        'volume',
+    ),
+    'path in a mirror of the object store': (
+        change(f'{PARAMETERS}/data/defaultValue', '/minio/cifar10'),
+        'input_base',
+        '/minio/cifar10: nothing is there',
+        'volume',
+    ),
+    'mount over everything': (
+        change(f'{PLATFORM}/Push_executor/pvcMount', [{'constant': 'shared', 'mountPath': '/'}]),
+        'Push_executor',
+        "not / itself. Received: '/'",
+        '/data',
+    ),
     'relative path': (change(f'{PARAMETERS}/data/defaultValue', 'runs/data'), 'input_base', 'is relative', 'volume'),
     'file URI': (change(f'{PARAMETERS}/data/defaultValue', 'file:///data'), 'input_base', 'file:///data', 'volume'),
     'path in the environment': (
         change(f'{CONTAINER}/env', [{'name': 'CACHE', 'value': '/home/me/cache'}]),
         'deploymentSpec.executors.Train_executor',
         '/home/me/cache',
+        'volume',
+    ),
+    'path in the home of a user with a name that begins as ours': (
+        change(f'{CONTAINER}/env', [{'name': 'CACHE', 'value': '/home/pipeline-me/cache'}]),
+        'deploymentSpec.executors.Train_executor',
+        '/home/pipeline-me/cache',
         'volume',
     ),
     'no time for a retry': (
@@ -334,6 +360,8 @@ ERRORS = {
 }
 
 PRE_CACHE_CHECK = {'preCacheCheck': {'command': ['python']}}
+CACHE = {'volumeName': 'cache', 'mountPath': '/.cache/hf'}
+IMAGE_HOME = re.search(r'HOME=(\S+)', (PROJECT / 'kubeflow/Dockerfile').read_text())[1]
 WARNINGS = {
     'pre cache check': (
         change(f'{EXECUTORS}/Import_executor/container/lifecycle', PRE_CACHE_CHECK),
@@ -351,6 +379,13 @@ WARNINGS = {
 }
 
 
+VALID = {
+    "a path in our images' home": change(f'{CONTAINER}/env', [{'name': 'KERAS_HOME', 'value': f'{IMAGE_HOME}/.keras'}]),
+    'a mount with a slash at its end': change(f'{PLATFORM}/Push_executor/pvcMount/0/mountPath', '/serving/'),
+    'a mount below a folder of the server': change(f'{PLATFORM}/Train_executor/emptyDirMounts', [CACHE]),
+}
+
+
 def break_package(breakage) -> str:
     spec, platform = json.loads(json.dumps([make_pipeline(), make_platform()]))  # nothing shared, so one place changes
     breakage(spec, platform)
@@ -359,6 +394,11 @@ def break_package(breakage) -> str:
 
 def test_a_valid_package_has_no_problem():
     assert lint_package(write(make_pipeline(), make_platform())) == []
+
+
+@pytest.mark.parametrize('name', VALID)
+def test_what_the_server_and_kubernetes_take_is_no_problem(name):
+    assert lint_package(break_package(VALID[name])) == []
 
 
 @pytest.mark.parametrize('name', ERRORS)
