@@ -21,7 +21,7 @@ from kubeflow.lint_inputs import describe_type_clash
 from kubeflow.lint_paths import check_paths
 from kubeflow.lint_platform import check_platform
 from kubeflow.lint_steps import check_steps
-from kubeflow.mirrors import SCHEMES
+from kubeflow.mirrors import ROOT_FORM, is_pipeline_root
 
 _NAME = re.compile(r'[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*')
 _MAX_NAME = 128  # characters: apiserver/validation/length.go LengthSpecs, Pipeline.Name
@@ -158,8 +158,8 @@ def _check_pipeline_root(root: str) -> Iterator[Problem]:
     if not root:
         what = "No root is named, so artifacts go to the namespace's own, minio://mlpipeline/v2/artifacts unless set."
         yield Problem('warning', 'defaultPipelineRoot', what, 'Name one: minio://BUCKET/FOLDER.')
-    elif not root.startswith(SCHEMES):
-        what = f'The server stores artifacts at {", ".join(SCHEMES)} alone. Received: {root}.'
+    elif not is_pipeline_root(root):
+        what = f'The server stores artifacts at a URI with {ROOT_FORM} alone. Received: {root}.'
         yield Problem('error', 'defaultPipelineRoot', what, 'Name one of those: minio://BUCKET/FOLDER.')
 
 

@@ -4,13 +4,20 @@ The launcher downloads a step's inputs there before its container runs, and uplo
 (LocalPathForURI in backend/src/v2/component/launcher_v2.go of kubeflow/pipelines).
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 ROOT_VARIABLE = 'MIRROR_ROOT'  # what stands for the container's root; only the rehearsal sets it
 
 _FOLDERS = {'minio://': '/minio/', 's3://': '/s3/', 'gs://': '/gcs/'}
-SCHEMES = tuple(_FOLDERS)  # of the object stores that it knows
+_ROOT = re.compile(rf'({"|".join(_FOLDERS)})[^/?]+(/[^?]*)?(\?.+)?')
+ROOT_FORM = f'{", ".join(_FOLDERS)} and a bucket'
+
+
+def is_pipeline_root(uri: str) -> bool:
+    """Whether the launcher can keep artifacts there (bucketPattern in backend/src/v2/objectstore/config.go)."""
+    return _ROOT.fullmatch(uri) is not None
 
 
 def to_path(uri: str, root: str) -> str:

@@ -185,6 +185,12 @@ ERRORS = {
     'long name': (change('spec/pipelineInfo/name', 'a' * 129), 'pipelineInfo.name', '128 characters', 'Rename'),
     'no root': (change('spec/root'), 'root', 'nothing to run', 'Compile'),
     'pipeline root': (change('spec/defaultPipelineRoot', '/home/me'), 'defaultPipelineRoot', '/home/me', 'minio://'),
+    'root without a bucket': (
+        change('spec/defaultPipelineRoot', 'minio:///v2'),
+        'defaultPipelineRoot',
+        'minio://, s3://, gs:// and a bucket',
+        'minio://BUCKET',
+    ),
     'task name': (change(f'{TASKS}/my_step', {}), 'root.dag.tasks.my_step', 'letters, digits and -', 'Rename'),
     'component name': (change(f'{COMPONENTS}/a.b', {'executorLabel': 'Push_executor'}), 'components.a.b', 'Argo', ''),
     'task without a component': (change(f'{TASKS}/Push/componentRef/name', 'Pull'), 'Push.componentRef', 'Pull', ''),
