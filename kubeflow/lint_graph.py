@@ -132,6 +132,9 @@ def _check_task(where: str, name: str, task: Any, parent: Any, package: ParsedPa
     if not _TASK_NAME.fullmatch(name) or len(name) > _MAX_TASK_NAME:
         what = f'Argo takes task names of letters, digits and -, a letter first, at most {_MAX_TASK_NAME} characters.'
         yield Problem('error', where, what, 'Rename the task.')
+    if name.endswith('-driver') and name.removesuffix('-driver') in parent.dag.tasks:
+        what = f'The server adds a task {name} of its own, and Argo refuses two of one name.'
+        yield Problem('error', where, what, 'Rename the task.')
     if not task.task_info.name:
         yield Problem('error', f'{where}.taskInfo.name', "It is empty; the step's driver fails.", 'Give it the name.')
     for other in task.dependent_tasks:
@@ -164,8 +167,8 @@ def _check_retries(where: str, policy: Any) -> Iterator[Problem]:
     if policy.max_retry_count < 1:
         what = f'No attempt follows a failure. Received: maxRetryCount {policy.max_retry_count}.'
         yield Problem('warning', where, what, 'Ask for 1 or more, or take the policy away.')
-    elif policy.backoff_max_duration.seconds < 1:
-        what = 'The server takes a missing backoffMaxDuration for 0 s, and Argo then never retries.'
+    elif policy.backoff_max_duration.seconds <= policy.backoff_duration.seconds:
+        what = 'Argo never retries: the first wait outlasts backoffMaxDuration, which is 0 s where it is missing.'
         yield Problem('error', where, what, 'Give the whole time for all attempts, longer than one takes: 86400s.')
     if policy.backoff_factor != int(policy.backoff_factor):
         what = f'Argo takes whole backoff factors alone, and fails the step. Received: {policy.backoff_factor}.'

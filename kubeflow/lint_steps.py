@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from kubeflow.lint_fields import Problem, to_camel
 from kubeflow.lint_graph import ParsedPackage, check_artifact_type
 
@@ -85,6 +87,11 @@ def _check_resources(where: str, resources: Any) -> Iterator[Problem]:
         if text and '{{' not in text and not _QUANTITY.fullmatch(text):
             what = f'{text!r} is not a quantity of Kubernetes; the driver fails the step.'
             yield Problem('error', f'{where}.{to_camel(name)}', what, "Give a string such as '4', '500m' or '8Gi'.")
+    for kind in ('Cpu', 'Memory'):
+        request, limit = both = [getattr(resources, f'resource_{kind.lower()}_{name}') for name in ('request', 'limit')]
+        if all(_QUANTITY.fullmatch(text) for text in both) and parse_quantity(request) > parse_quantity(limit):
+            what = f'{request} is over the limit of {limit}; Kubernetes refuses the pod.'
+            yield Problem('error', f'{where}.resource{kind}Request', what, 'Lower it, or raise the limit.')
     if not resources.HasField('accelerator'):
         return
     accelerator, path = resources.accelerator, f'{where}.accelerator'

@@ -192,6 +192,12 @@ ERRORS = {
         'minio://BUCKET',
     ),
     'task name': (change(f'{TASKS}/my_step', {}), 'root.dag.tasks.my_step', 'letters, digits and -', 'Rename'),
+    "a name that the server gives to a task's driver": (
+        change(f'{TASKS}/Train-driver', make_task('Push', {}, {})),
+        'root.dag.tasks.Train-driver',
+        'two of one name',
+        'Rename',
+    ),
     'component name': (change(f'{COMPONENTS}/a.b', {'executorLabel': 'Push_executor'}), 'components.a.b', 'Argo', ''),
     'task without a component': (change(f'{TASKS}/Push/componentRef/name', 'Pull'), 'Push.componentRef', 'Pull', ''),
     'component without an executor': (
@@ -249,6 +255,12 @@ ERRORS = {
         'resources.resourceMemoryLimit',
         "'8 GB'",
         '8Gi',
+    ),
+    'a request over the limit': (
+        change(f'{CONTAINER}/resources/resourceMemoryRequest', '8193Mi'),
+        'resources.resourceMemoryRequest',
+        '8193Mi is over the limit of 8Gi',
+        'Lower it',
     ),
     'a number as text where protobuf wants a number': (
         change(f'{CONTAINER}/resources/memoryLimit', '8Gi'),
@@ -358,6 +370,12 @@ ERRORS = {
     ),
     'no time for a retry': (
         change(f'{TASKS}/Train/retryPolicy/backoffMaxDuration'),
+        'Train.retryPolicy',
+        'never retries',
+        '86400s',
+    ),
+    'a first wait longer than all attempts may take': (
+        change(f'{TASKS}/Train/retryPolicy/backoffDuration', '86400s'),
         'Train.retryPolicy',
         'never retries',
         '86400s',
