@@ -19,7 +19,7 @@ from kubeflow.lint_fields import KUBERNETES_EXECUTOR, Problem, check_fields
 from kubeflow.lint_graph import ParsedPackage, check_graph
 from kubeflow.lint_inputs import describe_type_clash
 from kubeflow.lint_paths import check_paths
-from kubeflow.lint_platform import check_platform
+from kubeflow.lint_platform import PLATFORM_SPEC, check_pipeline_config, check_platform
 from kubeflow.lint_steps import check_steps
 from kubeflow.mirrors import ROOT_FORM, is_pipeline_root
 
@@ -66,7 +66,8 @@ def lint_package(text: str) -> list[Problem]:
         what = f'The server cannot parse it: {to_one_line(error)}.'
         return [Problem('error', 'pipeline spec', what, 'Give the field a value of the type it takes.')]
     rules = (_check_spec, check_graph, check_steps, check_platform, check_paths)
-    return [problem for rule in rules for problem in rule(package)]
+    problems += check_pipeline_config(_find(platforms, 'platforms', 'kubernetes', 'pipelineConfig') or {})
+    return problems + [problem for rule in rules for problem in rule(package)]
 
 
 def _check_documents(documents: list, size_bytes: int) -> Iterator[Problem]:
@@ -105,7 +106,7 @@ def _check_schemas(document: dict, platforms: dict) -> Iterator[Problem]:
         deployment, pb.PipelineDeploymentConfig.DESCRIPTOR, 'deploymentSpec', 'the server drops it silently'
     )
     yield from check_fields(
-        platforms, pb.PlatformSpec.DESCRIPTOR, '', 'the server drops the whole platform document silently'
+        platforms, PLATFORM_SPEC, '', 'servers 2.16 and 2.17 drop the whole platform document silently'
     )
     # v2/cmd/driver/main.go parseExecConfigJson discards unknown fields; later servers' spec_patch.go is strict
     for label, entry in _list_entries(platforms).items():

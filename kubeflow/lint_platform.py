@@ -1,15 +1,30 @@
 """The kubernetes platform document: whether its entries belong to a step, and whether their mounts and names can be.
 
 Called by kubeflow/lint.py. Sources are functions of backend/src/v2/driver/k8s.go in kubeflow/pipelines, where no other
-is named. Unknown fields are kubeflow/lint_fields.py's.
+is named. Unknown fields are kubeflow/lint_fields.py's, by PLATFORM_SPEC.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 
-from kubeflow.lint_fields import Problem, pick, to_camel
+from kfp.pipeline_spec import pipeline_spec_pb2 as pb
+
+from kubeflow.lint_fields import MapOf, Problem, pick, to_camel
 from kubeflow.lint_graph import ParsedPackage
 
+# By field of message PipelineConfig of api/v2alpha1/pipeline_spec.proto: the one server that knows it.
+_SERVERS = {
+    'resource_ttl': '2.16',
+    'resource_ttl_on_completion': '2.17',
+    'resource_ttl_on_success': '2.17',
+    'resource_ttl_on_failure': '2.17',
+    'active_deadline_seconds': '2.17',
+}
+_KUBERNETES = {field.name: None for field in pb.SinglePlatformSpec.DESCRIPTOR.fields} | {
+    'deployment_spec': pb.PlatformDeploymentConfig.DESCRIPTOR,
+    'pipelineConfig': {'workspace': pb.WorkspaceConfig.DESCRIPTOR, **dict.fromkeys(_SERVERS, int)},
+}
+PLATFORM_SPEC = {'platforms': MapOf(_KUBERNETES)}
 _VOLUMES = ('secret_as_volume', 'config_map_as_volume', 'pvc_mount', 'generic_ephemeral_volume', 'empty_dir_mounts')
 _SOURCES = {  # the fields one of which names what is mounted or read
     'secret_as_volume': ('secret_name', 'secret_name_parameter'),
@@ -29,6 +44,15 @@ def list_mounts(entry: dict) -> list[str]:
     """The folders that a platform entry mounts into its step, no slash at the end: ['/data', '/serving']."""
     volumes = [volume for name in _VOLUMES for volume in _list_messages(entry, name)]
     return [(pick(volume, 'mount_path') or '').rstrip('/') for volume in volumes]
+
+
+def check_pipeline_config(config: dict) -> Iterator[Problem]:
+    """Names each field of pipelineConfig that one server knows; apiserver/template/v2_template.go parses strictly."""
+    for field, version in _SERVERS.items():
+        if pick(config, field) is not None:
+            where = f'platforms.kubernetes.pipelineConfig.{to_camel(field)}'
+            what = f'A server {version} alone knows it; others drop the whole platform document silently.'
+            yield Problem('warning', where, what, f'Remove it, unless the server is {version}.')
 
 
 def check_platform(package: ParsedPackage) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from kubeflow.lint_fields import Problem, to_camel
 from kubeflow.lint_graph import ParsedPackage, check_artifact_type
 
 # The form of k8s.io/apimachinery/pkg/api/resource/quantity.go ParseQuantity.
-_QUANTITY = re.compile(r'(\d+\.?\d*|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?\d+)?')
+_QUANTITY = re.compile(r'(\d+\.?\d*|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?\d{1,18})?')
 _ARTIFACT_SCHEMES = ('minio://', 's3://', 'gs://', 'oci://')  # importer_launcher.go ImportSpecToMLMDArtifact
 
 

@@ -169,6 +169,12 @@ ERRORS = {
         'drops it silently',
         'Did you mean tolerations',
     ),
+    'unknown field of the pipeline in the platform': (
+        change('platform/platforms/kubernetes/pipelineConfig', {'workspaces': {}}),
+        'platforms.kubernetes.pipelineConfig.workspaces',
+        '2.16 and 2.17 drop the whole platform document',
+        'Did you mean workspace',
+    ),
     'a platform value of a wrong type': (
         change(f'{PLATFORM}/Train_executor/nodeSelector/labels/gpu', True),
         'Train_executor.nodeSelector.labels.gpu',
@@ -392,6 +398,16 @@ WARNINGS = {
         'Import_executor.container.lifecycle.preCacheCheck',
         'goes on with the result from older data',
     ),
+    'a field that 2.17 alone knows': (
+        change('platform/platforms/kubernetes/pipelineConfig', {'activeDeadlineSeconds': 60}),
+        'platforms.kubernetes.pipelineConfig.activeDeadlineSeconds',
+        '2.17 alone',
+    ),
+    'a field that 2.16 alone knows': (
+        change('platform/platforms/kubernetes/pipelineConfig', {'resource_ttl': 60}),
+        'platforms.kubernetes.pipelineConfig.resourceTtl',
+        '2.16 alone',
+    ),
     'no pipeline root': (change('spec/defaultPipelineRoot'), 'defaultPipelineRoot', 'minio://mlpipeline'),
     'no default': (change(f'{PARAMETERS}/data/defaultValue'), 'root.inputDefinitions.parameters.data', 'no default'),
     'unused executor': (
@@ -406,6 +422,7 @@ WARNINGS = {
 VALID = {
     "a path in our images' home": change(f'{CONTAINER}/env', [{'name': 'KERAS_HOME', 'value': f'{IMAGE_HOME}/.keras'}]),
     'a mount with a slash at its end': change(f'{PLATFORM}/Push_executor/pvcMount/0/mountPath', '/serving/'),
+    'a workspace': change('platform/platforms/kubernetes/pipelineConfig', {'workspace': {'size': '10Gi'}}),
     'a mount below a folder of the server': change(f'{PLATFORM}/Train_executor/emptyDirMounts', [CACHE]),
 }
 
