@@ -14,6 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.errors import UsageError
 from kubeflow.compile import COMMAND, create_package, write_package
 from kubeflow.lint import lint_package
+from kubeflow.package import Package, parse_parameters
 from kubeflow.parameters import apply_parameters
 from kubeflow.steps import describe_platform
 from kubeflow.target import Target
@@ -257,6 +258,19 @@ def load(value):
 def test_a_broken_number_is_refused_in_one_sentence(spec):
     with pytest.raises(UsageError, match=r'trainer\.epochs takes a whole number\. Received: 1\.5'):
         resolve(spec, 'Trainer', trainer_epochs=1.5)
+
+
+@pytest.mark.parametrize(
+    ('assignment', 'sentence'),
+    [
+        ('gate_baseline=foo', r"gate\.baseline must be one of not_worse, better, ignore\. Received: 'foo'"),
+        ('gate_accuracy=1.5', r'gate\.accuracy must be 0 to 1'),
+        ('trainer_epochs=0', r'trainer\.epochs must be at least 1'),
+    ],
+)
+def test_a_value_that_a_step_would_refuse_is_refused_before_the_run(spec, assignment, sentence):
+    with pytest.raises(UsageError, match=f'^The parameter {assignment.partition("=")[0]}: .*{sentence}'):
+        parse_parameters(Package(spec, {}), [assignment])
 
 
 def test_no_path_of_this_machine_is_in_it(package, gpu_package):
