@@ -262,6 +262,12 @@ ERRORS = {
         "'8 GB'",
         '8Gi',
     ),
+    'a quantity beyond all bounds': (
+        change(f'{CONTAINER}/resources/resourceMemoryRequest', f'1e{"9" * 20}'),
+        'resources.resourceMemoryRequest',
+        'is not a quantity',
+        '8Gi',
+    ),
     'a request over the limit': (
         change(f'{CONTAINER}/resources/resourceMemoryRequest', '8193Mi'),
         'resources.resourceMemoryRequest',
@@ -390,6 +396,7 @@ ERRORS = {
 }
 
 PRE_CACHE_CHECK = {'preCacheCheck': {'command': ['python']}}
+SNAPSHOT = {'volumeName': 'old', 'mountPath': '/old', 'dataSource': {'kind': 'VolumeSnapshot', 'name': 'old'}}
 CACHE = {'volumeName': 'cache', 'mountPath': '/.cache/hf'}
 IMAGE_HOME = re.search(r'HOME=(\S+)', (PROJECT / 'kubeflow/Dockerfile').read_text())[1]
 WARNINGS = {
@@ -422,6 +429,7 @@ WARNINGS = {
 VALID = {
     "a path in our images' home": change(f'{CONTAINER}/env', [{'name': 'KERAS_HOME', 'value': f'{IMAGE_HOME}/.keras'}]),
     'a mount with a slash at its end': change(f'{PLATFORM}/Push_executor/pvcMount/0/mountPath', '/serving/'),
+    'a volume from a snapshot': change(f'{PLATFORM}/Train_executor/genericEphemeralVolume', [SNAPSHOT]),
     'a workspace': change('platform/platforms/kubernetes/pipelineConfig', {'workspace': {'size': '10Gi'}}),
     'a mount below a folder of the server': change(f'{PLATFORM}/Train_executor/emptyDirMounts', [CACHE]),
 }
