@@ -4,6 +4,7 @@ An object store renames nothing and locks nothing, so what needs that asks `isin
 """
 
 import contextlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,12 +28,12 @@ def check_place(text: str) -> str:
     """A path or a URI that `locate` takes.
 
     Raises:
-      ValueError: a URI with another scheme.
+      ValueError: a URI with another scheme, or without a bucket.
     """
-    if '://' in text and not text.startswith(SCHEMES):
+    if '://' in text and not re.match(rf'({"|".join(SCHEMES)})[^/]', text):
         raise ValueError(
-            f'must be a path, or a URI with {" or ".join(SCHEMES)} (for MinIO s3://, with its address in '
-            f'{ENDPOINT_VARIABLE}). Received: {text}'
+            f'must be a path, or a URI with {" or ".join(SCHEMES)} and a bucket (for MinIO s3://, with its address '
+            f'in {ENDPOINT_VARIABLE}). Received: {text}'
         )
     return text
 

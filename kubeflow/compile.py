@@ -1,4 +1,4 @@
-"""create_package: the pipeline's graph as one YAML file that open-source Kubeflow Pipelines 2.x takes.
+"""create_package: the pipeline's graph as one YAML file that open-source Kubeflow Pipelines takes, 2.5 and newer.
 
 TFX compiles the graph. What it leaves out for this server, or puts in and the server ignores, is mended here.
 """

@@ -16,12 +16,12 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from components.errors import UsageError, to_one_line
 from kubeflow.lint_fields import KUBERNETES_EXECUTOR, Problem, check_fields
-from kubeflow.lint_graph import Package, check_graph
+from kubeflow.lint_graph import ParsedPackage, check_graph
 from kubeflow.lint_inputs import describe_type_clash
 from kubeflow.lint_paths import check_paths
-from kubeflow.lint_platform import check_platform
+from kubeflow.lint_platform import PLATFORM_SPEC, check_pipeline_config, check_platform
 from kubeflow.lint_steps import check_steps
-from kubeflow.mirrors import SCHEMES
+from kubeflow.mirrors import ROOT_FORM, is_pipeline_root
 
 _NAME = re.compile(r'[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*')
 _MAX_NAME = 128  # characters: apiserver/validation/length.go LengthSpecs, Pipeline.Name
@@ -66,7 +66,8 @@ def lint_package(text: str) -> list[Problem]:
         what = f'The server cannot parse it: {to_one_line(error)}.'
         return [Problem('error', 'pipeline spec', what, 'Give the field a value of the type it takes.')]
     rules = (_check_spec, check_graph, check_steps, check_platform, check_paths)
-    return [problem for rule in rules for problem in rule(package)]
+    problems += check_pipeline_config(_find(platforms, 'platforms', 'kubernetes', 'pipelineConfig') or {})
+    return problems + [problem for rule in rules for problem in rule(package)]
 
 
 def _check_documents(documents: list, size_bytes: int) -> Iterator[Problem]:
@@ -105,7 +106,7 @@ def _check_schemas(document: dict, platforms: dict) -> Iterator[Problem]:
         deployment, pb.PipelineDeploymentConfig.DESCRIPTOR, 'deploymentSpec', 'the server drops it silently'
     )
     yield from check_fields(
-        platforms, pb.PlatformSpec.DESCRIPTOR, '', 'the server drops the whole platform document silently'
+        platforms, PLATFORM_SPEC, '', 'servers 2.16 and 2.17 drop the whole platform document silently'
     )
     # v2/cmd/driver/main.go parseExecConfigJson discards unknown fields; later servers' spec_patch.go is strict
     for label, entry in _list_entries(platforms).items():
@@ -115,11 +116,11 @@ def _check_schemas(document: dict, platforms: dict) -> Iterator[Problem]:
         )
 
 
-def _parse(document: dict, platforms: dict) -> Package:
+def _parse(document: dict, platforms: dict) -> ParsedPackage:
     spec = json_format.ParseDict(document, pb.PipelineSpec())
     deployment = json_format.MessageToDict(spec).get('deploymentSpec', {})  # raises on what JSON has not, such as NaN
     config = json_format.ParseDict(deployment, pb.PipelineDeploymentConfig(), ignore_unknown_fields=True)  # '@type'
-    return Package(spec, dict(config.executors), _list_entries(platforms))
+    return ParsedPackage(spec, dict(config.executors), _list_entries(platforms))
 
 
 def _find(found: Any, *keys: str) -> Any:
@@ -133,7 +134,7 @@ def _list_entries(platforms: dict) -> dict[str, dict]:
     return {label: entry or {} for label, entry in entries.items()} if isinstance(entries, dict) else {}
 
 
-def _check_spec(package: Package) -> Iterator[Problem]:
+def _check_spec(package: ParsedPackage) -> Iterator[Problem]:
     """v2_template.go NewV2SpecTemplate, whose pattern for names is not anchored; Kubernetes' is (generateName)."""
     spec, name = package.spec, package.spec.pipeline_info.name
     if spec.schema_version != '2.1.0':
@@ -158,8 +159,8 @@ def _check_pipeline_root(root: str) -> Iterator[Problem]:
     if not root:
         what = "No root is named, so artifacts go to the namespace's own, minio://mlpipeline/v2/artifacts unless set."
         yield Problem('warning', 'defaultPipelineRoot', what, 'Name one: minio://BUCKET/FOLDER.')
-    elif not root.startswith(SCHEMES):
-        what = f'The server stores artifacts at {", ".join(SCHEMES)} alone. Received: {root}.'
+    elif not is_pipeline_root(root):
+        what = f'The server stores artifacts at a URI with {ROOT_FORM} alone. Received: {root}.'
         yield Problem('error', 'defaultPipelineRoot', what, 'Name one of those: minio://BUCKET/FOLDER.')
 
 

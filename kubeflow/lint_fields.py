@@ -93,6 +93,7 @@ KUBERNETES_EXECUTOR = {
             'default_storage_class': bool,
             'storage_class_name': str,
             'metadata': _POD,
+            'data_source': {'api_group': str, 'kind': str, 'name': str},  # since 2.17; 2.16 drops it
         }
     ],
     'node_affinity': [

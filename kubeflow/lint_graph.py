@@ -17,8 +17,8 @@ from kubeflow.lint_fields import Problem
 from kubeflow.lint_inputs import check_inputs
 
 
-class Package(NamedTuple):
-    """A compiled package, parsed."""
+class ParsedPackage(NamedTuple):
+    """A compiled package as protobufs, by the server's schema; kubeflow/package.py has it as JSON."""
 
     spec: Any  # pb.PipelineSpec
     executors: dict[str, Any]  # by label: pb.PipelineDeploymentConfig.ExecutorSpec
@@ -30,7 +30,7 @@ _COMPONENT_NAME = re.compile(r'[-a-zA-Z0-9_]+')
 _MAX_TASK_NAME = 128 - len('-driver')  # characters: the compiler adds a task NAME-driver before each
 
 
-def check_graph(package: Package) -> Iterator[Problem]:
+def check_graph(package: ParsedPackage) -> Iterator[Problem]:
     """Checks every component, and every task of those that are DAGs."""
     yield from _check_component('root', package.spec.root, package)
     for name, component in sorted(package.spec.components.items()):
@@ -43,7 +43,7 @@ def check_graph(package: Package) -> Iterator[Problem]:
     yield from _check_shared_containers(package)
 
 
-def _check_component(where: str, component: Any, package: Package) -> Iterator[Problem]:
+def _check_component(where: str, component: Any, package: ParsedPackage) -> Iterator[Problem]:
     """compiler/visitor.go pipelineDFS.dfs."""
     implementation = component.WhichOneof('implementation')
     if implementation == 'dag':
@@ -77,7 +77,7 @@ def check_artifact_type(where: str, schema: Any) -> Iterator[Problem]:
         )
 
 
-def _check_shared_containers(package: Package) -> Iterator[Problem]:
+def _check_shared_containers(package: ParsedPackage) -> Iterator[Problem]:
     """argocompiler/argo.go hashComponentContainer: the server stores one component for equal containers."""
     first: dict[bytes, str] = {}
     for name, component in sorted(package.spec.components.items()):
@@ -99,7 +99,7 @@ def _describe_interface(component: Any) -> str:
     return json.dumps([both.get('inputDefinitions'), both.get('outputDefinitions')], sort_keys=True)
 
 
-def _check_dag(where: str, component: Any, package: Package) -> Iterator[Problem]:
+def _check_dag(where: str, component: Any, package: ParsedPackage) -> Iterator[Problem]:
     tasks = component.dag.tasks
     edges = {}
     for name, task in sorted(tasks.items()):
@@ -127,10 +127,13 @@ def _list_producers(task: Any) -> Iterator[str]:
             yield value.task_output_artifact.producer_task
 
 
-def _check_task(where: str, name: str, task: Any, parent: Any, package: Package) -> Iterator[Problem]:
+def _check_task(where: str, name: str, task: Any, parent: Any, package: ParsedPackage) -> Iterator[Problem]:
     """argocompiler/dag.go task and DAG; driver/driver.go validateNonRoot; Argo's validateDAG."""
     if not _TASK_NAME.fullmatch(name) or len(name) > _MAX_TASK_NAME:
         what = f'Argo takes task names of letters, digits and -, a letter first, at most {_MAX_TASK_NAME} characters.'
+        yield Problem('error', where, what, 'Rename the task.')
+    if name.endswith('-driver') and name.removesuffix('-driver') in parent.dag.tasks:
+        what = f'The server adds a task {name} of its own, and Argo refuses two of one name.'
         yield Problem('error', where, what, 'Rename the task.')
     if not task.task_info.name:
         yield Problem('error', f'{where}.taskInfo.name', "It is empty; the step's driver fails.", 'Give it the name.')
@@ -164,8 +167,8 @@ def _check_retries(where: str, policy: Any) -> Iterator[Problem]:
     if policy.max_retry_count < 1:
         what = f'No attempt follows a failure. Received: maxRetryCount {policy.max_retry_count}.'
         yield Problem('warning', where, what, 'Ask for 1 or more, or take the policy away.')
-    elif policy.backoff_max_duration.seconds < 1:
-        what = 'The server takes a missing backoffMaxDuration for 0 s, and Argo then never retries.'
+    elif policy.backoff_max_duration.seconds <= policy.backoff_duration.seconds:
+        what = 'Argo never retries: the first wait outlasts backoffMaxDuration, which is 0 s where it is missing.'
         yield Problem('error', where, what, 'Give the whole time for all attempts, longer than one takes: 86400s.')
     if policy.backoff_factor != int(policy.backoff_factor):
         what = f'Argo takes whole backoff factors alone, and fails the step. Received: {policy.backoff_factor}.'

@@ -1,7 +1,8 @@
 """Paths in a package that its steps cannot reach: those of the machine that compiled it.
 
 Called by kubeflow/lint.py. A step sees its image, its volumes and the launcher's mirrors of the object store
-(backend/src/v2/component/launcher_v2.go LocalPathForURI in kubeflow/pipelines). A value is a path, or JSON with paths.
+(backend/src/v2/component/launcher_v2.go LocalPathForURI in kubeflow/pipelines). Of these only a volume outlives the pod
+and holds what was there before, so a parameter names that. A value is a path, or JSON with paths.
 """
 
 import json
@@ -12,16 +13,16 @@ from typing import Any
 from google.protobuf import json_format
 
 from kubeflow.lint_fields import Problem
-from kubeflow.lint_graph import Package
+from kubeflow.lint_graph import ParsedPackage
 from kubeflow.lint_platform import list_mounts
 
-_IN_EVERY_POD = ('/tmp', '/dev', '/gcs', '/s3', '/minio')
-_HOMES = re.compile(r'(^|[=:,\s"\'])(/home/|/Users/|/root/|file://|~/)')
+# kubeflow/Dockerfile gives the images' user /home/pipeline.
+_HOMES = re.compile(r'(^|[=:,\s"\'])(/home/(?!pipeline(?![\w.-]))|/Users/|/root/|file://|~/)')
 _PLACES = re.compile(r'(uri|path|base|directory|dir|root|file|folder|destination|data|serving)$', re.IGNORECASE)
 _MEND = 'Give s3:// or gs://, or a folder of a volume that the step mounts.'
 
 
-def check_paths(package: Package) -> Iterator[Problem]:
+def check_paths(package: ParsedPackage) -> Iterator[Problem]:
     """Checks the parameters of every step, and the command and environment of every container."""
     root = package.spec.root
     defaults = {
@@ -39,7 +40,9 @@ def check_paths(package: Package) -> Iterator[Problem]:
                 yield Problem('error', f'deploymentSpec.executors.{label}', what, _MEND)
 
 
-def _check_dag(where: str, dag: Any, given: dict, package: Package, parents: tuple[str, ...]) -> Iterator[Problem]:
+def _check_dag(
+    where: str, dag: Any, given: dict, package: ParsedPackage, parents: tuple[str, ...]
+) -> Iterator[Problem]:
     """Follows the values from a DAG's parameters into its tasks, and into the DAGs among them."""
     for name, task in sorted(dag.dag.tasks.items()):
         reference = task.component_ref.name
@@ -50,7 +53,7 @@ def _check_dag(where: str, dag: Any, given: dict, package: Package, parents: tup
         if component.HasField('dag'):
             yield from _check_dag(f'components.{reference}', component, values, package, (*parents, reference))
             continue
-        mounts = (*_IN_EVERY_POD, *list_mounts(package.platform.get(component.executor_label, {})))
+        mounts = list_mounts(package.platform.get(component.executor_label, {}))
         for key, value in values.items():
             yield from _check_value(f'{where}.dag.tasks.{name}.inputs.parameters.{key}', key, value, mounts)
 
@@ -62,12 +65,12 @@ def _find_value(value: Any, given: dict) -> Any:
     return given.get(value.component_input_parameter)
 
 
-def _check_value(where: str, key: str, value: Any, mounts: tuple[str, ...]) -> Iterator[Problem]:
+def _check_value(where: str, key: str, value: Any, mounts: list[str]) -> Iterator[Problem]:
     for name, text in _list_strings(key, value):
         if text.startswith('/') and any(text == mount or text.startswith(f'{mount}/') for mount in mounts if mount):
             continue
         if text.startswith('file://') or re.match(r'/[^/\s]', text):
-            what = f'No volume of the step holds {_shorten(text)}, so its container cannot see it.'
+            what = f'No volume of the step holds {_shorten(text)}: nothing is there, and what is written there is lost.'
             yield Problem('error', where, what, _MEND)
         elif re.match(r'(\.\.?|~)(/|$)', text) or ('/' in text and '://' not in text and _PLACES.search(name)):
             what = f"{_shorten(text)} is relative, and the container's working folder holds none of your files."

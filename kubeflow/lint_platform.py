@@ -1,15 +1,30 @@
 """The kubernetes platform document: whether its entries belong to a step, and whether their mounts and names can be.
 
 Called by kubeflow/lint.py. Sources are functions of backend/src/v2/driver/k8s.go in kubeflow/pipelines, where no other
-is named. Unknown fields are kubeflow/lint_fields.py's.
+is named. Unknown fields are kubeflow/lint_fields.py's, by PLATFORM_SPEC.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 
-from kubeflow.lint_fields import Problem, pick, to_camel
-from kubeflow.lint_graph import Package
+from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
+from kubeflow.lint_fields import MapOf, Problem, pick, to_camel
+from kubeflow.lint_graph import ParsedPackage
+
+# By field of message PipelineConfig of api/v2alpha1/pipeline_spec.proto: the one server that knows it.
+_SERVERS = {
+    'resource_ttl': '2.16',
+    'resource_ttl_on_completion': '2.17',
+    'resource_ttl_on_success': '2.17',
+    'resource_ttl_on_failure': '2.17',
+    'active_deadline_seconds': '2.17',
+}
+_KUBERNETES = {field.name: None for field in pb.SinglePlatformSpec.DESCRIPTOR.fields} | {
+    'deployment_spec': pb.PlatformDeploymentConfig.DESCRIPTOR,
+    'pipelineConfig': {'workspace': pb.WorkspaceConfig.DESCRIPTOR, **dict.fromkeys(_SERVERS, int)},
+}
+PLATFORM_SPEC = {'platforms': MapOf(_KUBERNETES)}
 _VOLUMES = ('secret_as_volume', 'config_map_as_volume', 'pvc_mount', 'generic_ephemeral_volume', 'empty_dir_mounts')
 _SOURCES = {  # the fields one of which names what is mounted or read
     'secret_as_volume': ('secret_name', 'secret_name_parameter'),
@@ -26,12 +41,21 @@ _POLICIES = ('Always', 'Never', 'IfNotPresent')
 
 
 def list_mounts(entry: dict) -> list[str]:
-    """The folders that a platform entry mounts into its step: ['/data', '/serving']."""
+    """The folders that a platform entry mounts into its step, no slash at the end: ['/data', '/serving']."""
     volumes = [volume for name in _VOLUMES for volume in _list_messages(entry, name)]
-    return [pick(volume, 'mount_path') or '' for volume in volumes]
+    return [(pick(volume, 'mount_path') or '').rstrip('/') for volume in volumes]
 
 
-def check_platform(package: Package) -> Iterator[Problem]:
+def check_pipeline_config(config: dict) -> Iterator[Problem]:
+    """Names each field of pipelineConfig that one server knows; apiserver/template/v2_template.go parses strictly."""
+    for field, version in _SERVERS.items():
+        if pick(config, field) is not None:
+            where = f'platforms.kubernetes.pipelineConfig.{to_camel(field)}'
+            what = f'A server {version} alone knows it; others drop the whole platform document silently.'
+            yield Problem('warning', where, what, f'Remove it, unless the server is {version}.')
+
+
+def check_platform(package: ParsedPackage) -> Iterator[Problem]:
     """Checks every entry of platforms.kubernetes.deploymentSpec.executors."""
     for label, entry in sorted(package.platform.items()):
         where = f'platforms.kubernetes.deploymentSpec.executors.{label}'
@@ -67,12 +91,12 @@ def _check_sources(where: str, entry: dict) -> Iterator[Problem]:
 def _check_mounts(where: str, paths: list[str]) -> Iterator[Problem]:
     for path, times in sorted(Counter(paths).items()):
         if not path.startswith('/'):
-            what = f'A mount path is absolute. Received: {path!r}.'
+            what = f'A mount path is absolute, and not / itself. Received: {path or "/"!r}.'
             yield Problem('error', where, what, 'Give one: /data.')
         elif times > 1:
             what = f'{path} is mounted {times} times; Kubernetes refuses the pod.'
             yield Problem('error', where, what, 'Mount one volume at each path.')
-        elif any(path == taken or path.startswith(f'{taken}/') for taken in _TAKEN):
+        elif path in _TAKEN:
             what = f'{path} is where the server mounts a folder of its own.'
             yield Problem('error', where, what, 'Mount at another path: /data.')
 

@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from kubeflow.lint_fields import Problem, to_camel
-from kubeflow.lint_graph import Package, check_artifact_type
+from kubeflow.lint_graph import ParsedPackage, check_artifact_type
 
 # The form of k8s.io/apimachinery/pkg/api/resource/quantity.go ParseQuantity.
-_QUANTITY = re.compile(r'(\d+\.?\d*|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?\d+)?')
+_QUANTITY = re.compile(r'(\d+\.?\d*|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?\d{1,18})?')
 _ARTIFACT_SCHEMES = ('minio://', 's3://', 'gs://', 'oci://')  # importer_launcher.go ImportSpecToMLMDArtifact
 
 
-def check_steps(package: Package) -> Iterator[Problem]:
+def check_steps(package: ParsedPackage) -> Iterator[Problem]:
     """Checks every executor, and that each is used and some step asks for resources."""
     used = {component.executor_label for component in package.spec.components.values()}
     for label, executor in sorted(package.executors.items()):
@@ -30,7 +32,7 @@ def check_steps(package: Package) -> Iterator[Problem]:
         yield Problem('warning', 'deploymentSpec.executors', what, 'Set resourceCpuRequest and resourceMemoryRequest.')
 
 
-def _check_executor(where: str, label: str, executor: Any, package: Package) -> Iterator[Problem]:
+def _check_executor(where: str, label: str, executor: Any, package: ParsedPackage) -> Iterator[Problem]:
     """compiler/visitor.go pipelineDFS.dfs; argocompiler/dag.go task."""
     kind = executor.WhichOneof('spec')
     if kind == 'container':
@@ -46,7 +48,7 @@ def _check_executor(where: str, label: str, executor: Any, package: Package) -> 
         yield Problem('error', where, what, 'Give the step a container.')
 
 
-def _check_container(where: str, label: str, container: Any, package: Package) -> Iterator[Problem]:
+def _check_container(where: str, label: str, container: Any, package: ParsedPackage) -> Iterator[Problem]:
     yield from _check_image(f'{where}.container.image', container.image)
     if not container.command and not container.args:  # component/launcher_v2.go NewLauncherV2
         what = "The launcher runs the command itself, not the image's: 'command and arguments are empty'."
@@ -70,7 +72,7 @@ def _check_image(where: str, image: str) -> Iterator[Problem]:
         yield Problem('error', where, what, 'Name a version or a digest: IMAGE:1.2.3 or IMAGE@sha256:...')
 
 
-def _is_cached(label: str, package: Package) -> bool:
+def _is_cached(label: str, package: ParsedPackage) -> bool:
     components = package.spec.components
     tasks = [task for item in (package.spec.root, *components.values()) for task in item.dag.tasks.values()]
     users = {name for name, component in components.items() if component.executor_label == label}
@@ -85,6 +87,11 @@ def _check_resources(where: str, resources: Any) -> Iterator[Problem]:
         if text and '{{' not in text and not _QUANTITY.fullmatch(text):
             what = f'{text!r} is not a quantity of Kubernetes; the driver fails the step.'
             yield Problem('error', f'{where}.{to_camel(name)}', what, "Give a string such as '4', '500m' or '8Gi'.")
+    for kind in ('Cpu', 'Memory'):
+        request, limit = both = [getattr(resources, f'resource_{kind.lower()}_{name}') for name in ('request', 'limit')]
+        if all(_QUANTITY.fullmatch(text) for text in both) and parse_quantity(request) > parse_quantity(limit):
+            what = f'{request} is over the limit of {limit}; Kubernetes refuses the pod.'
+            yield Problem('error', f'{where}.resource{kind}Request', what, 'Lower it, or raise the limit.')
     if not resources.HasField('accelerator'):
         return
     accelerator, path = resources.accelerator, f'{where}.accelerator'

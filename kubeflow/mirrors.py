@@ -4,6 +4,7 @@ The launcher downloads a step's inputs there before its container runs, and uplo
 (LocalPathForURI in backend/src/v2/component/launcher_v2.go of kubeflow/pipelines).
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,13 @@ LOGS_KEY = 'executor-logs'  # an output that the driver adds to every step's: a 
 ROOT_VARIABLE = 'MIRROR_ROOT'  # what stands for the container's root; only the rehearsal sets it
 
 _FOLDERS = {'minio://': '/minio/', 's3://': '/s3/', 'gs://': '/gcs/'}
-SCHEMES = tuple(_FOLDERS)  # of the object stores that it knows
+_ROOT = re.compile(rf'({"|".join(_FOLDERS)})[^/?]+(/[^?]*)?(\?.+)?')
+ROOT_FORM = f'{", ".join(_FOLDERS)} and a bucket'
+
+
+def is_pipeline_root(uri: str) -> bool:
+    """Whether the launcher can keep artifacts there (bucketPattern in backend/src/v2/objectstore/config.go)."""
+    return _ROOT.fullmatch(uri) is not None
 
 
 def to_path(uri: str, root: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from components.errors import UsageError
+from kubeflow.parameters import check_values
 
 Document = dict[str, Any]
 
@@ -84,7 +85,7 @@ def parse_parameters(package: Package, assignments: list[str]) -> dict:
     """KEY=VALUE as the values of the pipeline's parameters, each in its parameter's type.
 
     Raises:
-      UsageError: a parameter that the pipeline does not have, a value of another type, or one that is missing.
+      UsageError: a parameter that the pipeline does not have, a value that it does not take, or one that is missing.
     """
     values = {}
     for assignment in assignments:
@@ -101,6 +102,7 @@ def parse_parameters(package: Package, assignments: list[str]) -> dict:
     for key, parameter in package.parameters.items():
         if key not in values and 'defaultValue' not in parameter and not parameter.get('isOptional'):
             raise UsageError(f'The pipeline needs --parameter {key}=VALUE.')
+    check_values(values)
     return values
 
 

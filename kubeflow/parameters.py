@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.errors import UsageError
+from components.model_gate_config import GateConfig
 from pipeline.config import PipelineConfig
+from trainer.config import TrainerConfig
 
 _TYPES = {int: 'NUMBER_INTEGER', float: 'NUMBER_DOUBLE', str: 'STRING'}
 
@@ -35,6 +37,8 @@ _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {
     'gate_baseline': (('Evaluator', 'gate.baseline'),),
 }
 """By parameter: the steps that read it, and where in their execution properties it goes."""
+
+_CONFIGS = {'trainer': TrainerConfig, 'gate': GateConfig}
 
 
 def _list_defaults(config: PipelineConfig) -> dict[str, int | float | str]:
@@ -68,6 +72,26 @@ def add_parameters(spec: dict[str, Any], config: PipelineConfig) -> None:
             task['inputs']['parameters'][path] = {'componentInputParameter': name}
             spec['components'][node_id]['inputDefinitions']['parameters'][path] = {'parameterType': kind}
     spec['root']['inputDefinitions'] = {'parameters': definitions}
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Refuses values that a step would refuse, some only after hours of training.
+
+    The document cannot: servers before 2.16 do not know `literals`, and refuse a package that has them.
+
+    Args:
+      values: of a pipeline's parameters; those that `add_parameters` does not know are left alone.
+
+    Raises:
+      UsageError: says what the parameter takes.
+    """
+    for name in values.keys() & _TARGETS.keys():
+        section, _, field = name.partition('_')
+        if section in _CONFIGS:
+            try:
+                _CONFIGS[section](**{field: values[name]})
+            except ValueError as error:
+                raise UsageError(f'The parameter {name}: {error}') from error
 
 
 def _convert(path: str, value: Any, kind: str) -> Any:

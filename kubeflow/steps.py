@@ -1,8 +1,8 @@
 """What a StepConfig becomes: fields of the PipelineSpec, and the kubernetes platform spec.
 
-The fields are those that Kubeflow Pipelines 2.16 reads (api/v2alpha1/pipeline_spec.proto and
-kubernetes_platform/proto/kubernetes_executor_config.proto), in the JSON form that its own SDK writes. A service
-account is in neither: it belongs to a run, not to a step.
+The fields are those that Kubeflow Pipelines reads since 2.5 (api/v2alpha1/pipeline_spec.proto and
+kubernetes_platform/proto/kubernetes_executor_config.proto): its own SDK writes those of older servers beside them. A
+service account is in neither: it belongs to a run, not to a step.
 """
 
 from typing import Any
@@ -62,7 +62,7 @@ def _describe_secret(text: str) -> dict[str, Any]:
 
 def _describe_mount(text: str) -> dict[str, Any]:
     claim, _, path = text.partition(':')
-    return {'pvcNameParameter': _make_constant(claim), 'mountPath': path}
+    return {'pvcNameParameter': _make_constant(claim), 'mountPath': path.rstrip('/')}
 
 
 def _make_constant(text: str) -> dict[str, Any]:

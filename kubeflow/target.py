@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 
 from components.errors import UsageError
-from components.places import SCHEMES as PLACE_SCHEMES
-from kubeflow.mirrors import SCHEMES
+from components.places import SCHEMES
+from kubeflow.mirrors import ROOT_FORM, is_pipeline_root
 from pipeline.config import PipelineConfig
 from pipeline.kubeflow_config import STEPS
 
@@ -39,12 +39,11 @@ class Target:
         for option, image in (('--image', self.image), ('--gpu-image', self.gpu_image)):
             if image is not None and not _IMAGE.fullmatch(image):
                 raise UsageError(f'{option} takes NAME:TAG or NAME@sha256:DIGEST, never :latest. Received: {image!r}')
-        if not self.pipeline_root.startswith(SCHEMES):
-            schemes = ', '.join(SCHEMES)
-            raise UsageError(f'--pipeline-root takes a URI with {schemes}. Received: {self.pipeline_root!r}')
+        if not is_pipeline_root(self.pipeline_root):
+            raise UsageError(f'--pipeline-root takes a URI with {ROOT_FORM}. Received: {self.pipeline_root!r}')
         for option, place in (('--data', config.data), ('--serving', config.serving)):
-            if not (place or '').startswith(('/', *PLACE_SCHEMES)):
-                schemes = ', '.join(PLACE_SCHEMES)
+            if not (place or '').startswith(('/', *SCHEMES)):
+                schemes = ', '.join(SCHEMES)
                 raise UsageError(f'{option} takes an absolute path on a volume, or {schemes}. Received: {place!r}')
         if not _NAME.fullmatch(config.name):
             raise UsageError(f'--set name takes lower-case letters, digits and hyphens. Received: {config.name!r}')

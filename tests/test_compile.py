@@ -14,11 +14,13 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.errors import UsageError
 from kubeflow.compile import COMMAND, create_package, write_package
 from kubeflow.lint import lint_package
+from kubeflow.package import Package, parse_parameters
 from kubeflow.parameters import apply_parameters
+from kubeflow.steps import describe_platform
 from kubeflow.target import Target
 from pipeline.__main__ import main
 from pipeline.config import PRESETS
-from pipeline.kubeflow_config import STEPS
+from pipeline.kubeflow_config import STEPS, StepConfig
 from pipeline.overrides import apply_overrides
 from tests.conftest import PROJECT, run_cli
 
@@ -90,6 +92,8 @@ def test_the_server_knows_every_field(name, request):
     json_format.ParseDict(spec['deploymentSpec'], pipeline_spec_pb2.PipelineDeploymentConfig())
     json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     assert spec['schemaVersion'] == '2.1.0'
+    # the SDK's schema is newer than that of servers before 2.16, which refuse a package with this field
+    assert all('literals' not in definition for definition in spec['root']['inputDefinitions']['parameters'].values())
 
 
 def test_the_sdk_loads_it_and_finds_the_parameters_with_their_defaults(package):
@@ -166,7 +170,7 @@ def test_only_the_trainer_carries_the_gpu_and_its_image(gpu_package, package):
     assert 'accelerator' not in package
 
 
-def test_the_platform_document_is_what_the_kubernetes_sdk_writes(gpu_package):
+def test_the_platform_document_has_the_fields_that_servers_read_since_2_5(gpu_package):
     spec, executors = parse(gpu_package)
     assert set(executors) == set(spec['deploymentSpec']['executors'])
     common = {
@@ -188,6 +192,11 @@ def test_the_platform_document_is_what_the_kubernetes_sdk_writes(gpu_package):
         ],
         'activeDeadlineSeconds': '7200',
     }
+
+
+def test_a_mount_path_ends_without_a_slash_so_that_paths_below_it_are_found():
+    (mount,) = describe_platform(StepConfig(pvcs=('models:/mnt/models/',)))['pvcMount']
+    assert mount['mountPath'] == '/mnt/models'
 
 
 def test_every_artifact_type_is_a_class_that_the_command_can_import(spec):
@@ -253,6 +262,19 @@ def test_a_broken_number_is_refused_in_one_sentence(spec):
         resolve(spec, 'Trainer', trainer_epochs=1.5)
 
 
+@pytest.mark.parametrize(
+    ('assignment', 'sentence'),
+    [
+        ('gate_baseline=foo', r"gate\.baseline must be one of not_worse, better, ignore\. Received: 'foo'"),
+        ('gate_accuracy=1.5', r'gate\.accuracy must be 0 to 1'),
+        ('trainer_epochs=0', r'trainer\.epochs must be at least 1'),
+    ],
+)
+def test_a_value_that_a_step_would_refuse_is_refused_before_the_run(spec, assignment, sentence):
+    with pytest.raises(UsageError, match=f'^The parameter {assignment.partition("=")[0]}: .*{sentence}'):
+        parse_parameters(Package(spec, {}), [assignment])
+
+
 def test_no_path_of_this_machine_is_in_it(package, gpu_package):
     import tfx
 
@@ -294,8 +316,9 @@ ARGUMENTS = {
         ({'--set': 'kubeflow.default.gpus=1'}, r'did you mean kubeflow\.default\.gpu'),
         ({'--set': 'name=Cifar_10'}, "name takes lower-case letters, .* Received: 'Cifar_10'"),
         ({'--pipeline-root': '/tmp/root'}, '--pipeline-root takes a URI with minio://, s3://, gs://'),
+        ({'--pipeline-root': 'minio://'}, "--pipeline-root takes .* and a bucket. Received: 'minio://'"),
         ({'--data': 'data/sample'}, "--data takes an absolute path .* Received: 'data/sample'"),
-        ({'--data': 'minio://b/d'}, r'data must be a path, or a URI with s3:// or gs:// \(for MinIO s3://'),
+        ({'--data': 'minio://b/d'}, r'data must be a path, or a URI with s3:// or gs:// and a bucket \(for MinIO'),
         ({'--serving': 'serving'}, '--serving takes an absolute path on a volume, or s3://, gs://'),
         ({'--out': 'p.json'}, r'--out takes a file that ends in \.yaml'),
         ({'--out': 'no/such/p.yaml'}, 'in a folder that exists'),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from components.errors import UsageError
 from kubeflow.lint import lint_package
 from pipeline.__main__ import main
+from tests.conftest import PROJECT
 
 EXAMPLES = {'artifactType': {'instanceSchema': 'title: tfx.Examples\ntype: object\n'}}
 MODEL = {'artifactType': {'schemaTitle': 'tfx.Model'}}
@@ -130,7 +132,7 @@ def change(path: str, value=None):
     def apply(spec: dict, platform: dict) -> None:
         found = {'spec': spec, 'platform': platform}[document]
         for key in keys:
-            found = found[key]
+            found = found[int(key) if key.isdigit() else key]
         if value is None:
             del found[last]
         else:
@@ -167,6 +169,12 @@ ERRORS = {
         'drops it silently',
         'Did you mean tolerations',
     ),
+    'unknown field of the pipeline in the platform': (
+        change('platform/platforms/kubernetes/pipelineConfig', {'workspaces': {}}),
+        'platforms.kubernetes.pipelineConfig.workspaces',
+        '2.16 and 2.17 drop the whole platform document',
+        'Did you mean workspace',
+    ),
     'a platform value of a wrong type': (
         change(f'{PLATFORM}/Train_executor/nodeSelector/labels/gpu', True),
         'Train_executor.nodeSelector.labels.gpu',
@@ -183,7 +191,19 @@ ERRORS = {
     'long name': (change('spec/pipelineInfo/name', 'a' * 129), 'pipelineInfo.name', '128 characters', 'Rename'),
     'no root': (change('spec/root'), 'root', 'nothing to run', 'Compile'),
     'pipeline root': (change('spec/defaultPipelineRoot', '/home/me'), 'defaultPipelineRoot', '/home/me', 'minio://'),
+    'root without a bucket': (
+        change('spec/defaultPipelineRoot', 'minio:///v2'),
+        'defaultPipelineRoot',
+        'minio://, s3://, gs:// and a bucket',
+        'minio://BUCKET',
+    ),
     'task name': (change(f'{TASKS}/my_step', {}), 'root.dag.tasks.my_step', 'letters, digits and -', 'Rename'),
+    "a name that the server gives to a task's driver": (
+        change(f'{TASKS}/Train-driver', make_task('Push', {}, {})),
+        'root.dag.tasks.Train-driver',
+        'two of one name',
+        'Rename',
+    ),
     'component name': (change(f'{COMPONENTS}/a.b', {'executorLabel': 'Push_executor'}), 'components.a.b', 'Argo', ''),
     'task without a component': (change(f'{TASKS}/Push/componentRef/name', 'Pull'), 'Push.componentRef', 'Pull', ''),
     'component without an executor': (
@@ -242,6 +262,18 @@ ERRORS = {
         "'8 GB'",
         '8Gi',
     ),
+    'a quantity beyond all bounds': (
+        change(f'{CONTAINER}/resources/resourceMemoryRequest', f'1e{"9" * 20}'),
+        'resources.resourceMemoryRequest',
+        'is not a quantity',
+        '8Gi',
+    ),
+    'a request over the limit': (
+        change(f'{CONTAINER}/resources/resourceMemoryRequest', '8193Mi'),
+        'resources.resourceMemoryRequest',
+        '8193Mi is over the limit of 8Gi',
+        'Lower it',
+    ),
     'a number as text where protobuf wants a number': (
         change(f'{CONTAINER}/resources/memoryLimit', '8Gi'),
         'pipeline spec',
@@ -293,7 +325,7 @@ ERRORS = {
         'pvcNameParameter',
     ),
     'mount over a mirror': (
-        change(f'{PLATFORM}/Push_executor/pvcMount', [{'constant': 'shared', 'mountPath': '/minio/x'}]),
+        change(f'{PLATFORM}/Push_executor/pvcMount', [{'constant': 'shared', 'mountPath': '/minio/'}]),
         'Push_executor',
         'folder of its own',
         '/data',
@@ -316,6 +348,24 @@ ERRORS = {
         '/serving/model',
         'volume',
     ),
+    'path in a folder that every pod has for itself': (
+        change(f'{PARAMETERS}/data/defaultValue', '/tmp/cifar10'),
+        'root.dag.tasks.Import.inputs.parameters.input_base',
+        '/tmp/cifar10: nothing is there, and what is written there is lost',
+        'volume',
+    ),
+    'path in a mirror of the object store': (
+        change(f'{PARAMETERS}/data/defaultValue', '/minio/cifar10'),
+        'input_base',
+        '/minio/cifar10: nothing is there',
+        'volume',
+    ),
+    'mount over everything': (
+        change(f'{PLATFORM}/Push_executor/pvcMount', [{'constant': 'shared', 'mountPath': '/'}]),
+        'Push_executor',
+        "not / itself. Received: '/'",
+        '/data',
+    ),
     'relative path': (change(f'{PARAMETERS}/data/defaultValue', 'runs/data'), 'input_base', 'is relative', 'volume'),
     'file URI': (change(f'{PARAMETERS}/data/defaultValue', 'file:///data'), 'input_base', 'file:///data', 'volume'),
     'path in the environment': (
@@ -324,8 +374,20 @@ ERRORS = {
         '/home/me/cache',
         'volume',
     ),
+    'path in the home of a user with a name that begins as ours': (
+        change(f'{CONTAINER}/env', [{'name': 'CACHE', 'value': '/home/pipeline-me/cache'}]),
+        'deploymentSpec.executors.Train_executor',
+        '/home/pipeline-me/cache',
+        'volume',
+    ),
     'no time for a retry': (
         change(f'{TASKS}/Train/retryPolicy/backoffMaxDuration'),
+        'Train.retryPolicy',
+        'never retries',
+        '86400s',
+    ),
+    'a first wait longer than all attempts may take': (
+        change(f'{TASKS}/Train/retryPolicy/backoffDuration', '86400s'),
         'Train.retryPolicy',
         'never retries',
         '86400s',
@@ -334,11 +396,24 @@ ERRORS = {
 }
 
 PRE_CACHE_CHECK = {'preCacheCheck': {'command': ['python']}}
+SNAPSHOT = {'volumeName': 'old', 'mountPath': '/old', 'dataSource': {'kind': 'VolumeSnapshot', 'name': 'old'}}
+CACHE = {'volumeName': 'cache', 'mountPath': '/.cache/hf'}
+IMAGE_HOME = re.search(r'HOME=(\S+)', (PROJECT / 'kubeflow/Dockerfile').read_text())[1]
 WARNINGS = {
     'pre cache check': (
         change(f'{EXECUTORS}/Import_executor/container/lifecycle', PRE_CACHE_CHECK),
         'Import_executor.container.lifecycle.preCacheCheck',
         'goes on with the result from older data',
+    ),
+    'a field that 2.17 alone knows': (
+        change('platform/platforms/kubernetes/pipelineConfig', {'activeDeadlineSeconds': 60}),
+        'platforms.kubernetes.pipelineConfig.activeDeadlineSeconds',
+        '2.17 alone',
+    ),
+    'a field that 2.16 alone knows': (
+        change('platform/platforms/kubernetes/pipelineConfig', {'resource_ttl': 60}),
+        'platforms.kubernetes.pipelineConfig.resourceTtl',
+        '2.16 alone',
     ),
     'no pipeline root': (change('spec/defaultPipelineRoot'), 'defaultPipelineRoot', 'minio://mlpipeline'),
     'no default': (change(f'{PARAMETERS}/data/defaultValue'), 'root.inputDefinitions.parameters.data', 'no default'),
@@ -351,6 +426,15 @@ WARNINGS = {
 }
 
 
+VALID = {
+    "a path in our images' home": change(f'{CONTAINER}/env', [{'name': 'KERAS_HOME', 'value': f'{IMAGE_HOME}/.keras'}]),
+    'a mount with a slash at its end': change(f'{PLATFORM}/Push_executor/pvcMount/0/mountPath', '/serving/'),
+    'a volume from a snapshot': change(f'{PLATFORM}/Train_executor/genericEphemeralVolume', [SNAPSHOT]),
+    'a workspace': change('platform/platforms/kubernetes/pipelineConfig', {'workspace': {'size': '10Gi'}}),
+    'a mount below a folder of the server': change(f'{PLATFORM}/Train_executor/emptyDirMounts', [CACHE]),
+}
+
+
 def break_package(breakage) -> str:
     spec, platform = json.loads(json.dumps([make_pipeline(), make_platform()]))  # nothing shared, so one place changes
     breakage(spec, platform)
@@ -359,6 +443,11 @@ def break_package(breakage) -> str:
 
 def test_a_valid_package_has_no_problem():
     assert lint_package(write(make_pipeline(), make_platform())) == []
+
+
+@pytest.mark.parametrize('name', VALID)
+def test_what_the_server_and_kubernetes_take_is_no_problem(name):
+    assert lint_package(break_package(VALID[name])) == []
 
 
 @pytest.mark.parametrize('name', ERRORS)

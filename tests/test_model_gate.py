@@ -107,7 +107,9 @@ def test_a_verdict_is_kept_as_json(tmp_path):
     assert set(written['reasons'][0]) == {'metric', 'slice', 'value', 'bound', 'count', 'is_kept', 'sentence'}
 
 
-@pytest.mark.parametrize('settings', [{'accuracy': 1.5}, {'calibration_error': -1}, {'confidence': 1.0}])
+@pytest.mark.parametrize(
+    'settings', [{'accuracy': 1.5}, {'calibration_error': -1}, {'confidence': 1.0}, {'baseline': 'foo'}]
+)
 def test_impossible_bounds_are_refused(settings):
     with pytest.raises(ValueError, match=r'gate\.\w+ must be .*Received: '):
         GateConfig(**settings)

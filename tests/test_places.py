@@ -41,9 +41,12 @@ def test_a_removed_folder_is_gone_and_its_neighbours_stay(place):
     assert [entry.name for entry in place.iterdir()] == ['a']
 
 
-@pytest.mark.parametrize('text', ['minio://mlpipeline/serving', 'hdfs://name/serving', 'https://host/serving'])
-def test_another_scheme_is_refused_with_what_to_give(text, capsys):
-    with pytest.raises(ValueError, match=r'must be a path, or a URI with s3:// or gs:// \(for MinIO s3://, .*AWS_ENDP'):
+@pytest.mark.parametrize(
+    'text', ['minio://mlpipeline/serving', 'hdfs://name/serving', 'https://host/serving', 's3://', 'gs:///serving']
+)
+def test_another_scheme_and_a_bucket_left_out_are_refused_with_what_to_give(text, capsys):
+    match = r'must be a path, or a URI with s3:// or gs:// and a bucket \(for MinIO s3://, .*AWS_ENDP'
+    with pytest.raises(ValueError, match=match):
         check_place(text)
     with pytest.raises(UsageError, match=f'Received: {text}'):
         locate(text)

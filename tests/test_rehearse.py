@@ -115,7 +115,7 @@ def rehearse(package, tmp_path):
 def test_steps_run_in_the_order_of_their_dependencies_and_are_measured(rehearse):
     _, results = rehearse()
     assert [result.task for result in results] == ['Train', 'Push']
-    assert all(result.seconds > 0 and result.peak_mb > 1 for result in results)
+    assert all(result.seconds > 0 and result.peak_mb > 0 for result in results)
 
 
 def test_a_steps_memory_is_its_childrens_too(package, tmp_path):
