@@ -5,7 +5,7 @@ import subprocess
 
 import psutil
 
-_SAMPLE_S = 0.1
+_SAMPLE_S = 0.25
 
 
 def _measure_bytes(process: psutil.Process) -> int:
@@ -21,7 +21,7 @@ def wait_and_measure(process: subprocess.Popen) -> float:
     """Waits for a process to end, and gives it its return code.
 
     Returns:
-      The most that it and its children held together, in MB, looked at ten times a second. The system's own figure
+      The most that it and its children held together, in MB, looked at four times a second. The system's own figure
       (ru_maxrss) knows shorter peaks, but of one process alone, and of what that was before its exec.
     """
     watched, peak = psutil.Process(process.pid), 0

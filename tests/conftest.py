@@ -24,10 +24,10 @@ REAL_ARCHIVE = PROJECT.parent / 'shared' / 'cifar10' / 'cifar-10-binary-12k.tar.
 IMAGE_SIZE = 32  # pixels; the real ResNet50 at its smallest
 
 
-def run_cli(*arguments: str | Path, timeout_s: float = 600) -> subprocess.CompletedProcess:
+def run_cli(*arguments: str | Path, timeout_s: float = 600, folder: Path = PROJECT) -> subprocess.CompletedProcess:
     """Runs `python -m pipeline` as a user would, in a process of its own."""
     command = [sys.executable, '-m', 'pipeline', *map(str, arguments)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -80,7 +80,7 @@ def test_every_step_runs_and_pushes_the_local_runs_model_held_against_the_one_th
         (serving / '1').upload_from(model)
 
     places = ['--parameter', f'data={bucket / "cifar10"}', '--parameter', f'serving={serving}']
-    answer = run_cli('rehearse', package, '--root', tmp_path / 'rehearsal', *places)
+    answer = run_cli('rehearse', package, '--root', 'rehearsal', *places, folder=tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     steps = set(next(iter(yaml.safe_load_all(package.read_text())))['root']['dag']['tasks'])
     assert {line.split()[0] for line in answer.stdout.splitlines()[1:-1]} == steps
