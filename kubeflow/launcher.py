@@ -1,7 +1,7 @@
 """What Kubeflow's launcher does in a step's pod, here: runs the container's command, collects what it leaves behind.
 
 A folder stands for the containers' root: the object store's local copies lie in it under the launcher's own paths.
-A step gets the environment that the document gives it and nothing else of this machine's but the path to Python.
+A step gets the environment that its container names, and nothing else of this machine's but the path to Python.
 Functions name the one that they stand for, in backend/src/v2 of kubeflow/pipelines.
 """
 
