@@ -73,7 +73,7 @@ def describe_version(
 
 
 class Executor(executor.Executor):
-    """Stages a blessed model beside the serving folder, then renames it to its version."""
+    """Stages a blessed model, then makes it a version with what it keeps of its making."""
 
     def Do(
         self,
