@@ -134,7 +134,7 @@ class Rehearsal:
         if container is None:
             raise UsageError(f'{name} runs no container, and the rehearsal runs nothing else.')
         names = self._package.list_secret_variables(component_name)
-        secrets = [{'name': name, 'value': os.environ[name]} for name in names if name in os.environ]
+        secrets = [{'name': each, 'value': os.environ[each]} for each in names if each in os.environ]
         container = {**container, 'env': [*container.get('env', []), *secrets]}
         definitions = self._package.spec['components'][component_name].get('outputDefinitions', {})
         outputs = provision_outputs(definitions, f'{self._run_root}/{name}/{self._launched}', self._root)
