@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from components.errors import PipelineError, UsageError
 from components.models_config import CONFIG_FILE, MODEL_NAME, lock_config, read_config, set_versions, write_config
 from components.places import Place
-from components.versions import STABLE, check_folder, list_folders, list_versions, remove_versions
+from components.versions import STABLE, list_folders, list_versions, remove_versions
 
 Label = Literal['canary', 'stable']
 Promotion = Literal['labelled', 'unchanged', 'listed']
@@ -50,7 +50,6 @@ def promote(serving: Place, number: int, label: Label, wait_until_loaded: Callab
     """
     if label not in get_args(Label):
         raise UsageError(f'A label is one of {", ".join(get_args(Label))}. Received: {label}')
-    check_folder(serving)
     with lock_config(serving):
         folders, config = list_folders(serving), read_config(serving)
         if number not in folders:
@@ -85,7 +84,6 @@ def rollback(serving: Place) -> tuple[int, int]:
       UsageError: no version was stable before this one, or the last promotion was taken back already.
       PipelineError: the version has been removed.
     """
-    check_folder(serving)
     with lock_config(serving):
         config = read_config(serving)
         if STABLE not in config.version_labels:
@@ -110,7 +108,6 @@ def prune(serving: Place, keep: int) -> list[int]:
     """Removes all but the newest `keep` versions and those that models.config lists; returns their numbers."""
     if keep < 1:
         raise UsageError(f'--keep takes a number of at least 1. Received: {keep}')
-    check_folder(serving)
     with lock_config(serving):
         old = [version for version in list_versions(serving)[:-keep] if not version.is_listed]
         remove_versions(serving, [version.folder for version in old])

@@ -13,11 +13,21 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from components.errors import PipelineError
+from components.errors import PipelineError, UsageError
 from components.places import Place
 
 CONFIG_FILE = 'models.config'
 MODEL_NAME = 'cifar10'
+
+
+def check_folder(serving: Place) -> None:
+    """Checks that there is a serving folder.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if not serving.is_dir():
+        raise UsageError(f'{serving} is no folder; --serving takes the one that `run` pushes to, ROOT/serving.')
 
 
 def read_config(serving: Place) -> model_server_config_pb2.ModelConfig:
@@ -59,7 +69,12 @@ def set_versions(config: model_server_config_pb2.ModelConfig, *more: int) -> Non
 
 @contextlib.contextmanager
 def lock_config(serving: Place) -> Iterator[None]:
-    """Keeps other processes from changing models.config between our reading and writing it; not in an object store."""
+    """Keeps other processes from changing models.config between our reading and writing it; not in an object store.
+
+    Raises:
+      UsageError: there is no serving folder.
+    """
+    check_folder(serving)
     if not isinstance(serving, Path):
         yield
         return

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from components.errors import UsageError
-from components.models_config import read_config
+from components.models_config import check_folder, read_config
 from components.places import Place, remove_folder
 from components.staging import stage_folder
 
@@ -68,16 +67,6 @@ def find_serving_version(serving: Place) -> Place | None:
     folders = list_folders(serving)
     stable = read_config(serving).version_labels.get(STABLE)
     return folders.get(stable) or next(reversed(folders.values()), None)
-
-
-def check_folder(serving: Place) -> None:
-    """Checks that there is a serving folder.
-
-    Raises:
-      UsageError: there is none.
-    """
-    if not serving.is_dir():
-        raise UsageError(f'{serving} is no folder; --serving takes the one that `run` pushes to, ROOT/serving.')
 
 
 def list_versions(serving: Place) -> list[Version]:

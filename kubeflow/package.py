@@ -45,15 +45,16 @@ class Package(NamedTuple):
         tasks = {name: task['componentRef']['name'] for dag in dags for name, task in dag['tasks'].items()}
         return {name for name, component in tasks.items() if 'dag' not in components[component]}
 
+    def _get_label(self, component: str) -> str | None:
+        return self.spec['components'][component].get('executorLabel')
+
     def get_container(self, component: str) -> Document | None:
         """The container of a component; None for one that runs none."""
-        label = self.spec['components'][component].get('executorLabel')
-        return self.spec['deploymentSpec']['executors'].get(label, {}).get('container')
+        return self.spec['deploymentSpec']['executors'].get(self._get_label(component), {}).get('container')
 
     def list_secret_variables(self, component: str) -> list[str]:
         """The environment variables of a component's container that Kubernetes fills from secrets."""
-        label = self.spec['components'][component].get('executorLabel')
-        secrets = self.executors.get(label, {}).get('secretAsEnv', [])
+        secrets = self.executors.get(self._get_label(component), {}).get('secretAsEnv', [])
         return [entry['envVar'] for secret in secrets for entry in secret['keyToEnv']]
 
     def list_mount_paths(self) -> list[str]:
