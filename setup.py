@@ -1,6 +1,6 @@
 """The package and its loose dependencies; requirements.txt locks them, requirements-dev.txt the tests' too."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name='cifar10-pipeline',
@@ -8,7 +8,7 @@ setup(
     description='A TFX pipeline from CIFAR-10 to a gated, served ResNet50',
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
-    packages=['components', 'kubeflow', 'pipeline', 'trainer'],
+    packages=find_packages(include=['components*', 'kubeflow*', 'pipeline*', 'trainer*']),
     package_data={'components': ['schema.pbtxt']},
     install_requires=[
         'tfx[kfp]>=1.21,<1.22',

@@ -24,13 +24,12 @@ from tfx_bsl.public import tfxio
 from benchmarks.harness import build_parser, describe_machine, finish, run_benchmark
 from benchmarks.models import build_random_model, draw_pngs, make_example, write_transform_graph
 from components import features
-from components.metrics import ACCURACY, read_metrics
+from components.model_gate.eval_config import make_eval_config
+from components.model_gate.metrics import ACCURACY, read_metrics
 from pipeline.config import BeamConfig
-from pipeline.evaluation import make_eval_config
-from trainer.config import TrainerConfig
+from trainer.config import ExportConfig, TrainerConfig
 from trainer.device import has_cpu_bfloat16
 from trainer.export import export_model
-from trainer.export_config import ExportConfig
 
 
 def export_with_keras(model: keras.Model, transform_output, out: str) -> None:

@@ -18,10 +18,9 @@ import tensorflow as tf
 from benchmarks.harness import build_parser, describe_machine, finish, run_benchmark
 from benchmarks.models import build_random_model, draw_pngs, make_example, write_transform_graph
 from components import features
-from trainer.config import TrainerConfig
+from trainer.config import ExportConfig, TrainerConfig
 from trainer.device import has_cpu_bfloat16
 from trainer.export import export_model
-from trainer.export_config import ExportConfig
 
 _BATCHES = (1, 32)
 

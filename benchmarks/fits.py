@@ -12,7 +12,7 @@ from trainer.cache import FeatureCache, fill_cache, make_cached_rows
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, Records, Rows, make_batches, make_image_rows
 from trainer.device import use_device
-from trainer.freeze import InferenceGraph
+from trainer.inference_graph import InferenceGraph
 from trainer.model import build_backbone, build_model, compile_model, split_at_border
 from trainer.train import STEPS_PER_EXECUTION
 
@@ -47,7 +47,7 @@ def make_plain_fit(config: TrainerConfig, images: Rows, labels: np.ndarray) -> C
 
 
 class KeptOutputs:
-    """What `trainer.frozen` does, its two steps apart: the frozen layers once, then epochs on what they gave.
+    """What `trainer.training_rows` does, its two steps apart: the frozen layers once, then epochs on what they gave.
 
     Args:
       config: what to train.

@@ -121,14 +121,14 @@ def load_batches(count: int) -> tuple[str, list]:
     """`count` images as CIFAR-10's six batches: real ones where they are at hand, else the embedded sample.
 
     Returns:
-      A sentence that says which, and a list of `components.cifar10.Batch`; all batches have the same share.
+      A sentence that says which, and a list of `components.data.cifar10.Batch`; all batches have the same share.
 
     Raises:
       DataError: the real archive holds fewer.
     """
-    from components import cifar10, sample
+    from components.data import cifar10, sample
+    from components.data.tfrecords import limit_batches
     from components.errors import DataError
-    from components.tfrecords import limit_batches
 
     if _REAL_ARCHIVE.is_file():
         batches = cifar10.read_archive(_REAL_ARCHIVE)
@@ -151,8 +151,8 @@ def write_records(out: Path, count: int) -> str:
     Returns:
       A sentence that says which images they are.
     """
-    from components.manifest import Source
-    from components.tfrecords import write_dataset
+    from components.data.manifest import Source
+    from components.data.tfrecords import write_dataset
     from pipeline.config import BeamConfig
 
     sentence, batches = load_batches(count)

@@ -13,7 +13,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_transform.tf_metadata import dataset_metadata
 from tfx.utils import io_utils
 
-from components import features, sample
+from components import features
+from components.data import sample
 from components.schema import SCHEMA_FILE
 from pipeline.config import BeamConfig
 from trainer.config import TrainerConfig

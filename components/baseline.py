@@ -20,7 +20,7 @@ from components import features
 from components.errors import PipelineError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
 from components.places import Place, copy_folder, locate
-from components.versions import MODEL_FILE, find_serving_version, read_info
+from components.serving.versions import MODEL_FILE, find_serving_version, read_info
 
 BASELINE_FILE = 'baseline.json'
 _MODEL_KEY, _BASELINE_KEY = 'model', 'baseline'

@@ -14,8 +14,8 @@ from tfx.dsl.io import filesystem, filesystem_registry
 from tfx.types import standard_component_specs
 
 from components import features
+from components.data.manifest import check_splits
 from components.errors import DataRefusedError
-from components.manifest import check_splits
 from components.places import fetch_folder, locate
 
 

@@ -20,12 +20,11 @@ from tfx.types.component_spec import ChannelParameter
 from tfx.utils import json_utils, proto_utils
 
 from components.baseline import Baseline, read_baseline, read_fingerprint
-from components.labels import list_pushed
-from components.manifest import read_manifest
-from components.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
+from components.data.manifest import read_manifest
+from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
 from components.places import locate
-from components.serving_check import WARMUP_FILE
-from components.versions import (
+from components.serving.version_labels import list_pushed
+from components.serving.versions import (
     INFO_FILE,
     STATISTICS_FOLDER,
     choose_version,
@@ -34,6 +33,7 @@ from components.versions import (
     read_info,
     stage_version,
 )
+from components.serving_check.component import WARMUP_FILE
 
 _EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
 _DATA_KEY = 'data'

@@ -16,7 +16,7 @@ from tfx.utils import name_utils
 
 from components.errors import UsageError
 from kubeflow.exit_handler import EXECUTOR, TASK, add_exit_handler
-from kubeflow.lint import lint_package
+from kubeflow.lint.linter import lint_package
 from kubeflow.parameters import add_parameters
 from kubeflow.steps import describe_container, describe_platform, describe_task
 from kubeflow.target import Target

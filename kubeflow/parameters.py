@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.errors import UsageError
-from components.model_gate_config import GateConfig
+from components.model_gate.config import GateConfig
 from pipeline.config import PipelineConfig
 from trainer.config import TrainerConfig
 

@@ -75,7 +75,7 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    from kubeflow.lint import lint_file
+    from kubeflow.lint.linter import lint_file
 
     problems = lint_file(Path(arguments.file))
     for problem in problems:
@@ -84,7 +84,7 @@ def _lint(arguments: argparse.Namespace) -> int:
 
 
 def _rehearse(arguments: argparse.Namespace) -> int:
-    from kubeflow.rehearse import rehearse_package
+    from kubeflow.rehearsal.rehearse import rehearse_package
 
     return rehearse_package(Path(arguments.package), Path(arguments.root), arguments.mount, arguments.parameter)
 

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.data_gate_config import DataGateConfig
-from components.model_gate_config import GateConfig
+from components.data_gate.config import DataGateConfig
+from components.model_gate.config import GateConfig
 from components.places import check_place
-from components.serving_check_config import ServingCheckConfig
+from components.serving_check.config import ServingCheckConfig
 from pipeline.kubeflow_config import KubeflowConfig
-from trainer.config import TrainerConfig
-from trainer.export_config import ExportConfig
+from trainer.config import ExportConfig, TrainerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

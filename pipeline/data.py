@@ -5,11 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from components import cifar10, download, sample
-from components.download import OFFICIAL_ARCHIVE, compute_sha256
+from components.data import cifar10, download, sample
+from components.data.download import OFFICIAL_ARCHIVE, compute_sha256
+from components.data.manifest import Source, check_vacant, is_written, read_manifest
+from components.data.tfrecords import write_dataset
 from components.errors import DataError
-from components.manifest import Source, check_vacant, is_written, read_manifest
-from components.tfrecords import write_dataset
 from pipeline.config import BeamConfig, SampleConfig
 
 

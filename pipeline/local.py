@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from components.data.manifest import check_splits
 from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
-from components.manifest import check_splits
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
 from pipeline.storage import check_metadata_store, explain_fault

@@ -12,15 +12,15 @@ import tensorflow_data_validation as tfdv  # isort: skip  (after tfx, which repl
 import trainer
 from components import features
 from components.baseline import BaselineFinder
-from components.data_gate import DataCheck, DataGate
-from components.evaluator import Evaluator
+from components.data_gate.component import DataCheck, DataGate
 from components.example_gen import ImportExampleGen
+from components.model_gate.component import Evaluator
+from components.model_gate.eval_config import make_eval_config
 from components.pusher import Pusher
 from components.schema import CuratedSchemaGen
-from components.serving_check import ServingCheck
-from components.source import compute_source_digest
+from components.serving_check.component import ServingCheck
+from components.source_digest import compute_source_digest
 from pipeline.config import Layout, PipelineConfig
-from pipeline.evaluation import make_eval_config
 
 # User code goes by dotted path, and our packages are installed wherever a component runs. A module file would
 # be built into a wheel and installed with pip by every step.

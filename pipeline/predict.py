@@ -9,7 +9,7 @@ import tensorflow as tf
 from components import features
 from components.errors import UsageError
 from components.places import Place, fetch_folder
-from components.versions import MODEL_FILE, find_serving_version
+from components.serving.versions import MODEL_FILE, find_serving_version
 
 
 def _classify(signature, image: Path) -> dict:

@@ -5,10 +5,10 @@ import time
 import urllib.error
 import urllib.request
 
-from components import labels, versions
 from components.errors import PipelineError
-from components.models_config import MODEL_NAME
 from components.places import Place
+from components.serving import version_labels, versions
+from components.serving.models_config import MODEL_NAME
 
 _POLL_S = 1.0
 _TIMEOUT_S = 600.0
@@ -62,10 +62,10 @@ def wait_until_loaded(server: str, number: int, timeout_s: float = _TIMEOUT_S) -
         time.sleep(_POLL_S)
 
 
-def promote(serving: Place, number: int, label: labels.Label, server: str | None) -> str:
-    """Gives a version a label; see `components.labels.promote`. Returns what was done, in a sentence."""
+def promote(serving: Place, number: int, label: version_labels.Label, server: str | None) -> str:
+    """Gives a version a label, see `version_labels.promote`, and returns what was done, in a sentence."""
     wait = (lambda: wait_until_loaded(server, number)) if server else None
-    outcome = labels.promote(serving, number, label, wait)
+    outcome = version_labels.promote(serving, number, label, wait)
     if outcome == 'listed':
         return (
             f'version {number} is listed, so that a server loads it; run the same again when it has (or give --server '
@@ -76,11 +76,11 @@ def promote(serving: Place, number: int, label: labels.Label, server: str | None
 
 def rollback(serving: Place) -> str:
     """Makes the version that was stable before stable again. Returns what was done, in a sentence."""
-    good, bad = labels.rollback(serving)
+    good, bad = version_labels.rollback(serving)
     return f'version {good} is stable again; {bad} was'
 
 
 def prune(serving: Place, keep: int) -> str:
     """Removes old versions. Returns what was done, in a sentence."""
-    removed = labels.prune(serving, keep)
+    removed = version_labels.prune(serving, keep)
     return f'removed {", ".join(map(str, removed))}' if removed else 'nothing to remove'

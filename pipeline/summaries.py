@@ -9,14 +9,15 @@ from tfx import types
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components import features, serving_report
+from components import features
 from components.baseline import read_baseline
-from components.data_gate import read_anomalies, read_report
+from components.data_gate.component import read_anomalies, read_report
 from components.errors import PipelineError
-from components.metrics import RECALL
-from components.model_gate import read_verdict
+from components.model_gate.metrics import RECALL
+from components.model_gate.verdict import read_verdict
 from components.places import locate
 from components.reasons import list_broken
+from components.serving_check.report import read_report as read_serving_report
 from pipeline.config import Layout, PipelineConfig
 from trainer.train import REPORT_FILE
 
@@ -103,7 +104,7 @@ def _summarize_evaluation(outputs: Outputs, config: PipelineConfig) -> str:
 
 
 def _summarize_serving(outputs: Outputs, config: PipelineConfig) -> str:
-    return serving_report.read_report(str(_get_uri(outputs, 'blessing'))).to_sentence()
+    return read_serving_report(str(_get_uri(outputs, 'blessing'))).to_sentence()
 
 
 def make_closing_sentence(outputs: Mapping[str, Outputs]) -> tuple[str, bool]:
@@ -113,7 +114,7 @@ def make_closing_sentence(outputs: Mapping[str, Outputs]) -> tuple[str, bool]:
       outputs: artifacts by component and key.
     """
     verdict = read_verdict(str(_get_uri(outputs['Evaluator'], 'evaluation')))
-    report = serving_report.read_report(str(_get_uri(outputs['ServingCheck'], 'blessing')))
+    report = read_serving_report(str(_get_uri(outputs['ServingCheck'], 'blessing')))
     is_pushed = verdict.is_blessed and report.is_blessed
     reasons = [verdict.overall.sentence, *list_broken((*verdict.reasons[1:], *report.reasons))]
     return f'{", ".join(reasons)}: {"pushed" if is_pushed else "not pushed"}', is_pushed

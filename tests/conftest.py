@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tfx  # noqa: F401  (before TFDV 1.16, which lacks a module that TFX replaces)
 
-from components import cifar10, sample
+from components.data import cifar10, sample
 
 PROJECT = Path(__file__).parents[1]
 REAL_ARCHIVE = PROJECT.parent / 'shared' / 'cifar10' / 'cifar-10-binary-12k.tar.gz'
@@ -54,8 +54,8 @@ def sample_archive(tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def sample_data(sample_archive, tmp_path_factory) -> Path:
     """The sample archive as TFRecords."""
-    from components.manifest import Source
-    from components.tfrecords import write_dataset
+    from components.data.manifest import Source
+    from components.data.tfrecords import write_dataset
     from pipeline.config import BeamConfig
 
     out = tmp_path_factory.mktemp('data') / 'sample'

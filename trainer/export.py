@@ -12,8 +12,8 @@ import tensorflow_transform as tft
 
 from components import features
 from components.errors import ExportError
-from trainer.export_config import EXPORT_FILE, ExportConfig, ExportReport
-from trainer.freeze import InferenceGraph
+from trainer.config import EXPORT_FILE, ExportConfig, ExportReport
+from trainer.inference_graph import InferenceGraph
 
 LABELS_FILE = 'labels.txt'  # in the SavedModel's assets, a class name a line
 EXTRA_FOLDER = 'assets.extra'  # of the SavedModel; TensorFlow leaves it alone

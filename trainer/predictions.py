@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from components import features
 from trainer.dataset import Records
-from trainer.frozen import Split
+from trainer.training_rows import Split
 
 MAX_IMAGES = 32  # some two seconds at 224 pixels on two cores
 

@@ -14,14 +14,13 @@ from components import features
 from trainer import export
 from trainer.checkpoint import compute_training_key, locate_checkpoints, remove_checkpoints
 from trainer.cluster import Cluster, join_cluster
-from trainer.config import TrainerConfig
+from trainer.config import ExportConfig, TrainerConfig
 from trainer.dataset import EpochOrder, Records, list_batch_starts, make_batches, make_image_rows, read_records
 from trainer.device import Device, use_device
-from trainer.export_config import ExportConfig
 from trainer.fit import Examples, Phase, fit_phase, make_schedule
-from trainer.frozen import Split, prepare_rows
 from trainer.model import build_backbone, build_model, compile_model, freeze_below
 from trainer.predictions import write_predictions
+from trainer.training_rows import Split, prepare_rows
 from trainer.weights import load_weights
 
 REPORT_FILE = 'report.json'  # in the model_run artifact, see `TrainingReport`

@@ -1,0 +1,73 @@
+"""The data of a run against the data of the model that is serving, by TFDV's statistics of both."""
+
+import hashlib
+from collections.abc import Iterator
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+from components import features
+from components.data_gate.checks import Finding
+from components.data_gate.config import DataGateConfig
+from components.places import Place
+from components.serving.versions import STATISTICS_FOLDER, find_serving_version
+
+Statistics = dict[str, statistics_pb2.DatasetFeatureStatisticsList]
+
+
+def _read_files(statistics: Place) -> dict[str, bytes]:
+    """The file of each split, in the order of the splits; an ExampleStatistics artifact or a copy of one."""
+    return {split: (statistics / f'Split-{split}' / 'FeatureStats.pb').read_bytes() for split in features.SPLITS}
+
+
+def read_statistics(statistics: Place) -> Statistics:
+    """TFDV's statistics by split."""
+    parse = statistics_pb2.DatasetFeatureStatisticsList.FromString
+    return {split: parse(content) for split, content in _read_files(statistics).items()}
+
+
+def find_serving_statistics(serving: Place) -> Place | None:
+    """Where the statistics of the serving model's data are; None where nothing serves, or what does has none."""
+    version = find_serving_version(serving)
+    folder = version and version / STATISTICS_FOLDER
+    return folder if folder and folder.is_dir() else None
+
+
+def identify_serving_statistics(serving: Place, statistics: Place) -> str:
+    """A digest of the statistics that a run's are to be compared with; '' where there are none, or the very same."""
+    before = find_serving_statistics(serving)
+    files = _read_files(before) if before else None
+    if files is None or files == _read_files(statistics):
+        return ''
+    return hashlib.sha256(b''.join(files.values())).hexdigest()
+
+
+def _count(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> int:
+    return int(statistics.datasets[0].num_examples)
+
+
+def find_changes(
+    now: Statistics, before: Statistics, schema: schema_pb2.Schema, config: DataGateConfig
+) -> Iterator[Finding]:
+    """Splits that shrank, and classes whose shares of train drifted (TFDV's comparator, L-infinity distance).
+
+    Args:
+      now, before: of this run's data, and of the serving model's.
+      schema: the curated one.
+      config: the thresholds.
+    """
+    for split in features.SPLITS:
+        count, wanted = _count(now[split]), _count(before[split])
+        if count < (1 - config.max_shrink) * wanted:
+            found, expected = f'{count:,} records', f'some {wanted:,}, as the serving model was made with'
+            yield Finding('error', 'shrink', split, '', expected, found, count)
+    compared = schema_pb2.Schema()
+    compared.CopyFrom(schema)
+    tfdv.get_feature(compared, features.LABEL_KEY).drift_comparator.infinity_norm.threshold = config.max_drift
+    train = features.TRAIN_SPLIT
+    anomalies = tfdv.validate_statistics(now[train], compared, previous_statistics=before[train])
+    for reason in anomalies.anomaly_info[features.LABEL_KEY].reason:
+        if reason.type == anomalies_pb2.AnomalyInfo.COMPARATOR_L_INFTY_HIGH:
+            found = reason.description.rstrip('.')
+            expected = 'the shares of the classes that the serving model was made with'
+            yield Finding('error', 'drift', train, features.LABEL_KEY, expected, found, _count(now[train]))

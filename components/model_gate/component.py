@@ -1,0 +1,122 @@
+"""Evaluator: TFX's Evaluator measures, and the model gate blesses.
+
+TFX's own blessing knows single bounds; ours also weighs the change against the serving model with its interval, and
+says why. Both models are measured in one pass over the records.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tfx import types
+from tfx.components.evaluator import component, constants, executor
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+from tfx.utils import io_utils, json_utils
+
+from components import features, reasons
+from components.baseline import Baseline, read_baseline
+from components.model_gate.config import GateConfig
+from components.model_gate.metrics import read_metrics
+from components.model_gate.verdict import judge, write_verdict
+from components.source_digest import compute_source_digest
+
+if TYPE_CHECKING:
+    import tensorflow_model_analysis as tfma
+
+_BASELINE_KEY, _GATE_KEY, _DIGEST_KEY = 'baseline', 'gate', 'source_digest'
+_SOURCES = [*Path(__file__).parent.glob('*.py'), Path(reasons.__file__)]
+
+
+def _mark(blessing: types.Artifact, model: types.Artifact, is_blessed: bool) -> None:
+    """Writes a ModelBlessing as TFX's Evaluator does."""
+    name = constants.BLESSED_FILE_NAME if is_blessed else constants.NOT_BLESSED_FILE_NAME
+    io_utils.write_string_file(os.path.join(blessing.uri, name), '')
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(is_blessed))
+    blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
+
+
+class Executor(executor.Executor):
+    """The stock executor, then the verdict."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """See the stock executor.
+
+        Args:
+          input_dict: as there, and 'baseline', a Baseline that may hold no model.
+          output_dict: as there; `evaluation` gets the verdict too, and `blessing` follows it.
+          exec_properties: as there, and 'gate', a GateConfig as JSON.
+        """
+        baseline_uri = artifact_utils.get_single_uri(input_dict[_BASELINE_KEY])
+        baseline = read_baseline(baseline_uri)
+        compared = []
+        if baseline is not None:
+            compared = [standard_artifacts.Model()]
+            compared[0].uri = baseline_uri
+        inputs = {**input_dict, standard_component_specs.BASELINE_MODEL_KEY: compared}
+        super().Do(inputs, output_dict, exec_properties)
+        evaluation_uri = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+        gate = GateConfig(**json.loads(exec_properties[_GATE_KEY]))
+        verdict = judge(read_metrics(evaluation_uri), gate, baseline)
+        write_verdict(evaluation_uri, verdict)
+        blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
+        model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
+        _mark(blessing, model, verdict.is_blessed)
+
+
+class _Spec(standard_component_specs.EvaluatorSpec):
+    PARAMETERS: ClassVar = {
+        **standard_component_specs.EvaluatorSpec.PARAMETERS,
+        _GATE_KEY: ExecutionParameter(type=str),
+        _DIGEST_KEY: ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar = {
+        **standard_component_specs.EvaluatorSpec.INPUTS,
+        _BASELINE_KEY: ChannelParameter(type=Baseline),
+    }
+
+
+class Evaluator(component.Evaluator):
+    """TFX's Evaluator with the executor above.
+
+    Args:
+      examples: ImportExampleGen's; the test split is measured.
+      model: the Trainer's.
+      baseline: BaselineFinder's.
+      eval_config: what TFMA measures; without thresholds, which the gate has.
+      gate: the bounds.
+    """
+
+    SPEC_CLASS = _Spec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        *,
+        examples: types.BaseChannel,
+        model: types.BaseChannel,
+        baseline: types.BaseChannel,
+        eval_config: 'tfma.EvalConfig',
+        gate: GateConfig,
+    ):
+        spec = _Spec(
+            examples=examples,
+            model=model,
+            baseline=baseline,
+            eval_config=eval_config,
+            example_splits=json_utils.dumps([features.TEST_SPLIT]),
+            gate=json.dumps(dataclasses.asdict(gate)),
+            source_digest=compute_source_digest(_SOURCES),
+            evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+            blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+        )
+        base_component.BaseComponent.__init__(self, spec=spec)

@@ -1,0 +1,213 @@
+"""A real TensorFlow Serving, where there is one: started on free local ports, asked over REST and gRPC, and stopped.
+
+TFX's own runner for Docker (infra_validator/model_server_runners) is not used: it pulls an image that is not there,
+and publishes no port for REST that its interface would tell.
+"""
+
+import base64
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+import requests
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from components.serving_check.probe import Answer, Fault, Sample, check_broken, check_signature, make_fault
+
+_BINARY = 'tensorflow_model_server'
+_IMAGE = 'tensorflow/serving'
+_LOAD_TIMEOUT_S = 300.0
+_REQUEST_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 10.0
+_POLL_S = 0.2
+
+_REFUSALS = (requests.RequestException, grpc.RpcError)  # TensorFlow Serving's errors, and a connection's
+
+
+class _ServerError(Exception):
+    """The server did not load the model."""
+
+
+class Server(NamedTuple):
+    """How to start a server.
+
+    name: for people.
+    make_command: (REST port, gRPC port, folder of versions) -> the command, to which the server's own flags are added.
+    cleanup: the command that removes what a killed server leaves; empty for nothing.
+    """
+
+    name: str
+    make_command: Callable[[int, int, Path], list[str]]
+    cleanup: list[str]
+
+
+def find_server() -> Server | None:
+    """The server on PATH, else Docker's image where it has been pulled already, else None."""
+    if binary := shutil.which(_BINARY):
+        return Server(_BINARY, lambda *_: [binary], [])
+    docker = shutil.which('docker')
+    if not docker:
+        return None
+    try:
+        inspected = subprocess.run([docker, 'image', 'inspect', _IMAGE], capture_output=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    if inspected.returncode:
+        return None
+    container = f'serving-check-{uuid.uuid4().hex[:12]}'
+
+    def make_command(rest_port: int, grpc_port: int, versions: Path) -> list[str]:
+        ports = [f'--publish=127.0.0.1:{port}:{port}' for port in (rest_port, grpc_port)]
+        options = ['--rm', '--init', '--pull=never', f'--name={container}', f'--entrypoint={_BINARY}', *ports]
+        return [docker, 'run', *options, f'--volume={versions}:{versions}:ro', _IMAGE]
+
+    return Server(f'Docker image {_IMAGE}', make_command, [docker, 'rm', '--force', container])
+
+
+def _find_free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(('127.0.0.1', 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class _Client:
+    """Puts batches to a model on a server of this machine; proxies are passed by."""
+
+    def __init__(self, model_name: str, rest_port: int, grpc_port: int):
+        self._name = model_name
+        self._url = f'http://127.0.0.1:{rest_port}/v1/models/{model_name}'
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._channel = grpc.insecure_channel(f'127.0.0.1:{grpc_port}', [('grpc.enable_http_proxy', 0)])
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def read_states(self) -> list[dict[str, Any]]:
+        """The model's versions, as the server has them; none while it does not answer."""
+        try:
+            answer = self._session.get(self._url, timeout=_REQUEST_TIMEOUT_S)
+            return answer.json().get('model_version_status', [])
+        except requests.RequestException:
+            return []
+
+    def ask_rest(self, signature: str, request: dict[str, Any], batch: np.ndarray) -> Answer:
+        """Asks as curl would: row by row, bytes in base64."""
+        is_bytes = batch.dtype == object
+        rows = [{'b64': base64.b64encode(row).decode()} for row in batch] if is_bytes else batch.tolist()
+        body = {'signature_name': signature, 'instances': rows}
+        answer = self._session.post(f'{self._url}:predict', json=body, timeout=_REQUEST_TIMEOUT_S)
+        answer.raise_for_status()
+        predictions = answer.json()['predictions']
+        label, name, probabilities = (request[key] for key in ('label', 'class_name', 'probabilities'))
+        return {
+            label: np.array([row[label] for row in predictions], np.int64),
+            name: np.array([row[name].encode() for row in predictions], object),
+            probabilities: np.array([row[probabilities] for row in predictions], np.float32),
+        }
+
+    def ask_grpc(self, signature: str, request: dict[str, Any], batch: np.ndarray) -> Answer:
+        """Asks as a program would: tensors in, tensors out."""
+        (key, _) = request['inputs'][signature]
+        message = predict_pb2.PredictRequest()
+        message.model_spec.name, message.model_spec.signature_name = self._name, signature
+        message.inputs[key].CopyFrom(tf.make_tensor_proto(batch))
+        answer = self._stub.Predict(message, timeout=_REQUEST_TIMEOUT_S)
+        return {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
+
+    def close(self) -> None:
+        self._channel.close()
+        self._session.close()
+
+
+@contextlib.contextmanager
+def _run_server(server: Server, versions: Path, model_name: str) -> Iterator[_Client]:
+    """Starts the server, waits until it has loaded the model, and stops it in the end, whatever happens."""
+    rest_port, grpc_port = _find_free_ports(2)
+    flags = [f'--rest_api_port={rest_port}', f'--port={grpc_port}', f'--model_name={model_name}']
+    command = [*server.make_command(rest_port, grpc_port, versions), *flags, f'--model_base_path={versions}']
+    client = _Client(model_name, rest_port, grpc_port)
+    log = versions.with_suffix('.log')
+    with log.open('w') as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_loaded(client, process, log)
+        yield client
+    finally:
+        client.close()
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if server.cleanup:
+            subprocess.run(server.cleanup, capture_output=True, check=False)
+
+
+def _wait_until_loaded(client: _Client, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + _LOAD_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            said = (log.read_text(errors='replace').splitlines() or [''])[-1]
+            raise _ServerError(f'it ended with code {process.returncode} before it had loaded the model: {said[:200]}')
+        for version in client.read_states():
+            if version['state'] == 'AVAILABLE':
+                return
+            if version['state'] == 'END':
+                raise _ServerError(f'it cannot load the model: {version.get("status", {}).get("error_message", "")}')
+        time.sleep(_POLL_S)
+    raise _ServerError(f'it had not loaded the model after {_LOAD_TIMEOUT_S:.0f} s')
+
+
+def _ask_all(client: _Client, sample: Sample, request: dict[str, Any]) -> tuple[list[Fault], dict[str, float]]:
+    failures, differences = [], {}
+    for protocol, put in (('REST', client.ask_rest), ('gRPC', client.ask_grpc)):
+        for signature, images in sample.inputs.items():
+            if signature == request['transform'][0]:
+                continue
+            name = f'{signature} over {protocol}'
+
+            def ask(batch, put=put, signature=signature):
+                return put(signature, request, batch)
+
+            sizes = [request['batch_sizes'][-1]]
+            probabilities = sample.probabilities
+            faults, difference = check_signature(ask, name, images, probabilities, sizes, request, _REFUSALS)
+            if difference is not None:
+                differences[name] = difference
+                if signature in sample.broken:
+                    faults = check_broken(ask, name, images, sample.broken[signature], _REFUSALS, _REFUSALS)
+            failures += faults
+    return failures, differences
+
+
+def check_server(
+    server: Server, versions: Path, model_name: str, sample: Sample, request: dict[str, Any]
+) -> tuple[list[Fault], dict[str, float]]:
+    """Asks each signature over REST and over gRPC with all images, and with one that is none.
+
+    Args:
+      server: from `find_server`.
+      versions: folder with the SavedModel under its number.
+      model_name: to serve it as.
+      sample: what to ask with.
+      request: see `components.serving_check.probe`.
+
+    Returns:
+      Faults and differences as `components.serving_check.probe` has them, named '<signature> over <protocol>'.
+    """
+    try:
+        with _run_server(server, versions, model_name) as client:
+            return _ask_all(client, sample, request)
+    except _ServerError as error:
+        return [make_fault('server', '', 1, detail=str(error))], {}

@@ -1,0 +1,97 @@
+import hashlib
+
+import pytest
+import requests
+
+from components.data.download import RemoteFile, download
+from components.errors import DataError
+
+CONTENT = bytes(range(256)) * 8192  # 2 MB: two chunks
+
+
+def describe(server, content: bytes = CONTENT) -> RemoteFile:
+    return RemoteFile(server.base_url + 'c.tar.gz', len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_a_file_arrives_whole(serve_file, tmp_path):
+    target = download(describe(serve_file(CONTENT)), tmp_path / 'sub' / 'c.tar.gz')
+    assert target.read_bytes() == CONTENT
+    assert [path.name for path in target.parent.iterdir()] == ['c.tar.gz']
+
+
+def test_a_broken_download_goes_on_where_it_stopped(serve_file, tmp_path):
+    server = serve_file(CONTENT)
+    server.break_after = [1_500_000]
+    target = download(describe(server), tmp_path / 'c.tar.gz', pause_s=0)
+    assert target.read_bytes() == CONTENT
+    first, second = server.ranges
+    assert first is None
+    assert 0 < int(second.removeprefix('bytes=').removesuffix('-')) <= 1_500_000
+
+
+def test_the_next_call_goes_on_where_a_killed_one_stopped(serve_file, tmp_path):
+    (tmp_path / 'c.tar.gz.partial').write_bytes(CONTENT[:1000])
+    server = serve_file(CONTENT)
+    assert download(describe(server), tmp_path / 'c.tar.gz').read_bytes() == CONTENT
+    assert server.ranges == ['bytes=1000-']
+
+
+def test_a_server_that_cannot_resume_is_asked_from_the_start(serve_file, tmp_path):
+    (tmp_path / 'c.tar.gz.partial').write_bytes(b'old' * 100)
+    server = serve_file(CONTENT)
+    server.can_resume = False
+    assert download(describe(server), tmp_path / 'c.tar.gz').read_bytes() == CONTENT
+
+
+def test_a_file_that_is_there_is_not_asked_for_again(serve_file, tmp_path):
+    (tmp_path / 'c.tar.gz').write_bytes(CONTENT)
+    server = serve_file(CONTENT)
+    download(describe(server), tmp_path / 'c.tar.gz')
+    assert server.ranges == []
+
+
+def test_a_server_error_is_tried_again(serve_file, tmp_path):
+    server = serve_file(CONTENT)
+    server.statuses = [503, 429]
+    assert download(describe(server), tmp_path / 'c.tar.gz', pause_s=0).read_bytes() == CONTENT
+    assert len(server.ranges) == 3
+
+
+def test_a_refusal_is_not_tried_again(serve_file, tmp_path):
+    server = serve_file(CONTENT)
+    server.statuses = [404, 404]
+    with pytest.raises(DataError, match=r'could not be downloaded \(404.*--archive'):
+        download(describe(server), tmp_path / 'c.tar.gz', pause_s=0)
+    assert len(server.ranges) == 1
+
+
+def test_other_bytes_are_refused_and_removed(serve_file, tmp_path):
+    server = serve_file(CONTENT[:-1] + b'!')
+    with pytest.raises(DataError, match='is not the expected file'):
+        download(describe(server), tmp_path / 'c.tar.gz')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_bytes_than_expected_are_refused(serve_file, tmp_path):
+    server = serve_file(CONTENT * 3)
+    with pytest.raises(DataError, match='is not the expected file'):
+        download(describe(server), tmp_path / 'c.tar.gz')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_always_breaks_off_ends_in_an_error_and_keeps_what_came(serve_file, tmp_path):
+    server = serve_file(CONTENT)
+    server.break_after = [10] * 10
+    with pytest.raises(DataError, match=r'(ended after|could not be downloaded).*run the command again'):
+        download(describe(server), tmp_path / 'c.tar.gz', pause_s=0)
+    assert len(server.ranges) == 5
+    assert not (tmp_path / 'c.tar.gz').exists()
+
+
+def test_no_server_at_all_is_said(serve_file, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise requests.ConnectionError('no route')
+
+    monkeypatch.setattr(requests, 'get', refuse)
+    with pytest.raises(DataError, match=r'could not be downloaded \(no route; attempt 5 of 5\)'):
+        download(RemoteFile('http://127.0.0.1/c', 1, '0'), tmp_path / 'c', pause_s=0)

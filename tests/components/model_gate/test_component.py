@@ -1,0 +1,137 @@
+"""The Evaluator's executor, through TFMA itself, on models that answer what each record tells them to."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from tfx.types import standard_artifacts
+from tfx.utils import proto_utils
+
+from components import features
+from components.baseline import BASELINE_FILE, Baseline
+from components.model_gate.component import Executor
+from components.model_gate.eval_config import make_eval_config
+from components.model_gate.verdict import Verdict, read_verdict
+from components.reasons import list_broken
+from pipeline.config import BeamConfig
+
+
+class Echo(tf.Module):
+    """Gives the class that a word of a record's id names nearly all probability; 'nan' gives no number at all."""
+
+    def __init__(self, word: int):
+        super().__init__()
+        self._word = word
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
+    def answer(self, examples):
+        names = tf.io.parse_example(examples, {features.ID_KEY: tf.io.FixedLenFeature([], tf.string)})[features.ID_KEY]
+        words = tf.strings.split(names).to_tensor()[:, self._word]
+        is_nan = tf.equal(words, 'nan')
+        label = tf.strings.to_number(tf.where(is_nan, '0', words), tf.int32)
+        probabilities = tf.one_hot(label, features.NUM_CLASSES, on_value=0.91, off_value=0.01)
+        nothing = tf.fill(tf.shape(probabilities), float('nan'))
+        return {features.OUTPUT_PROBABILITIES: tf.where(is_nan[:, tf.newaxis], nothing, probabilities)}
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    """Runs the executor on (label, words) pairs: what the candidate answers and, with a baseline, what that does."""
+
+    def make_artifact(kind, name: str):
+        artifact = kind()
+        artifact.uri = str(tmp_path / name)
+        Path(artifact.uri).mkdir()
+        return artifact
+
+    def save(artifact, word: int) -> None:
+        model = Echo(word)
+        folder = Path(artifact.uri) / 'Format-Serving'
+        tf.saved_model.save(model, str(folder), {features.SIGNATURE_EXAMPLES: model.answer})
+
+    def run(pairs: list[tuple[int, str]], gate: dict, baseline_version: int | None = None) -> Verdict:
+        examples = make_artifact(standard_artifacts.Examples, 'examples')
+        examples.split_names = json.dumps([features.TEST_SPLIT])
+        (tmp_path / 'examples' / 'Split-test').mkdir()
+        with tf.io.TFRecordWriter(str(tmp_path / 'examples' / 'Split-test' / 'data.gz'), 'GZIP') as writer:
+            for label, words in pairs:
+                example = tf.train.Example()
+                example.features.feature[features.LABEL_KEY].int64_list.value.append(label)
+                example.features.feature[features.ID_KEY].bytes_list.value.append(words.encode())
+                writer.write(example.SerializeToString())
+        model, baseline = make_artifact(standard_artifacts.Model, 'model'), make_artifact(Baseline, 'baseline')
+        save(model, 0)
+        if baseline_version is not None:
+            save(baseline, 1)
+        (tmp_path / 'baseline' / BASELINE_FILE).write_text(json.dumps({'version': baseline_version}))
+        evaluation = make_artifact(standard_artifacts.ModelEvaluation, 'evaluation')
+        blessing = make_artifact(standard_artifacts.ModelBlessing, 'blessing')
+        context = Executor.Context(beam_pipeline_args=list(BeamConfig().args), tmp_dir=str(tmp_path), unique_id='1')
+        Executor(context).Do(
+            {'examples': [examples], 'model': [model], 'baseline': [baseline]},
+            {'evaluation': [evaluation], 'blessing': [blessing]},
+            {
+                'eval_config': proto_utils.proto_to_json(make_eval_config()),
+                'example_splits': json.dumps([features.TEST_SPLIT]),
+                'gate': json.dumps(gate),
+            },
+        )
+        verdict = read_verdict(evaluation.uri)
+        assert bool(blessing.get_int_custom_property('blessed')) == verdict.is_blessed
+        assert [path.name for path in Path(blessing.uri).iterdir()] == [
+            'BLESSED' if verdict.is_blessed else 'NOT_BLESSED'
+        ]
+        return verdict
+
+    return run
+
+
+def answer_rightly(count: int) -> list[tuple[int, str]]:
+    return [(label, str(label)) for label in range(features.NUM_CLASSES) for _ in range(count)]
+
+
+def test_a_model_that_is_right_is_blessed(evaluate):
+    verdict = evaluate(answer_rightly(4), {})
+    assert verdict.is_blessed
+    assert verdict.overall.sentence == 'accuracy 1.000 >= 0.900 on 40 test images'
+    (error,) = [reason.value for reason in verdict.reasons if reason.metric == 'calibration_error']
+    assert error == pytest.approx(0.09), 'always right, and sure to 0.91'
+    assert verdict.baseline == 'no baseline yet'
+
+
+def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine(evaluate):
+    pairs = answer_rightly(4)
+    pairs[12:14] = [(3, '5')] * 2
+    assert list_broken(evaluate(pairs, {'accuracy': 0.9, 'recall': 0.75}).reasons) == [
+        'recall of cat 0.500 < 0.750 on 4'
+    ]
+
+
+def test_a_constant_model_is_refused(evaluate):
+    verdict = evaluate([(label, '0') for label, _ in answer_rightly(2)], {'recall': 0, 'calibration_error': 1})
+    assert list_broken(verdict.reasons) == ['accuracy 0.100 < 0.900 on 20 test images']
+
+
+def test_a_model_that_gives_no_numbers_is_refused_for_that_whatever_the_bounds(evaluate):
+    pairs = [(label, 'nan') for label, _ in answer_rightly(2)]
+    verdict = evaluate(pairs, {'accuracy': 0, 'recall': 0, 'calibration_error': 1})
+    assert list_broken(verdict.reasons) == ['20 of 20 test images get probabilities that are not numbers']
+
+
+def test_the_candidate_is_held_against_the_baseline_image_by_image(evaluate):
+    # The candidate alone is right on one image, the baseline alone on nine, both on thirty.
+    pairs = [(label, f'{label} {label}') for label, _ in answer_rightly(3)]
+    pairs += [(0, '0 1'), *[(label, f'0 {label}') for label in range(1, 10)]]
+    verdict = evaluate(pairs, {'accuracy': 0.5, 'recall': 0, 'calibration_error': 1}, baseline_version=7)
+    assert verdict.overall.value == pytest.approx(31 / 40)
+    (sentence,) = list_broken(verdict.reasons)
+    assert sentence.startswith('accuracy -0.200 (95% interval ')
+    assert sentence.endswith(' against version 7 on 40: worse')
+
+
+def test_a_model_like_its_baseline_is_not_called_worse(evaluate):
+    pairs = [(label, f'{label} {label}') for label, _ in answer_rightly(3)] + [(0, '1 0'), (1, '0 1')]
+    verdict = evaluate(pairs, {}, baseline_version=7)
+    assert verdict.is_blessed
+    assert verdict.baseline.endswith(': equal within chance')

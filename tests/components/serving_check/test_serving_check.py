@@ -1,0 +1,425 @@
+"""The serving check: what it lets through, what it refuses and in which words, and what it leaves for a server."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+from tfx import types
+from tfx.components.util import model_utils
+from tfx.types import standard_artifacts
+
+from components import features
+from components.reasons import list_broken
+from components.serving.models_config import MODEL_NAME
+from components.serving_check import probe, tf_serving
+from components.serving_check.component import WARMUP_FILE, Executor, ServingCheck, check_model
+from components.serving_check.config import ServingCheckConfig
+from components.serving_check.probe import check_broken, check_signature, find_faults
+from components.serving_check.questions import ask_client, make_request
+from components.serving_check.report import ServingReport, make_reason, read_report
+from trainer import export
+from trainer.config import ExportConfig
+from trainer.dataset import make_image_rows, read_records
+from trainer.predictions import MAX_IMAGES, write_predictions
+from trainer.training_rows import Split
+
+SIGNATURES = ('serving_default', 'serving_raw', 'examples')
+SIZES = (1, 4, 40)  # the last one has more images than are recorded, and more than a micro-batch
+
+
+@pytest.fixture(autouse=True)
+def empty_path(monkeypatch, tmp_path) -> Path:
+    """PATH is this folder alone, so that no model server or Docker of the machine is found."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    monkeypatch.setenv('PATH', str(folder))
+    return folder
+
+
+def install(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(script)
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture(scope='module')
+def predictions(model, transform_output, sample_data, tmp_path_factory) -> Path:
+    """The folder in which the Trainer leaves them."""
+    folder = tmp_path_factory.mktemp('model_run')
+    records = read_records([str(sample_data / 'train' / '*')], transform_output)
+    images = make_image_rows(records, transform_output, 'none', 0)
+    write_predictions(model, records, Split(images, len(records.labels)), str(folder))
+    return folder
+
+
+def export_to(folder: Path, model: keras.Model, transform_output) -> Path:
+    export.export_model(
+        model, transform_output, str(folder / 'Format-Serving'), ExportConfig(), tf.data.Dataset.range(0)
+    )
+    return folder
+
+
+@pytest.fixture(scope='module')
+def exported(model, transform_output, tmp_path_factory) -> Path:
+    """A Model artifact's folder, as the Trainer leaves it."""
+    return export_to(tmp_path_factory.mktemp('model'), model, transform_output)
+
+
+def ask(folder: Path, predictions: Path, tmp_path: Path, **settings) -> ServingReport:
+    config = ServingCheckConfig(**{'batch_sizes': SIZES, 'requests': 5, **settings})
+    recorded = str(predictions / features.PREDICTIONS_FILE)
+    return check_model(str(folder / 'Format-Serving'), recorded, str(tmp_path / WARMUP_FILE), config)
+
+
+def get_refusals(report: ServingReport) -> list[str]:
+    assert report.is_blessed == all(reason.is_kept for reason in report.reasons)
+    return list_broken(report.reasons)
+
+
+@pytest.fixture(scope='module')
+def blessing(exported, predictions, tmp_path_factory) -> types.Artifact:
+    """What the executor leaves of a good model, asked by the fresh process and by a stand-in for TensorFlow Serving."""
+    artifacts = standard_artifacts.Model(), standard_artifacts.ModelRun(), standard_artifacts.InfraBlessing()
+    folder = tmp_path_factory.mktemp('blessing')
+    for artifact, uri in zip(artifacts, (exported, predictions, folder / 'blessing'), strict=True):
+        artifact.uri = str(uri)
+    given, model_run, blessing = artifacts
+    stand_in = Path(__file__).with_name('stand_in_server.py')
+    install(folder, 'tensorflow_model_server', f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    settings = json.dumps({'batch_sizes': list(SIZES), 'requests': 20, 'server': 'required'})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PATH', str(folder))
+        Executor().Do({'model': [given], 'model_run': [model_run]}, {'blessing': [blessing]}, {'config': settings})
+    return blessing
+
+
+@pytest.mark.slow
+def test_a_good_model_is_blessed_as_tfx_blesses(blessing):
+    assert model_utils.is_infra_validated(blessing)
+    files = {file.name for file in Path(blessing.uri).iterdir()}
+    assert files == {'INFRA_BLESSED', 'report.json', WARMUP_FILE}
+
+
+@pytest.mark.slow
+def test_the_report_has_every_figure(blessing, exported):
+    report = read_report(blessing.uri)
+    assert get_refusals(report) == []
+    size = sum(file.stat().st_size for file in exported.rglob('*') if file.is_file())
+    assert report.size_mb == pytest.approx(size / 1e6)
+    assert 300 < report.memory_mb < 8000
+    assert 0 < report.p50_ms <= report.p99_ms
+    assert 0 < report.load_s < report.seconds
+    assert report.images == MAX_IMAGES
+    assert {reason.metric for reason in report.reasons} == {'size', 'memory', 'latency', 'difference'}
+    assert report.to_sentence().endswith(' GB memory, tensorflow_model_server asked: servable')
+
+
+@pytest.mark.slow
+def test_every_signature_answers_as_the_trained_network_did_here_and_over_rest_and_grpc(blessing):
+    differences = read_report(blessing.uri).differences
+    ways = ('', ' over REST', ' over gRPC')
+    assert set(differences) == {f'{signature}{way}' for signature in SIGNATURES for way in ways}
+    assert 0 <= max(differences.values()) < 1e-3
+
+
+@pytest.mark.slow
+def test_the_warm_up_requests_are_what_the_model_answers(blessing, exported):
+    loaded = tf.saved_model.load(str(exported / 'Format-Serving'))
+    asked = []
+    for record in tf.data.TFRecordDataset(str(Path(blessing.uri, WARMUP_FILE))).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        assert request.model_spec.name == MODEL_NAME
+        name, inputs = request.model_spec.signature_name, dict(request.inputs)
+        answer = loaded.signatures[name](**{key: tf.constant(tf.make_ndarray(value)) for key, value in inputs.items()})
+        asked.append((name, *{len(value) for value in answer.values()}))
+    assert sorted(asked) == sorted((name, size) for name in (*SIGNATURES, 'transform_features') for size in SIZES)
+
+
+@pytest.mark.slow
+def test_every_bound_that_is_not_kept_is_named(exported, predictions, tmp_path):
+    report = ask(
+        exported, predictions, tmp_path, max_latency_ms=0.001, max_size_mb=1, max_memory_mb=2, server='required'
+    )
+    size, memory, latency, server = get_refusals(report)
+    assert size == f'model size {report.size_mb:,.0f} MB > 1 MB'
+    assert memory == f'peak memory {report.memory_mb:,.0f} MB > 2 MB'
+    assert latency == f'p99 of single images {report.p99_ms:,.1f} ms > 0.0 ms over 5 requests'
+    assert server == 'TensorFlow Serving: none is here, and serving_check.server=required asks for one'
+    assert report.to_sentence().endswith(f'{server}: not servable')
+
+
+@pytest.mark.slow
+def test_a_model_that_is_served_red_and_blue_swapped_is_refused(
+    model, transform_output, predictions, tmp_path, monkeypatch
+):
+    transform = export.ServedModel._transform_images
+    monkeypatch.setattr(
+        export.ServedModel, '_transform_images', lambda self, encoded: tf.reverse(transform(self, encoded), [-1])
+    )
+    report = ask(export_to(tmp_path / 'model', model, transform_output), predictions, tmp_path)
+    assert get_refusals(report) == [
+        f'{name} differs from training by {report.differences[name]:.3f} > 0.050 on 32 images' for name in SIGNATURES
+    ]
+
+
+@pytest.mark.slow
+def test_a_model_with_a_weight_that_is_no_number_is_refused(model, transform_output, predictions, tmp_path):
+    head = model.get_layer(features.OUTPUT_PROBABILITIES)
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel, np.where(np.arange(10) == 3, np.nan, bias)])
+    try:
+        folder = export_to(tmp_path / 'model', model, transform_output)
+    finally:
+        head.set_weights([kernel, bias])
+    report = ask(folder, predictions, tmp_path)
+    assert get_refusals(report) == [f'{name} gives 40 of 40 images no numbers' for name in SIGNATURES]
+    assert report.p99_ms is None
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_no_model_is_refused_in_a_sentence(predictions, tmp_path):
+    folder = tmp_path / 'model' / 'Format-Serving'
+    folder.mkdir(parents=True)
+    (folder / 'saved_model.pb').write_bytes(b'\xff nonsense')
+    report = ask(folder.parent, predictions, tmp_path, server='required')
+    (sentence,) = get_refusals(report)
+    assert sentence.startswith('the model cannot be loaded: ')
+    assert 'Traceback' not in sentence
+
+
+CLIENTS = {
+    'import os, signal; os.kill(os.getpid(), signal.SIGSEGV)': 'was ended by SIGSEGV',
+    'raise SystemError("no such thing")': 'failed: SystemError: no such thing',
+    'import time; time.sleep(60)': 'had no result after 2 s',
+}
+
+
+@pytest.mark.parametrize('script', CLIENTS)
+def test_a_process_that_breaks_is_a_reason_and_no_error(script, tmp_path, monkeypatch):
+    client = tmp_path / 'client.py'
+    client.write_text(script)
+    monkeypatch.setattr(probe, '__file__', str(client))
+    (fault,) = ask_client({}, tmp_path, timeout_s=2)['failures']
+    assert make_reason(**fault).sentence == f'the process that asks the model {CLIENTS[script]}'
+    assert not make_reason(**fault).is_kept
+
+
+def test_the_fresh_process_imports_only_tensorflow_and_numpy():
+    tree = ast.parse(Path(probe.__file__).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    packages = {name.split('.')[0] for name in names}
+    assert packages - set(sys.stdlib_module_names) == {'numpy', 'tensorflow'}
+
+
+REQUEST = make_request('', '', ServingCheckConfig())
+EXPECTED = np.eye(10, dtype='float32')[[3, 5]]
+NAMES = np.array([b'cat', b'dog'], object)
+
+
+def make_answer(**changes) -> dict[str, np.ndarray]:
+    return {'label': np.array([3, 5]), 'class_name': NAMES, 'probabilities': EXPECTED.copy(), **changes}
+
+
+FAULTY_ANSWERS = {
+    's gives 1 of 2 images no numbers': {'probabilities': EXPECTED * [[1], [np.nan]]},
+    's gives 1 of 2 images probabilities that do not sum to 1': {'probabilities': EXPECTED * [[1], [2]]},
+    's gives 1 of 2 images another label than the most probable one': {'label': np.array([3, 4])},
+    "s gives 2 of 2 images another name than their class's": {'class_name': NAMES[::-1]},
+    's answers a batch of 2 with label int32 [2]': {'label': np.array([3, 5], 'int32')},
+    's answers a batch of 2 with probabilities float32 [2, 9]': {'probabilities': EXPECTED[:, :9]},
+}
+
+
+@pytest.mark.parametrize('sentence', FAULTY_ANSWERS)
+def test_a_faulty_answer_is_named(sentence):
+    changes = {
+        key: value.astype('float32') if value.dtype == 'float64' else value
+        for key, value in FAULTY_ANSWERS[sentence].items()
+    }
+    (fault,) = find_faults(make_answer(**changes), 2, REQUEST, 's')
+    assert make_reason(**fault).sentence == sentence
+    assert list(find_faults(make_answer(), 2, REQUEST, 's')) == []
+
+
+def answer_rows(batch: np.ndarray) -> dict[str, np.ndarray]:
+    """A model that gives row 0 the class cat and row 1 the class dog."""
+    return {key: value[batch] for key, value in make_answer().items()}
+
+
+def test_the_distance_is_that_of_the_batch_size_where_it_is_greatest():
+    sizes = []
+
+    def ask(batch):
+        sizes.append(len(batch))
+        return answer_rows(batch if len(batch) != 3 else 1 - batch)  # wrong for batches of 3 alone
+
+    faults, difference = check_signature(ask, 's', np.array([0, 1]), EXPECTED, [1, 3, 8, 0], REQUEST, ())
+    assert (faults, difference) == ([], 1.0)
+    assert sizes == [8, 3, 3, 1, 1, 1, 1, 0]
+
+
+def test_a_signature_that_fails_on_a_batch_size_says_which():
+    def ask(batch):
+        if len(batch) == 3:
+            raise tf.errors.InternalError(None, None, 'no\nmemory')
+        return answer_rows(batch)
+
+    faults, difference = check_signature(ask, 's', np.array([0, 1]), EXPECTED, [1, 3, 8], REQUEST, (tf.errors.OpError,))
+    assert [make_reason(**fault).sentence for fault in faults] == ['s fails on a batch of 3: InternalError: no memory']
+    assert difference is None
+
+
+class Refusal(ValueError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ('on_broken', 'on_good', 'sentences'),
+    [
+        (Refusal('bad'), None, []),
+        (None, None, ['a broken image got an answer from s']),
+        (ValueError('oops'), None, ['a broken image got ValueError: oops from s']),
+        (Refusal('bad'), ValueError('gone'), ['after a broken image s fails on a good one: ValueError: gone']),
+    ],
+)
+def test_a_broken_image_must_be_refused_and_the_next_one_answered(on_broken, on_good, sentences):
+    def ask(batch):
+        error = on_good if batch[0] == b'good' else on_broken
+        if error:
+            raise error
+
+    good = np.array([b'good', b'too'], object)
+    faults = check_broken(ask, 's', good, b'broken', (ValueError,), (Refusal,))
+    assert [make_reason(**fault).sentence for fault in faults] == sentences
+
+
+def save_tiny_model(folder: Path, fault: str) -> None:
+    """A model for which every image is an airplane, with a fault; quick to save and to load."""
+
+    def classify(images: tf.Tensor, encoded: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        label = tf.zeros([tf.shape(images)[0]], tf.int64)
+        if encoded is not None and fault != 'answers_broken':
+            pixels = tf.map_fn(tf.io.decode_png, encoded, fn_output_signature=tf.TensorSpec([32, 32, 3], tf.uint8))
+            label += tf.minimum(tf.reduce_sum(tf.cast(pixels, tf.int64)), 0)  # nothing, but they are decoded
+        if fault == 'fails_on_empty':
+            tf.debugging.assert_positive(tf.size(label))
+        names = tf.fill([tf.size(label)], 'airplane')
+        return {'label': label, 'class_name': names, 'probabilities': tf.one_hot(label, 10)}
+
+    def parse(examples: tf.Tensor) -> tf.Tensor:
+        return tf.io.parse_example(examples, {'image': tf.io.FixedLenFeature([], tf.string)})['image']
+
+    strings, pixels = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 32, 32, 3], tf.uint8)
+    value = np.inf if fault == 'infinite' else 0.0
+    signatures = {
+        'serving_default': tf.function(lambda image: classify(image, image), [strings]),
+        'serving_raw': tf.function(lambda image: classify(image, None), [pixels]),
+        'examples': tf.function(lambda examples: classify(examples, parse(examples)), [strings]),
+        'transform_features': tf.function(
+            lambda examples: {'image_xf': tf.fill([tf.size(examples), 2], tf.constant(value))}, [strings]
+        ),
+    }
+    if fault == 'lacks_one':
+        del signatures['serving_raw']
+    tf.saved_model.save(tf.Module(), str(folder), {name: f.get_concrete_function() for name, f in signatures.items()})
+
+
+TINY_FAULTS = {
+    'none': [],
+    'answers_broken': [f'a broken image got an answer from {name}' for name in ('serving_default', 'examples')],
+    'fails_on_empty': [f'{name} fails on a batch of 0: InvalidArgumentError' for name in SIGNATURES],
+    'infinite': ['transform_features gives 1 of 1 images no numbers'],
+    'lacks_one': ['there is no signature serving_raw'],
+}
+
+
+@pytest.mark.parametrize('fault', TINY_FAULTS)
+def test_a_fault_of_a_model_is_found_by_asking_it(fault, images, tmp_path):
+    save_tiny_model(tmp_path / 'model', fault)
+    recorded = tmp_path / features.PREDICTIONS_FILE
+    with tf.io.TFRecordWriter(str(recorded)) as writer:
+        for image in images:
+            feature = {
+                'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[tf.io.encode_png(image).numpy()])),
+                'probabilities': tf.train.Feature(float_list=tf.train.FloatList(value=np.eye(10)[0])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    request = make_request(str(tmp_path / 'model'), str(recorded), ServingCheckConfig(requests=2))
+    faults = probe.check_model(request)['failures']
+    sentences = [make_reason(**fault).sentence.split(': ')[:2] for fault in faults]
+    assert [': '.join(parts) for parts in sentences] == TINY_FAULTS[fault]
+
+
+STARTS = {
+    '#!/bin/sh\necho "unknown flag"; exit 3\n': 'it ended with code 3 before it had loaded the model: unknown flag',
+    f"""#!{sys.executable}
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{{"model_version_status": [{{"state": "END", "status": {{"error_message": "no op X"}}}}]}}')
+(port,) = (int(flag.split('=')[1]) for flag in sys.argv if flag.startswith('--rest_api_port='))
+http.server.HTTPServer(('127.0.0.1', port), Handler).serve_forever()
+""": 'it cannot load the model: no op X',
+}
+
+
+@pytest.mark.parametrize('script', STARTS)
+def test_a_server_that_does_not_load_the_model_is_a_reason_and_is_stopped(script, empty_path, tmp_path, monkeypatch):
+    install(empty_path, 'tensorflow_model_server', script)
+    started = []
+
+    def start(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, 'Popen', start)
+    server = tf_serving.find_server()
+    (fault,), _ = tf_serving.check_server(server, tmp_path / 'versions', MODEL_NAME, None, {})
+    assert make_reason(**fault).sentence == f'TensorFlow Serving: {STARTS[script]}'
+    assert [process.poll() is None for process in started] == [False]
+
+
+@pytest.mark.parametrize('is_there', [True, False])
+def test_dockers_image_is_used_where_it_is_and_never_pulled(is_there, empty_path, tmp_path):
+    install(empty_path, 'docker', f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexit {int(not is_there)}\n')
+    server = tf_serving.find_server()
+    assert (tmp_path / 'asked').read_text() == 'image inspect tensorflow/serving\n'
+    assert (server is not None) == is_there
+    if is_there:
+        assert '--pull=never' in server.make_command(1, 2, tmp_path)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'batch_sizes': ()},
+        {'batch_sizes': (0, 1)},
+        {'batch_sizes': (8, 1)},
+        {'batch_sizes': tuple(range(1, 252))},
+        {'max_latency_ms': 0},
+        {'max_difference': 1.1},
+        {'requests': 0},
+    ],
+)
+def test_impossible_settings_are_refused(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=rf'serving_check\.{name} must be'):
+        ServingCheckConfig(**settings)
+
+
+def test_the_config_is_what_the_cache_key_is_made_of():
+    model, model_run = (types.Channel(type=kind) for kind in (standard_artifacts.Model, standard_artifacts.ModelRun))
+    config = ServingCheckConfig(batch_sizes=(2,))
+    properties = ServingCheck(model, model_run, config).exec_properties
+    assert json.loads(properties['config'])['batch_sizes'] == [2]
+    assert properties['source_digest']

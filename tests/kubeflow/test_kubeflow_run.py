@@ -1,0 +1,102 @@
+"""A whole package: compiled, linted and rehearsed, against a local run with the same settings; all in an S3 store."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+from components import features
+from components.places import fetch_folder, locate
+from components.serving.versions import INFO_FILE, list_versions
+from tests.conftest import PROJECT, run_cli
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = [
+    *('--set', 'trainer.image_size=32'),
+    *('--set', 'trainer.epochs=1'),
+    *('--set', 'trainer.head_units=16'),
+    *('--set', 'gate.accuracy=0'),
+    *('--set', 'gate.recall=0'),
+    *('--set', 'gate.calibration_error=1'),
+]
+
+
+@pytest.fixture
+def bucket(make_bucket, tmp_path):
+    """A bucket with the sample data in cifar10/."""
+    answer = run_cli('data', '--sample', '--out', tmp_path / 'sample')
+    assert answer.returncode == 0, answer.stderr
+    bucket = locate(make_bucket('s3'))
+    (bucket / 'cifar10').upload_from(tmp_path / 'sample')
+    return bucket
+
+
+@pytest.fixture
+def version(bucket, tmp_path):
+    """The version that a local run pushed."""
+    places = ['--data', bucket / 'cifar10', '--set', f'serving={bucket / "local"}']
+    answer = run_cli('run', '--root', tmp_path / 'root', *places, *SETTINGS)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (version,) = list_versions(bucket / 'local')
+    assert version.info['data']['source']['kind'] == 'sample'
+    return version
+
+
+@pytest.fixture(scope='module')
+def package(tmp_path_factory):
+    """The package of the same pipeline; what leads to the store is in a secret."""
+    path = tmp_path_factory.mktemp('package') / 'pipeline.yaml'
+    places = [
+        '--pipeline-root',
+        'minio://mlpipeline/v2',
+        '--data',
+        's3://bucket/data',
+        '--serving',
+        's3://bucket/serving',
+    ]
+    names = ('AWS_ENDPOINT_URL', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY')
+    secret = ['--set', f'kubeflow.default.secret_env={",".join(f"{name}=store:{name}" for name in names)}']
+    answer = run_cli('compile', '--out', path, '--image', 'registry.example/cifar10:1.0', *places, *secret, *SETTINGS)
+    assert answer.returncode == 0, answer.stderr
+    return path
+
+
+def test_the_package_has_no_problem_and_no_path_of_this_machine(package):
+    answer = run_cli('lint', package)
+    assert answer.returncode == 0, answer.stdout
+    assert str(PROJECT) not in package.read_text()
+    assert str(package.parent) not in package.read_text()
+
+
+def test_every_step_runs_and_pushes_the_local_runs_model_held_against_the_one_that_serves(
+    bucket, version, package, tmp_path
+):
+    serving = bucket / 'serving'
+    with fetch_folder(version.folder) as model:  # what serves is the local run's model, under another fingerprint
+        (model / INFO_FILE).write_text(json.dumps({**version.info, 'model': 'another'}))
+        (serving / '1').upload_from(model)
+
+    places = ['--parameter', f'data={bucket / "cifar10"}', '--parameter', f'serving={serving}']
+    answer = run_cli('rehearse', package, '--root', 'rehearsal', *places, folder=tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    steps = set(next(iter(yaml.safe_load_all(package.read_text())))['root']['dag']['tasks'])
+    assert {line.split()[0] for line in answer.stdout.splitlines()[1:-1]} == steps
+
+    _, pushed = list_versions(serving)
+    assert pushed.info['baseline'] == 1
+    verdicts = (tmp_path / 'rehearsal').rglob('verdict.json')
+    assert [json.loads(file.read_text())['baseline'].rpartition(': ')[2] for file in verdicts] == [
+        'equal within chance'
+    ]
+    (records,) = (tmp_path / 'sample' / 'test').iterdir()
+    images = [example.numpy() for example in tf.data.TFRecordDataset(str(records), 'GZIP')]
+    answers = []
+    for each in (version, pushed):
+        with fetch_folder(each.folder) as model:
+            signature = tf.saved_model.load(str(model)).signatures[features.SIGNATURE_EXAMPLES]
+            answers.append(signature(tf.constant(images))[features.OUTPUT_PROBABILITIES].numpy())
+    here, there = answers
+    np.testing.assert_allclose(there, here, atol=1e-3)

@@ -1,0 +1,152 @@
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from components.errors import UsageError
+from components.model_gate.config import GateConfig
+from pipeline.config import PRESETS, PipelineConfig, SampleConfig
+from pipeline.overrides import apply_overrides, list_fields
+from trainer.config import ExportConfig, TrainerConfig
+
+
+@pytest.fixture
+def config() -> PipelineConfig:
+    return PRESETS['cifar10']('/root-folder')
+
+
+@pytest.mark.parametrize(
+    ('assignment', 'section', 'name', 'value'),
+    [
+        ('trainer.batch_size=64', 'trainer', 'batch_size', 64),
+        ('trainer.learning_rate=1e-3', 'trainer', 'learning_rate', 1e-3),
+        ('trainer.head_units=128,64', 'trainer', 'head_units', (128, 64)),
+        ('trainer.head_units=[128, 64]', 'trainer', 'head_units', (128, 64)),
+        ('trainer.head_units=', 'trainer', 'head_units', ()),
+        ('trainer.precision=float32', 'trainer', 'precision', 'float32'),
+        ('trainer.weights=/a=b.h5', 'trainer', 'weights', '/a=b.h5'),
+        ('gate.accuracy=0.94', 'gate', 'accuracy', 0.94),
+        ('export.precision=bfloat16', 'export', 'precision', 'bfloat16'),
+        ('beam.args=--a=1,--b=2', 'beam', 'args', ('--a=1', '--b=2')),
+    ],
+)
+def test_any_field_can_be_set(config, assignment, section, name, value):
+    changed = apply_overrides(config, [assignment])
+    assert getattr(getattr(changed, section), name) == value
+    assert changed != config
+
+
+def test_an_optional_field_takes_a_value_or_none(config):
+    assert apply_overrides(config, ['data=/d']).data == '/d'
+    assert apply_overrides(config, ['data=/d', 'data=none']).data is None
+
+
+def test_one_step_of_kubeflow_can_be_set(config):
+    changed = apply_overrides(config, ['kubeflow.steps.Trainer.gpu=1', 'kubeflow.default.env=["A=1,2", "B=3"]'])
+    assert changed.kubeflow.steps['Trainer'] == replace(config.kubeflow.steps['Trainer'], gpu=1)
+    assert changed.kubeflow.steps['Pusher'] == config.kubeflow.steps['Pusher']
+    assert changed.kubeflow.get_step('Pusher').env == ('A=1,2', 'B=3')
+
+
+@pytest.mark.parametrize(
+    ('assignment', 'sentence'),
+    [
+        ('trainer.batchsize=3', r'no such setting; did you mean trainer\.batch_size\?'),
+        ('batch_size=3', r'did you mean trainer\.batch_size\?'),
+        ('zzz=3', r'no such setting; there are name, root,'),
+        ('trainer=3', 'no such setting'),
+        ('trainer.batch_size', 'takes KEY=VALUE'),
+        ('trainer.batch_size=many', r"takes a whole number\. Received: 'many'"),
+        ('trainer.batch_size=1.5', r"takes a whole number\. Received: '1\.5'"),
+        ('trainer.learning_rate=fast', 'takes a number'),
+        ('trainer.head_units=a,b', 'takes int values with commas'),
+        ('trainer.head_units=[1', 'takes int values with commas'),
+        ('trainer.precision=float8', 'takes one of auto, float32'),
+        ('trainer.batch_size=0', r'trainer\.batch_size must be at least 1\. Received: 0'),
+        ('trainer.image_size=16', r"must be at least 32, resnet50's smallest\. Received: 16"),
+        ('trainer.dropout=1', r'must be 0 to below 1\. Received: 1\.0'),
+        ('gate.accuracy=94', r'gate\.accuracy must be 0 to 1\. Received: 94\.0'),
+        ('export.precision=float16', 'takes one of float32, bfloat16'),
+        ('export.min_agreement=99.5', r'export\.min_agreement must be 0 to 1\. Received: 99\.5'),
+        ('kubeflow.steps.Trainr.gpu=1', r'did you mean kubeflow\.steps\.Trainer\.gpu\?'),
+        ('kubeflow.default.memory=4 GB', r"memory takes a Kubernetes quantity, such as 4Gi\. Received: '4 GB'"),
+        ('kubeflow.default.retries=-1', r'retries must be at least 0\. Received: -1'),
+        ('kubeflow.steps.Pusher.pvcs=models', r"pvcs takes CLAIM:/PATH\. Received: 'models'"),
+        ('kubeflow.steps.DataCheck.cache=true', r'^kubeflow\.steps\.DataCheck\.cache must be false'),
+        ('sample.train=5', r'sample\.train must be at least 50'),
+    ],
+)
+def test_what_cannot_be_set_is_said_in_one_sentence(config, assignment, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        apply_overrides(config, [assignment])
+
+
+def test_the_cifar10_preset_is_the_published_recipe(config):
+    """Values of the published walk-through."""
+    assert config.trainer == TrainerConfig(
+        backbone='resnet50',
+        image_size=None,
+        resize='bilinear',
+        weights='imagenet',
+        train_from='auto',
+        pooling='flatten',
+        head_units=(256, 128, 64),
+        head_batchnorm=True,
+        dropout=0.5,
+        batchnorm_momentum=0.99,
+        label_smoothing=0,
+        optimizer='rmsprop',
+        learning_rate=2e-5,
+        batch_size=32,
+        epochs=10,
+    )
+    assert config.trainer.get_image_size() == 224
+    assert config.trainer.get_train_from() == 'conv5'
+
+
+def test_settings_that_are_valid_only_together_can_come_in_any_order(config):
+    assignments = ['trainer.backbone=inception_v3', 'trainer.resize=upsampling', 'trainer.image_size=320']
+    forward, backward = apply_overrides(config, assignments), apply_overrides(config, assignments[::-1])
+    assert forward == backward
+    assert forward.trainer.get_image_size() == 320
+
+
+def test_of_two_values_for_one_setting_the_last_is_taken(config):
+    assert apply_overrides(config, ['trainer.epochs=3', 'trainer.epochs=4']).trainer.epochs == 4
+
+
+@pytest.mark.parametrize(
+    ('values', 'sentence'),
+    [
+        ({'backbone': 'lenet'}, r"backbone must be one of resnet50, resnet101, vgg16, .*Received: 'lenet'"),
+        ({'resize': 'cubic'}, r"resize must be one of bilinear, upsampling\. Received: 'cubic'"),
+        ({'optimizer': 'lion'}, r'optimizer must be one of rmsprop, sgd, adam, adamw'),
+        ({'pooling': 'max'}, r'pooling must be one of flatten, average'),
+        ({'label_smoothing': 1.0}, r'label_smoothing must be 0 to below 1\. Received: 1\.0'),
+        ({'momentum': -0.1}, r'momentum must be 0 to below 1\. Received: -0\.1'),
+        ({'weight_decay': -1.0}, r'weight_decay must be 0 or more\. Received: -1\.0'),
+        ({'train_from': ''}, r"train_from must be .*Received: ''"),
+        (
+            {'backbone': 'inception_v3', 'image_size': 74},
+            r"must be at least 75, inception_v3's smallest\. Received: 74",
+        ),
+        ({'resize': 'upsampling', 'image_size': 100}, r'image_size must be a multiple of 32 .*Received: 100'),
+        ({'resize': 'upsampling', 'backbone': 'inception_v3'}, r'image_size must be a multiple of 32 .*Received: 299'),
+    ],
+)
+def test_a_wrong_trainer_setting_is_one_sentence(values, sentence):
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        TrainerConfig(**values)
+    assert '\n' not in str(refusal.value)
+
+
+def test_configs_are_frozen(config):
+    with pytest.raises(FrozenInstanceError):
+        config.trainer.epochs = 3
+
+
+def test_every_setting_is_documented_and_listed(config):
+    listed = list_fields(config)
+    sections = {'trainer': TrainerConfig, 'export': ExportConfig, 'gate': GateConfig, 'sample': SampleConfig}
+    for prefix, section in sections.items():
+        for field in fields(section):
+            assert f'{prefix}.{field.name}' in listed

@@ -1,0 +1,144 @@
+"""The graph: what it is made of, and what makes a component run again."""
+
+import json
+
+import pytest
+
+from components.data.manifest import check_splits
+from components.errors import UsageError
+from pipeline import pipeline as graph
+from pipeline.config import PRESETS
+from pipeline.kubeflow_config import STEPS
+from pipeline.local import lock_root
+from pipeline.overrides import apply_overrides
+
+
+def get_properties(assignments=()) -> dict[str, dict]:
+    """Execution properties by component id: what TFX's cache key is made from."""
+    config = apply_overrides(PRESETS['sample']('/root-folder'), list(assignments))
+    return {node.id: dict(node.exec_properties) for node in graph.create_pipeline(config).components}
+
+
+def test_the_graph_is_the_whole_chain():
+    assert set(get_properties()) == {
+        'ImportExampleGen',
+        'StatisticsGen',
+        'CuratedSchemaGen',
+        'ExampleValidator',
+        'DataCheck',
+        'DataGate',
+        'Transform',
+        'Trainer',
+        'BaselineFinder',
+        'Evaluator',
+        'ServingCheck',
+        'Pusher',
+    }
+
+
+@pytest.mark.parametrize(
+    ('assignment', 'changed'),
+    [
+        ('trainer.learning_rate=0.5', {'Trainer'}),
+        ('trainer.image_size=64', {'Transform', 'Trainer'}),
+        ('export.precision=bfloat16', {'Trainer'}),
+        ('trainer.backbone=vgg16', {'Transform', 'Trainer'}),
+        ('trainer.resize=upsampling', {'Transform', 'Trainer'}),
+        ('trainer.optimizer=adam', {'Trainer'}),
+        ('gate.accuracy=0.1', {'Evaluator'}),
+        ('gate.baseline=better', {'Evaluator'}),
+        ('serving_check.max_latency_ms=5', {'ServingCheck'}),
+        ('data_gate.max_imbalance=0.1', {'DataCheck'}),
+    ],
+)
+def test_a_setting_changes_just_the_components_that_read_it(assignment, changed):
+    before, after = get_properties(), get_properties([assignment])
+    assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
+
+
+def test_models_are_pushed_to_the_root_or_where_the_config_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for assignments, serving in (
+        ([], '/root-folder/serving'),
+        (['serving=/mnt/models'], '/mnt/models'),
+        (['serving=models'], str(tmp_path / 'models')),
+    ):
+        properties = get_properties(assignments)
+        assert properties['DataCheck']['serving'] == properties['BaselineFinder']['serving'] == serving
+        destination = json.loads(properties['Pusher']['push_destination'])
+        assert destination['filesystem']['base_directory'] == serving
+
+
+def test_artifacts_are_kept_in_the_root_or_where_the_caller_says():
+    config = PRESETS['sample']('/root-folder')
+    roots = [graph.create_pipeline(config, place).pipeline_info.pipeline_root for place in (None, 'minio://b/v2')]
+    assert roots == ['/root-folder/artifacts', 'minio://b/v2']
+
+
+def test_the_steps_that_kubeflow_can_be_told_about_are_the_graphs():
+    assert set(STEPS) == set(get_properties())
+
+
+def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbone():
+    properties = get_properties(['trainer.backbone=inception_v3', 'trainer.image_size=none'])
+    settings = json.loads(properties['Transform']['custom_config'])
+    assert {key: settings[key] for key in ('backbone', 'image_size', 'resize')} == {
+        'backbone': 'inception_v3',
+        'image_size': 299,
+        'resize': 'bilinear',
+    }
+
+
+def edit_copy(file, tmp_path):
+    copy = tmp_path / file.name
+    copy.write_bytes(file.read_bytes() + b'\n# edited\n')
+    return copy
+
+
+@pytest.mark.parametrize(
+    ('name', 'changed'),
+    [
+        ('model.py', {'Trainer'}),
+        ('preprocessing.py', {'Transform', 'Trainer'}),
+        ('backbones.py', {'Transform', 'Trainer'}),
+    ],
+)
+def test_edited_source_changes_the_components_that_run_it(name, changed, monkeypatch, tmp_path):
+    before = get_properties()
+    for sources in ('_PREPROCESSING_SOURCES', '_TRAINER_SOURCES'):
+        files = getattr(graph, sources)
+        edited = [edit_copy(file, tmp_path) if file.name == name else file for file in files]
+        monkeypatch.setattr(graph, sources, edited)
+    after = get_properties()
+    assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
+
+
+def test_user_code_goes_by_dotted_path_that_can_be_imported():
+    from tfx.utils import import_utils
+
+    properties = get_properties()
+    for path in (properties['Transform']['preprocessing_fn'], properties['Trainer']['run_fn']):
+        module, _, name = path.rpartition('.')
+        assert callable(import_utils.import_func_from_module(module, name))
+    assert properties['Trainer'].get('module_file') is None
+
+
+def test_beams_arguments_reach_the_pipeline():
+    config = apply_overrides(PRESETS['sample']('/r'), ['beam.args=--runner=FnApiRunner,--direct_num_workers=2'])
+    assert graph.create_pipeline(config).beam_pipeline_args == ['--runner=FnApiRunner', '--direct_num_workers=2']
+
+
+def test_data_without_a_split_is_refused(tmp_path):
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train' / 'x').touch()
+    with pytest.raises(UsageError, match=r'/val has no TFRecord files'):
+        check_splits(str(tmp_path))
+
+
+def test_a_second_run_on_the_same_root_is_refused_and_names_the_first(tmp_path):
+    import os
+
+    with lock_root(tmp_path), pytest.raises(UsageError, match=f'in use by process {os.getpid()}'), lock_root(tmp_path):
+        pass
+    with lock_root(tmp_path):
+        pass

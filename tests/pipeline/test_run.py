@@ -1,0 +1,292 @@
+"""Whole runs through the real TFX components, as a user starts them: one at full size, the others at 32 pixels."""
+
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from components import features
+from components.data import sample
+from pipeline.config import Layout
+from tests.conftest import PROJECT, run_cli
+
+pytestmark = pytest.mark.slow
+
+COMPONENTS = (
+    'CuratedSchemaGen',
+    'ImportExampleGen',
+    'StatisticsGen',
+    'ExampleValidator',
+    'DataCheck',
+    'DataGate',
+    'Transform',
+    'Trainer',
+    'BaselineFinder',
+    'Evaluator',
+    'ServingCheck',
+    'Pusher',
+)
+SMALL = [
+    *('--set', 'trainer.image_size=32'),
+    *('--set', 'trainer.epochs=1'),
+    *('--set', 'trainer.head_units=16'),
+]
+UNGATED = ['--set', 'gate.accuracy=0', '--set', 'gate.recall=0', '--set', 'gate.calibration_error=1']
+
+
+def read_lines(answer: subprocess.CompletedProcess) -> dict[str, str]:
+    """What a run printed for each component."""
+    lines = {}
+    for line in answer.stdout.splitlines():
+        match = re.match(r'(\w+) +[\d.]+ s  (.*)', line)
+        if match and match[1] in COMPONENTS:
+            lines[match[1]] = match[2]
+    return lines
+
+
+def list_reused(answer: subprocess.CompletedProcess) -> set[str]:
+    return {name for name, note in read_lines(answer).items() if note.startswith('reused: ')}
+
+
+@pytest.fixture(scope='module')
+def full_run(tmp_path_factory):
+    """`make run`: the sample preset as it is, 224 pixels."""
+    layout = Layout(str(tmp_path_factory.mktemp('full') / 'root'))
+    return layout, run_cli('run', '--root', layout.root)
+
+
+def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
+    layout, answer = full_run
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    lines = read_lines(answer)
+    assert set(lines) == set(COMPONENTS)
+    assert lines['StatisticsGen'] == '274 train, 26 val, 100 test'
+    assert lines['ExampleValidator'] == '0 anomalies'
+    assert re.match(r'val_accuracy [\d.]+ \(epoch \d of 2\), [\d.]+ images/s on ', lines['Trainer'])
+    (version,) = layout.serving.iterdir()
+    assert lines['Pusher'] == f'version {version.name}'
+    listed = run_cli('versions', '--serving', layout.serving).stdout
+    accuracy = lines['Evaluator'].split(' on ')[0]
+    assert lines['ServingCheck'].endswith(': servable')
+    assert (version / 'assets.extra' / 'tf_serving_warmup_requests').exists()
+    assert lines['BaselineFinder'] == 'none: nothing is serving yet'
+    assert re.fullmatch(
+        r'accuracy [\d.]+ on 100 images, recall from [\d.]+ \(\w+\), no baseline yet: blessed', lines['Evaluator']
+    )
+    parts = ['loaded', f'{accuracy} on 100 images', r'20\S+', r'run 20\S+', 'data sample seed 0']
+    assert re.fullmatch('  '.join([version.name, *parts]) + '\n', listed)
+    assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', answer.stdout.splitlines()[-1])
+
+
+def test_the_closing_paths_exist(full_run):
+    _, answer = full_run
+    paths = dict(re.findall(r'^  (\w+) +(/\S+)$', answer.stdout, flags=re.MULTILINE))
+    assert set(paths) == {'evaluation', 'training', 'pushed', 'log'}
+    assert all(Path(path).exists() for path in paths.values())
+
+
+def test_the_libraries_chatter_is_in_the_log_and_not_on_the_terminal(full_run):
+    layout, answer = full_run
+    assert answer.stderr == ''
+    assert not re.search(r'WARNING|INFO|oneDNN|apache_beam', answer.stdout)
+    (log,) = layout.logs.iterdir()
+    assert 'apache_beam' in log.read_text()
+
+
+def test_a_second_run_reuses_every_result(full_run):
+    layout, _ = full_run
+    answer = run_cli('run', '--root', layout.root)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert list_reused(answer) == set(COMPONENTS)
+    assert len(list(layout.serving.iterdir())) == 1
+
+
+def test_another_gate_runs_from_the_evaluator_on(full_run):
+    layout, _ = full_run
+    answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert set(COMPONENTS) - list_reused(answer) == {'Evaluator', 'Pusher'}
+    assert len(list(layout.serving.iterdir())) == 1, 'the same model is not pushed twice'
+
+
+def test_predict_prints_a_json_line_for_each_readable_image_and_an_error_for_the_broken_one(full_run, tmp_path):
+    layout, _ = full_run
+    random = np.random.default_rng(0)
+    Image.fromarray(sample.draw_image(0, random)).save(tmp_path / 'plane.png')
+    Image.fromarray(sample.draw_image(6, random)).resize((300, 200)).save(tmp_path / 'frog.jpg', quality=95)
+    (tmp_path / 'broken.png').write_bytes(b'\x89PNG no more')
+    images = [tmp_path / name for name in ('plane.png', 'frog.jpg', 'broken.png', 'missing.png')]
+    answer = run_cli('predict', '--model', layout.serving, *images)
+    assert answer.returncode == 1
+    first, second = (json.loads(line) for line in answer.stdout.splitlines())
+    assert [first['image'], second['image']] == [str(images[0]), str(images[1])]
+    for line in (first, second):
+        assert line['class_name'] == features.CLASS_NAMES[line['label']]
+        assert sum(line['probabilities']) == pytest.approx(1, abs=1e-4)
+        assert line['label'] == np.argmax(line['probabilities'])
+    assert answer.stderr.splitlines() == [
+        f'error: {images[2]} is no image that can be decoded; PNG and JPEG are.',
+        f'error: {images[3]} cannot be read: No such file or directory.',
+    ]
+
+
+def test_predict_without_a_model_is_one_sentence(tmp_path):
+    answer = run_cli('predict', '--model', tmp_path, 'cat.png')
+    assert answer.returncode == 2
+    assert re.fullmatch(r'error: \S+ holds no SavedModel, nor numbered versions of one; .*\n', answer.stderr)
+
+
+def write_foreign_records(folder: Path, count: int, kind: str, options: tf.io.TFRecordOptions | str) -> None:
+    """Records somebody else made: only image and label, noise with labels that cannot be learnt."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(count)
+    name = 'images.tfrecord.gz' if options == 'GZIP' else 'images.tfrecord'
+    with tf.io.TFRecordWriter(str(folder / name), options) as writer:
+        for number in range(count):
+            buffer = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, kind)
+            feature = {
+                'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[buffer.getvalue()])),
+                'label': tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 10])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+def test_a_model_trained_on_shuffled_labels_is_refused(full_run, tmp_path):
+    layout, _ = full_run
+    shutil.copytree(layout.sample, tmp_path / 'data')
+    (file,) = (tmp_path / 'data' / 'train').iterdir()
+    examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file), 'GZIP')]
+    labels = [example.features.feature['label'].int64_list.value[0] for example in examples]
+    np.random.default_rng(0).shuffle(labels)
+    with tf.io.TFRecordWriter(str(file), 'GZIP') as writer:
+        for example, label in zip(examples, labels, strict=True):
+            example.features.feature['label'].int64_list.value[0] = label
+            writer.write(example.SerializeToString())
+    answer = run_cli('run', '--data', tmp_path / 'data', '--root', tmp_path / 'root')
+    assert answer.returncode == 3, answer.stdout + answer.stderr
+    assert re.match(r'accuracy 0\.[0-4]\d\d < 0\.800 on 100 test images', answer.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope='module')
+def foreign_run(tmp_path_factory):
+    """A run on records made by others, whose model cannot pass the gate."""
+    folder = tmp_path_factory.mktemp('foreign')
+    write_foreign_records(folder / 'data' / 'train', 60, 'PNG', 'GZIP')
+    write_foreign_records(folder / 'data' / 'val', 20, 'JPEG', '')
+    write_foreign_records(folder / 'data' / 'test', 50, 'PNG', 'GZIP')
+    arguments = ['run', '--data', folder / 'data', '--root', folder / 'root', *SMALL]
+    return Layout(str(folder / 'root')), arguments, run_cli(*arguments)
+
+
+def test_a_refused_model_is_not_pushed_and_the_last_line_says_why(foreign_run):
+    layout, _, answer = foreign_run
+    assert answer.returncode == 3, answer.stdout + answer.stderr
+    assert re.fullmatch(
+        r'accuracy 0\.\d{3} < 0\.800 on 50 test images(, .*)?: not pushed', answer.stdout.splitlines()[-1]
+    )
+    assert read_lines(answer)['Pusher'] == 'nothing pushed'
+    assert not [folder for folder in layout.serving.glob('*') if folder.name.isdigit()]
+
+
+def test_records_with_only_image_and_label_pass_the_schema(foreign_run):
+    _, _, answer = foreign_run
+    assert read_lines(answer)['ExampleValidator'] == '0 anomalies'
+    assert read_lines(answer)['StatisticsGen'] == '60 train, 20 val, 50 test'
+
+
+def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(sample_data, tmp_path):
+    data = tmp_path / 'data'
+    shutil.copytree(sample_data, data)
+    (file,) = (data / 'train').iterdir()
+    clean = file.read_bytes()
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(file), 'GZIP')]
+    first, second = (tf.train.Example.FromString(record) for record in records[:2])
+    first.features.feature['image'].bytes_list.value[0] = b'no image'
+    second.features.feature['label'].int64_list.value[0] = 12
+    names = [each.features.feature['id'].bytes_list.value[0].decode() for each in (first, second)]
+    with tf.io.TFRecordWriter(str(file), 'GZIP') as writer:
+        for record in (first.SerializeToString(), second.SerializeToString(), *records[2:]):
+            writer.write(record)
+    arguments = ['run', '--data', data, '--root', tmp_path / 'root', *SMALL]
+    answer = run_cli(*arguments)
+    assert answer.returncode == 4, answer.stdout + answer.stderr
+    error = answer.stderr
+    assert re.fullmatch(r'error: The data was refused, and nothing was trained: .*\n', error)
+    assert f'train, image: 1 of {len(records)} records do not decode; expected PNG or JPEG ({names[0]})' in error
+    assert f'have a label that is no class; expected 0 to 9 ({names[1]})' in error
+    assert re.search(r'train, label: [^;]*12[^;]*; expected what components/schema.pbtxt says', error), error
+    assert 'Transform' not in read_lines(answer)
+    report = re.search(r'All is in (\S+); mend', error)[1]
+    findings = json.loads(Path(report).read_text())['findings']
+    found = sorted(finding['kind'] for finding in findings if finding['severity'] == 'error')
+    assert found == ['anomaly', 'bad_labels', 'undecodable']
+
+    file.write_bytes(clean)
+    answer = run_cli(*arguments, *UNGATED)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert ' records, 0 errors, ' in read_lines(answer)['DataCheck']
+
+
+def test_another_trainer_setting_runs_the_trainer_and_weights_that_cannot_be_had_stop_it_with_a_sentence(foreign_run):
+    _, arguments, _ = foreign_run
+    answer = run_cli(*arguments, '--set', 'trainer.weights=/nowhere/resnet50.h5')
+    assert answer.returncode == 1
+    assert list_reused(answer) == set(COMPONENTS) - {'Trainer', 'BaselineFinder', 'Evaluator', 'ServingCheck', 'Pusher'}
+    assert re.fullmatch(
+        r'error: The weights file /nowhere/resnet50\.h5 cannot be read .*"imagenet".*"none".*\(log: \S+\)\n',
+        answer.stderr,
+    )
+
+
+def read_history(layout: Layout) -> list[dict]:
+    """The one training's epochs."""
+    (history,) = (layout.artifacts / 'Trainer' / 'model_run').glob('*/history.json')
+    return json.loads(history.read_text())
+
+
+def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_ends_as_one_that_was_not(tmp_path):
+    settings = [*SMALL, '--set', 'trainer.epochs=5', *UNGATED]
+    killed = Layout(str(tmp_path / 'killed'))
+    command = [sys.executable, '-m', 'pipeline', 'run', '--root', str(killed.root), *settings]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 400
+    while not list((killed.artifacts / 'Trainer' / 'checkpoints').glob('*/training/epoch-00002')):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (abandoned,) = (killed.artifacts / 'Trainer' / 'model_run').iterdir()
+
+    answer = run_cli('run', '--root', killed.root, *settings)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert set(COMPONENTS) - list_reused(answer) == {'Trainer', 'BaselineFinder', 'Evaluator', 'ServingCheck', 'Pusher'}
+    assert re.search(r'training goes on after epoch [23] of 5', answer.stdout)
+    assert not abandoned.exists()
+    assert len(list(killed.serving.iterdir())) == 1
+    whole = Layout(str(tmp_path / 'whole'))
+    answer = run_cli('run', '--root', whole.root, *settings)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    for entry, expected in zip(read_history(killed), read_history(whole), strict=True):
+        assert entry['epoch'] == expected['epoch']
+        assert entry['val_accuracy'] == expected['val_accuracy']
+        assert entry['loss'] == pytest.approx(expected['loss'], rel=1e-3)
+
+
+def test_real_images_become_records(real_archive, tmp_path):
+    answer = run_cli('data', '--archive', real_archive, '--out', tmp_path / 'd', '--limit', 600)
+    assert answer.returncode == 0, answer.stderr
+    assert re.fullmatch(r'4\d\d train, \d\d val, 100 test written to .*\n', answer.stdout)
+    again = run_cli('data', '--archive', real_archive, '--out', tmp_path / 'd', '--limit', 600)
+    assert again.stdout.endswith(f'already in {tmp_path}/d: nothing to do\n')

@@ -1,0 +1,190 @@
+"""Training on several devices, as TensorFlow sees them on one machine: logical CPUs, and processes on loopback."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components import features
+from components.errors import TrainingError
+from tests.conftest import IMAGE_SIZE, PROJECT
+from trainer.cluster import choose_strategy, join_cluster
+from trainer.config import TrainerConfig
+from trainer.model import build_backbone, build_model
+from trainer.train import HISTORY_FILE, KERAS_FILE, REPORT_FILE, run_fn
+
+# No dropout, whose noise is each replica's own; and small steps of SGD, for the reason that test_frozen.py gives.
+CONFIG = TrainerConfig(
+    image_size=IMAGE_SIZE,
+    weights='none',
+    head_units=(16,),
+    dropout=0.0,
+    batchnorm_momentum=0.8,
+    optimizer='sgd',
+    learning_rate=1e-5,
+    head_epochs=1,
+    head_learning_rate=1e-5,
+    epochs=2,
+    precision='float32',
+    class_weights='balanced',
+)
+
+
+def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Path) -> dict:
+    """What TFX hands to run_fn, the same on every worker."""
+    run_dir = root / 'Trainer' / 'model_run' / '1'
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return {
+        'custom_config': {'trainer': dataclasses.asdict(config), 'export': {'precision': 'float32'}},
+        'transform_graph_path': str(transform_graph),
+        'train_files': [str(sample_data / 'train' / '*')],
+        'eval_files': [str(sample_data / 'val' / '*')],
+        'model_run_dir': str(run_dir),
+        'serving_model_dir': str(root / 'Trainer' / 'model' / '1'),
+    }
+
+
+def start_worker(arguments: dict, cpus: int = 1, tf_config: dict | None = None) -> subprocess.Popen:
+    """A process that runs run_fn, as one of the workers that `tf_config` lists."""
+    environment = {**os.environ, 'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1'}
+    if tf_config:
+        environment['TF_CONFIG'] = json.dumps(tf_config)
+    command = [sys.executable, '-m', 'tests.trainer.train_worker', json.dumps(arguments), str(cpus)]
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=PROJECT, env=environment, text=True, **pipes)
+
+
+def find_ports(count: int) -> list[int]:
+    """Free ports on loopback."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(('127.0.0.1', 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def finish_workers(processes: list[subprocess.Popen]) -> list[str]:
+    """What each printed; fails where one failed, and leaves none running."""
+    try:
+        outputs = [process.communicate(timeout=400)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-3000:]
+    return outputs
+
+
+def read_results(root: Path) -> tuple[list[dict], np.ndarray, dict]:
+    """History, all weights in a row, and the report of a training."""
+    run_dir = root / 'Trainer' / 'model_run' / '1'
+    weights = keras.models.load_model(run_dir / KERAS_FILE).get_weights()
+    history, report = (json.loads((run_dir / name).read_text()) for name in (HISTORY_FILE, REPORT_FILE))
+    return history, np.concatenate([weight.ravel() for weight in weights]), report
+
+
+@pytest.fixture(scope='module')
+def one(sample_data, transform_graph, tmp_path_factory):
+    """The training by one device."""
+    root = tmp_path_factory.mktemp('one')
+    config = dataclasses.replace(CONFIG, strategy='one')
+    run_fn(types.SimpleNamespace(**make_arguments(config, sample_data, transform_graph, root)))
+    return read_results(root)
+
+
+def check_that_the_trainings_are_equal(one, other) -> None:
+    keras.utils.set_random_seed(CONFIG.seed)
+    untrained = np.concatenate([weight.ravel() for weight in build_model(CONFIG, build_backbone(CONFIG)).get_weights()])
+    change = np.linalg.norm(one[1] - untrained)
+    assert change > 0
+    assert np.linalg.norm(other[1] - one[1]) < 1e-2 * change
+    for entry, expected in zip(other[0], one[0], strict=True):
+        assert (entry['phase'], entry['epoch']) == (expected['phase'], expected['epoch'])
+        assert entry['loss'] == pytest.approx(expected['loss'], rel=2e-2)
+        assert entry['val_accuracy'] == pytest.approx(expected['val_accuracy'], abs=0.05)
+
+
+@pytest.mark.slow
+def test_two_workers_train_what_one_does_and_only_the_chief_writes(one, sample_data, transform_graph, tmp_path):
+    arguments = make_arguments(CONFIG, sample_data, transform_graph, tmp_path)
+    cluster = {'worker': [f'127.0.0.1:{port}' for port in find_ports(2)]}
+    outputs = finish_workers(
+        [
+            start_worker(arguments, tf_config={'cluster': cluster, 'task': {'type': 'worker', 'index': index}})
+            for index in range(2)
+        ]
+    )
+    for index, output in enumerate(outputs):
+        assert f'worker {index} of 2, 2 replicas in all' in output
+        assert 'INFO:trainer:cache in memory' in output
+    check_that_the_trainings_are_equal(one, read_results(tmp_path))
+    assert sorted(path.name for path in (tmp_path / 'Trainer').iterdir()) == ['checkpoints', 'model', 'model_run']
+    assert not list((tmp_path / 'Trainer' / 'checkpoints').iterdir())
+    assert len(list((tmp_path / 'Trainer').rglob('events.*'))) == 4, 'two phases, training and validation'
+    loaded = tf.saved_model.load(str(tmp_path / 'Trainer' / 'model' / '1'))
+    answer = loaded.signatures[features.SIGNATURE_RAW](image=tf.zeros([3, *features.IMAGE_SHAPE], tf.uint8))
+    assert answer[features.OUTPUT_PROBABILITIES].shape == (3, 10)
+
+
+@pytest.mark.slow
+def test_two_devices_of_a_machine_train_what_one_does(one, sample_data, transform_graph, tmp_path):
+    config = dataclasses.replace(CONFIG, strategy='mirrored')
+    (output,) = finish_workers([start_worker(make_arguments(config, sample_data, transform_graph, tmp_path), cpus=2)])
+    assert '2 replicas on this machine' in output
+    check_that_the_trainings_are_equal(one, read_results(tmp_path))
+
+
+def test_auto_takes_all_workers_else_all_gpus_else_one_device():
+    assert choose_strategy('auto', workers=1, gpus=0) == 'one'
+    assert choose_strategy('auto', workers=1, gpus=1) == 'one'
+    assert choose_strategy('auto', workers=1, gpus=2) == 'mirrored'
+    assert choose_strategy('auto', workers=2, gpus=2) == 'multi_worker'
+    assert choose_strategy('one', workers=1, gpus=2) == 'one'
+
+
+def test_many_workers_without_a_cluster_are_refused():
+    with pytest.raises(TrainingError, match='needs the environment variable TF_CONFIG with at least two workers'):
+        choose_strategy('multi_worker', workers=1, gpus=8)
+
+
+@pytest.mark.parametrize(
+    'tf_config',
+    [
+        'nonsense',
+        '[]',
+        '{"cluster": {"worker": ["a:1", "b:1"]}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}',
+    ],
+    ids=['no_json', 'no_dict', 'no_task', 'parameter_server'],
+)
+def test_a_cluster_that_is_none_is_refused(monkeypatch, tf_config):
+    monkeypatch.setenv('TF_CONFIG', tf_config)
+    with pytest.raises(TrainingError, match='TF_CONFIG does not describe a worker of a cluster'):
+        join_cluster('auto')
+
+
+def test_a_process_that_has_used_tensorflow_cannot_join_workers(monkeypatch):
+    tf.constant(1) + 1
+    cluster = {'worker': ['127.0.0.1:1', '127.0.0.1:2']}
+    monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': 0}}))
+    with pytest.raises(TrainingError, match='has to be the first in its process that uses TensorFlow'):
+        join_cluster('auto')
+
+
+def test_one_machine_needs_no_cluster(monkeypatch):
+    monkeypatch.delenv('TF_CONFIG', raising=False)
+    cluster = join_cluster('auto')
+    assert not cluster.is_distributed
+    assert cluster.is_chief
+    assert tuple(cluster.share) == (1, 0, 1)

@@ -1,0 +1,185 @@
+import dataclasses
+import json
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components import features
+from tests.conftest import IMAGE_SIZE
+from trainer import train
+from trainer.backbones import BACKBONES
+from trainer.config import EXPORT_FILE, TrainerConfig
+from trainer.device import Device
+from trainer.predictions import MAX_IMAGES
+from trainer.preprocessing import preprocess_images
+from trainer.train import HISTORY_FILE, KERAS_FILE, REPORT_FILE, list_phases, make_report, run_fn
+
+CONFIG = TrainerConfig(
+    image_size=IMAGE_SIZE,
+    weights='none',
+    head_units=(16,),
+    batchnorm_momentum=0.8,
+    learning_rate=1e-3,
+    epochs=2,
+    head_epochs=1,
+    precision='float32',
+)
+
+
+# What each backbone is tried with beside its own preprocessing.
+CHOICES = {
+    'resnet50': {'optimizer': 'sgd', 'resize': 'upsampling'},
+    'resnet101': {'pooling': 'average', 'train_from': 'none'},
+    'vgg16': {'train_from': 'all', 'label_smoothing': 0.1},
+    'inception_v3': {'optimizer': 'adamw'},
+    'densenet121': {'optimizer': 'adam', 'head_batchnorm': False},
+}
+
+
+def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execution: int) -> None:
+    """run_fn as TFX calls it; each attempt is another execution."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))  # as it goes through ML Metadata
+    run_dir = root / 'Trainer' / 'model_run' / str(execution)
+    run_dir.mkdir(parents=True)
+    run_fn(
+        types.SimpleNamespace(
+            custom_config={'trainer': settings, 'export': {'precision': 'float32'}, 'source_digest': ''},
+            transform_graph_path=str(transform_graph),
+            train_files=[str(sample_data / 'train' / '*')],
+            eval_files=[str(sample_data / 'val' / '*')],
+            model_run_dir=str(run_dir),
+            serving_model_dir=str(root / 'Trainer' / 'model' / str(execution)),
+        )
+    )
+
+
+@pytest.fixture(scope='module')
+def training(sample_data, transform_graph, tmp_path_factory):
+    """A training in two phases: its model_run and model folders."""
+    root = tmp_path_factory.mktemp('training')
+    call_run_fn(CONFIG, sample_data, transform_graph, root, 1)
+    return root / 'Trainer' / 'model_run' / '1', root / 'Trainer' / 'model' / '1'
+
+
+@pytest.mark.slow
+def test_the_report_says_what_was_trained(training):
+    report = json.loads((training[0] / REPORT_FILE).read_text())
+    assert report['device'] == 'CPU (no GPU found)'
+    assert report['precision'] == 'float32'
+    assert report['cache'] == 'memory'
+    assert report['epochs'] == 2
+    assert report['best_epoch'] in (1, 2)
+    assert report['images_per_s'] > 0
+    assert 0 <= report['val_accuracy'] <= 1
+
+
+@pytest.mark.slow
+def test_the_history_has_every_epoch_of_both_phases(training):
+    history = json.loads((training[0] / HISTORY_FILE).read_text())
+    assert [(entry['phase'], entry['epoch']) for entry in history] == [('head', 1), ('training', 1), ('training', 2)]
+
+
+@pytest.mark.slow
+def test_logs_and_the_keras_file_are_in_model_run_and_nothing_else_is_left(training):
+    run_dir, _ = training
+    for phase in ('head', 'training'):
+        assert list((run_dir / phase).glob('train/events.*'))
+        assert list((run_dir / phase).glob('validation/events.*'))
+    assert not list(run_dir.rglob('*.weights.h5'))
+    assert list((run_dir.parents[1] / 'checkpoints').iterdir()) == []
+    assert keras.models.load_model(run_dir / KERAS_FILE).output_shape == (None, 10)
+
+
+@pytest.mark.slow
+def test_the_export_is_the_best_epochs_model(training, images):
+    report = json.loads((training[1] / 'assets.extra' / EXPORT_FILE).read_text())
+    assert report['precision'] == 'float32'
+    loaded = tf.saved_model.load(str(training[1]))
+    expected = keras.models.load_model(training[0] / KERAS_FILE).predict(
+        preprocess_images(tf.constant(images), IMAGE_SIZE), verbose=0
+    )
+    got = loaded.signatures[features.SIGNATURE_RAW](image=tf.constant(images))
+    np.testing.assert_allclose(got[features.OUTPUT_PROBABILITIES], expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_predictions_that_are_kept_are_the_trained_networks(training, sample_data):
+    spec = {
+        features.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
+        features.OUTPUT_PROBABILITIES: tf.io.FixedLenFeature([features.NUM_CLASSES], tf.float32),
+    }
+    records = list(tf.data.TFRecordDataset(str(training[0] / features.PREDICTIONS_FILE)).as_numpy_iterator())
+    kept = tf.io.parse_example(records, spec)
+    val = json.loads((sample_data / 'manifest.json').read_text())['counts']['val']
+    assert len(records) == min(val, MAX_IMAGES) > 1
+    images = tf.stack([tf.io.decode_image(image) for image in kept[features.IMAGE_KEY]])
+    model = keras.models.load_model(training[0] / KERAS_FILE)
+    expected = model.predict(preprocess_images(images, IMAGE_SIZE), verbose=0)
+    np.testing.assert_allclose(kept[features.OUTPUT_PROBABILITIES], expected, atol=1e-4)
+
+
+class Kill(Exception):
+    pass
+
+
+@pytest.mark.slow
+def test_a_training_that_dies_before_its_export_goes_on_in_the_next_attempt(
+    sample_data, transform_graph, training, tmp_path, monkeypatch
+):
+    def die(*arguments):
+        raise Kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.export, 'export_model', die)
+        with pytest.raises(Kill):
+            call_run_fn(CONFIG, sample_data, transform_graph, tmp_path, 1)
+    monkeypatch.setattr(keras.Model, 'fit', lambda *arguments, **options: pytest.fail('trained again'))
+    call_run_fn(CONFIG, sample_data, transform_graph, tmp_path, 2)
+    models = [training[0] / KERAS_FILE, tmp_path / 'Trainer' / 'model_run' / '2' / KERAS_FILE]
+    whole, resumed = (keras.models.load_model(model).get_weights() for model in models)
+    for one, other in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_head_phase_comes_first_and_only_when_asked_for():
+    assert [phase.name for phase in list_phases(TrainerConfig())] == ['training']
+    head, main = list_phases(TrainerConfig(head_epochs=2, head_learning_rate=0.1))
+    assert (head.name, head.epochs, head.learning_rate) == ('head', 2, 0.1)
+    assert (main.name, main.epochs, main.learning_rate) == ('training', 10, 2e-5)
+
+
+def test_the_report_is_of_the_last_phases_best_epoch():
+    def make_entry(phase, epoch, val_accuracy, rate):
+        numbers = {'accuracy': 0.5, 'val_accuracy': val_accuracy, 'images_per_s': rate}
+        return {'phase': phase, 'epoch': epoch, **numbers}
+
+    history = [
+        make_entry('head', 1, 0.9, 100),
+        make_entry('training', 1, 0.4, 10),
+        make_entry('training', 2, 0.6, 30),
+        make_entry('training', 3, 0.5, 20),
+    ]
+    report = make_report(Device('CPU', 'float32', False), 'disk', history)
+    assert (report.best_epoch, report.val_accuracy, report.epochs, report.images_per_s) == (2, 0.6, 3, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_every_backbone_trains_an_epoch_exports_and_predicts(
+    backbone, make_transform_graph, sample_data, images, tmp_path
+):
+    size = BACKBONES[backbone].smallest_size
+    settings = {'image_size': size, 'batch_size': 16, 'epochs': 1, 'head_epochs': 0, **CHOICES[backbone]}
+    config = dataclasses.replace(CONFIG, backbone=backbone, **settings)
+    call_run_fn(config, sample_data, make_transform_graph(backbone, size, config.resize), tmp_path, 1)
+    served = tf.saved_model.load(str(tmp_path / 'Trainer' / 'model' / '1')).signatures['serving_raw'](
+        image=tf.constant(images)
+    )
+    model = keras.models.load_model(tmp_path / 'Trainer' / 'model_run' / '1' / KERAS_FILE)
+    preprocessed = preprocess_images(tf.constant(images), size, backbone=backbone, resize=config.resize)
+    np.testing.assert_allclose(served['probabilities'], model.predict(preprocessed, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(tf.reduce_sum(served['probabilities'], axis=1), np.ones(10), rtol=1e-4)
+    assert model.name == f'cifar10_{backbone}'
