@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.errors import UsageError, to_one_line
-from kubeflow.conditions import decide_condition
 from kubeflow.package import Document, Package, parse_parameters, read_package
 from kubeflow.rehearsal.driver import (
     NOT_TRIGGERED,
@@ -111,6 +110,9 @@ class Rehearsal:
         repeated = next((key for key in ('parameterIterator', 'artifactIterator') if key in task), None)
         if repeated:
             raise UsageError(f'{name} has a {repeated}, and the rehearsal repeats no task.')
+        condition = task.get('triggerPolicy', {}).get('condition')
+        if condition:
+            raise UsageError(f'{name} has the condition {condition}, and the rehearsal decides no conditions.')
         specs, component_name = task.get('inputs', {}), task['componentRef']['name']
         component = self._package.spec['components'][component_name]
         values = {
@@ -120,12 +122,6 @@ class Rehearsal:
         filled = fill_defaults(values, component.get('inputDefinitions', {}))
         given = {key: resolve_artifact(spec, artifacts, done) for key, spec in specs.get('artifacts', {}).items()}
         lists = {key: {'artifacts': [artifact]} for key, artifact in given.items()}
-        # A container's defaults are the launcher's, after the driver has decided.
-        seen = filled if 'dag' in component else fill_defaults(values, {})
-        condition = task.get('triggerPolicy', {}).get('condition')
-        if condition and not decide_condition(name, condition, {'parameterValues': seen, 'artifacts': lists}):
-            self._on_result(SkippedTask(name, f'{condition} is false'))
-            return NOT_TRIGGERED
         if 'dag' in component:
             return collect_outputs(component['dag'], self._run_dag(component['dag'], filled, given))
         return self._run_step(name, component_name, {'parameterValues': filled, 'artifacts': lists})
