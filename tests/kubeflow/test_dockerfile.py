@@ -69,11 +69,11 @@ def list_copies(stage: Stage) -> list[tuple[list[str], str]]:
     return [(words[:-1], words[-1]) for words in copies if not words[0].startswith('--')]
 
 
-def list_package_folders() -> set[str]:
-    """The top-level folders that setup.py looks for packages in."""
+def read_setup(function: str, name: str) -> object:
+    """The value of one argument of a function that setup.py calls."""
     calls = [node for node in ast.walk(ast.parse((PROJECT / 'setup.py').read_text())) if isinstance(node, ast.Call)]
-    [find] = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == 'find_packages']
-    return {pattern.rstrip('*') for pattern in ast.literal_eval(find.keywords[0].value)}
+    [call] = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == function]
+    return ast.literal_eval(next(keyword.value for keyword in call.keywords if keyword.arg == name))
 
 
 def test_hadolint_finds_nothing():
@@ -97,7 +97,8 @@ def test_every_copied_path_exists_and_is_sent_and_nothing_else_is():
 @pytest.mark.parametrize('name', ENVIRONMENTS)
 def test_all_our_packages_are_installed(name):
     copied = {source for sources, _ in list_copies(STAGES[name]) for source in sources}
-    assert list_package_folders() == {source for source in copied if (PROJECT / source).is_dir()}
+    folders = {pattern.rstrip('*') for pattern in read_setup('find_packages', 'include')}
+    assert folders == {source for source in copied if (PROJECT / source).is_dir()}
 
 
 def test_the_gpu_lock_is_the_cpu_lock_with_cuda():
@@ -138,7 +139,7 @@ def test_the_labels_have_version_and_the_digest_that_was_checked(target):
         ['make', '-n', 'images', 'IMAGE=x/y'], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     [command] = [line for line in made.stdout.replace('\\\n', '').splitlines() if f'--target {target} ' in line]
-    assert f'VERSION={read_setup("version")} ' in command
+    assert f'VERSION={read_setup("setup", "version")} ' in command
     assert f'LOCK_DIGEST={hashlib.sha256((PROJECT / LOCKS[target]).read_bytes()).hexdigest()}' in command
 
 
