@@ -11,6 +11,7 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import features
+from components.source_digest import compute_source_digest
 from trainer import export
 from trainer.checkpoint import compute_training_key, locate_checkpoints, remove_checkpoints
 from trainer.cluster import Cluster, join_cluster
@@ -176,7 +177,8 @@ def run_fn(fn_args: FnArgs) -> None:
         transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
         data = read_splits(fn_args, config, transform_output)
         files = [*fn_args.train_files, *fn_args.eval_files]
-        key = compute_training_key(fn_args.custom_config, files, fn_args.transform_graph_path)
+        described = {**fn_args.custom_config, 'source_digest': compute_source_digest([__name__])}
+        key = compute_training_key(described, files, fn_args.transform_graph_path)
         checkpoint_dir = locate_checkpoints(run_dir, key)
         keras.utils.set_random_seed(config.seed)
         with cluster.scope():

@@ -6,7 +6,6 @@ Two components, because TFX removes what a failed one wrote: the report stays, a
 import dataclasses
 import json
 import os
-from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -29,13 +28,11 @@ from components.data_gate.drift import (
 from components.errors import DataRefusedError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
 from components.places import locate
-from components.source_digest import compute_source_digest
 
 REPORT_FILE = 'data_report.json'
 _EXAMPLES_KEY, _ANOMALIES_KEY, _REPORT_KEY = 'examples', 'anomalies', 'report'
 _STATISTICS_KEY, _SCHEMA_KEY = 'statistics', 'schema'
-_CONFIG_KEY, _SERVING_KEY, _DIGEST_KEY = 'config', 'serving', 'source_digest'
-_SOURCES = [*Path(__file__).parent.glob('*.py'), Path(features.__file__)]
+_CONFIG_KEY, _SERVING_KEY = 'config', 'serving'
 _MAX_SENTENCES = 20  # of those that end a run; the report has them all
 
 
@@ -140,9 +137,7 @@ class GateExecutor(base_executor.BaseExecutor):
 
 
 class _CheckSpec(types.ComponentSpec):
-    PARAMETERS: ClassVar = {
-        key: ExecutionParameter(type=str) for key in (_CONFIG_KEY, _SERVING_KEY, IDENTITY_KEY, _DIGEST_KEY)
-    }
+    PARAMETERS: ClassVar = {key: ExecutionParameter(type=str) for key in (_CONFIG_KEY, _SERVING_KEY, IDENTITY_KEY)}
     INPUTS: ClassVar = {
         _EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
         _STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics),
@@ -196,7 +191,6 @@ class DataCheck(base_component.BaseComponent):
                 config=json.dumps(dataclasses.asdict(config)),
                 serving=serving,
                 identity='',
-                source_digest=compute_source_digest(_SOURCES),
                 report=types.Channel(type=DataReport),
             )
         )

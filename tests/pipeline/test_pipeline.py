@@ -89,30 +89,6 @@ def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbo
     }
 
 
-def edit_copy(file, tmp_path):
-    copy = tmp_path / file.name
-    copy.write_bytes(file.read_bytes() + b'\n# edited\n')
-    return copy
-
-
-@pytest.mark.parametrize(
-    ('name', 'changed'),
-    [
-        ('model.py', {'Trainer'}),
-        ('preprocessing.py', {'Transform', 'Trainer'}),
-        ('backbones.py', {'Transform', 'Trainer'}),
-    ],
-)
-def test_edited_source_changes_the_components_that_run_it(name, changed, monkeypatch, tmp_path):
-    before = get_properties()
-    for sources in ('_PREPROCESSING_SOURCES', '_TRAINER_SOURCES'):
-        files = getattr(graph, sources)
-        edited = [edit_copy(file, tmp_path) if file.name == name else file for file in files]
-        monkeypatch.setattr(graph, sources, edited)
-    after = get_properties()
-    assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
-
-
 def test_user_code_goes_by_dotted_path_that_can_be_imported():
     from tfx.utils import import_utils
 

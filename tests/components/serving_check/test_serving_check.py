@@ -422,4 +422,3 @@ def test_the_config_is_what_the_cache_key_is_made_of():
     config = ServingCheckConfig(batch_sizes=(2,))
     properties = ServingCheck(model, model_run, config).exec_properties
     assert json.loads(properties['config'])['batch_sizes'] == [2]
-    assert properties['source_digest']
