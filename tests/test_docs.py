@@ -67,6 +67,17 @@ def test_each_command_of_the_pipeline_can_be_parsed(capsys):
             assert '--help' in arguments, f'{command.where}: {capsys.readouterr().err}'
 
 
+def test_the_list_of_commands_is_whole_and_its_options_exist():
+    (block,) = [block for block in list_blocks(PROJECT / 'docs' / 'configuration.md') if block.language == 'text']
+    listed = re.split(r'\n(?=\S)', '\n'.join(block.lines))
+    # argparse has no public way to list commands and options.
+    (parsers,) = [action.choices for action in build_parser()._actions if action.choices]
+    assert {line.split()[0] for line in listed} == set(parsers)
+    for line in listed:
+        options = set(re.findall(r'--[a-z-]+', line))
+        assert options <= {name for action in parsers[line.split()[0]]._actions for name in action.option_strings}
+
+
 def test_each_make_target_exists():
     targets = re.findall(r'^([a-z-]+):', (PROJECT / 'Makefile').read_text(), flags=re.MULTILINE)
     texts = [command.text for command in list_commands()]

@@ -332,6 +332,4 @@ def test_the_commands_in_the_documents_run_in_their_order(full_run):
     assert len(answers) > 15
     assert list_reused(answers['make run']) == set(COMPONENTS)
     assert json.loads(answers['python -m pipeline predict --model runs/sample/serving cat.png'].stdout)['image']
-    assert answers['python -m pipeline rollback --serving runs/sample/serving'].stdout.startswith(
-        f'version {version.name} is stable again'
-    )
+    assert version.name in answers['python -m pipeline rollback --serving runs/sample/serving'].stdout
