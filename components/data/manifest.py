@@ -1,6 +1,7 @@
 """The manifest of a data folder: what the folder holds, where its records come from, and what was asked for.
 
-Called by `pipeline.data` and `components.data.tfrecords`; `check_splits` also by a run, before and in ImportExampleGen.
+Called by `pipeline.data` and `components.data.tfrecords`. `check_splits` is also called before a run and by
+ImportExampleGen, and `read_manifest` by the Pusher.
 """
 
 import dataclasses

@@ -35,7 +35,7 @@ def read(folder) -> list[tf.train.Example]:
     return [tf.train.Example.FromString(record) for record in dataset.as_numpy_iterator()]
 
 
-def test_records_hold_the_data_contract(images, tmp_path):
+def test_records_follow_the_data_contract(images, tmp_path):
     file = cifar10.write_batch(tmp_path / 'b', images, np.arange(10))
     (first, second) = make_records(Chunk(str(file.path), 3, 2, 'train', 42))
     example = tf.train.Example.FromString(first.example).features.feature
