@@ -1,4 +1,4 @@
-"""Errors that a user can cause or mend. The command line prints their message and exits with their `exit_code`."""
+"""Errors that a user can cause or fix. The command line prints their message and exits with their `exit_code`."""
 
 
 def to_one_line(error: BaseException, limit: int = 300) -> str:

@@ -67,8 +67,8 @@ def check_readable(data: str) -> None:
                 split, name = file.relative_to(folder).parts
                 raise DataRefusedError(
                     f'The data was refused, and nothing was trained: {split}: {data}/{split}/{name} is corrupted or '
-                    f'cut short, and cannot be read past record {count:,}; put a whole copy in its place, or remove '
-                    f'{data} and write the data again.'
+                    f'cut short, and cannot be read past record {count:,}; put an undamaged copy in its place, or '
+                    f'remove {data} and write the data again.'
                 ) from error
 
 

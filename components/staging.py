@@ -17,6 +17,7 @@ def _is_abandoned(folder: Path) -> bool:
     if not match or match['host'] != socket.gethostname():
         return False
     pid = int(match['pid'])
+    # A folder with our own id was left by an earlier process that had the same id.
     return pid == os.getpid() or not Path(f'/proc/{pid}').exists()
 
 

@@ -92,12 +92,12 @@ def download(remote: RemoteFile, target: Path, *, progress: TextIO | None = None
       progress: where a progress bar is shown if it is a terminal; standard error by default.
       pause_s: seconds before the second attempt; doubled before each later one.
 
+    Returns:
+      `target`.
+
     Raises:
       DataError: the server cannot be reached or refuses the request, the bytes are not the expected ones, or they
         cannot be written.
-
-    Returns:
-      `target`.
     """
     if target.exists() and target.stat().st_size == remote.size_bytes and compute_sha256(target) == remote.sha256:
         return target

@@ -1,4 +1,4 @@
-"""The data report: the artifact, its file, and the sentence that ends a run over it."""
+"""The data report: the artifact, its file, and the message of a run that ends because of it."""
 
 import dataclasses
 import json
@@ -46,7 +46,9 @@ def read_anomalies(anomalies_uri: str) -> list[Finding]:
 
 
 def describe_refusal(findings: list[Finding], report_uri: str) -> str | None:
-    """Says why data is refused, an error a line, each with a full stop: Kubeflow shows the lines as one.
+    """Says why the data is refused, with a line for each error.
+
+    Each line ends with a full stop, because Kubeflow shows the message as a single line.
 
     Args:
       findings: of all severities.
