@@ -1,6 +1,8 @@
 """The two sides that the training benchmarks compare: epochs on kept outputs, and plain `keras.Model.fit`."""
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import tensorflow as tf
 
 from benchmarks import harness
 from benchmarks.models import write_transform_graph
+from components.data.cifar10 import read_records
 from trainer.cache import FeatureCache, fill_cache, make_cached_rows
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, Records, Rows, make_batches, make_image_rows
@@ -21,7 +24,9 @@ _FROZEN_BATCH = 32
 
 def read_images(folder: str, count: int, image_size: int) -> tuple[str, Rows, np.ndarray]:
     """A sentence that says which images, rows that read them through the Transform graph, and their labels."""
-    sentence, batches = harness.load_batches(count)
+    with tempfile.TemporaryDirectory() as temporary:
+        sentence, files = harness.load_batches(Path(temporary), count)
+        batches = [read_records(file.path, 0, file.records) for file in files]
     images = np.concatenate([batch.images for batch in batches])
     labels = np.concatenate([batch.labels for batch in batches])
     records = Records(tf.io.encode_png(images), labels)

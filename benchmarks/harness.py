@@ -117,32 +117,33 @@ def finish(result: dict) -> None:
     print(json.dumps(result), flush=True)
 
 
-def load_batches(count: int) -> tuple[str, list]:
-    """`count` images as CIFAR-10's six batches: real ones where they are at hand, else the embedded sample.
+def load_batches(folder: Path, count: int) -> tuple[str, list]:
+    """Writes `count` images as CIFAR-10's six batch files: real ones where they are at hand, else the embedded sample.
+
+    Args:
+      folder: where the batch files go; it exists and is empty.
+      count: images in all batches together.
 
     Returns:
-      A sentence that says which, and a list of `components.data.cifar10.Batch`; all batches have the same share.
+      A sentence that says which images, and a list of `components.data.cifar10.BatchFile`; all have the same share.
 
     Raises:
       DataError: the real archive holds fewer.
     """
     from components.data import cifar10, sample
-    from components.data.tfrecords import limit_batches
+    from components.data.splits import limit_batches
     from components.errors import DataError
 
     if _REAL_ARCHIVE.is_file():
-        batches = cifar10.read_archive(_REAL_ARCHIVE)
-        total = sum(len(batch.labels) for batch in batches)
+        batches = cifar10.extract_batches(_REAL_ARCHIVE, folder)
+        total = sum(batch.records for batch in batches)
         if total < count:
             raise DataError(f'{_REAL_ARCHIVE.name} holds {total:,} images; {count:,} were asked for.')
         return f'{count:,} real CIFAR-10 images ({_REAL_ARCHIVE.name})', limit_batches(batches, count)
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / 'sample.tar.gz'
-        test = max(1, round(count * _TEST_SHARE))
-        sample.write_sample_archive(archive, train=count - test, test=test, seed=0)
-        return f'{count:,} images of the embedded sample, drawn (no real CIFAR-10 beside the project)', (
-            cifar10.read_archive(archive)
-        )
+    test = max(1, round(count * _TEST_SHARE))
+    return f'{count:,} images of the embedded sample, drawn (no real CIFAR-10 beside the project)', (
+        sample.write_sample(folder, train=count - test, test=test, seed=0)
+    )
 
 
 def write_records(out: Path, count: int) -> str:
@@ -155,9 +156,10 @@ def write_records(out: Path, count: int) -> str:
     from components.data.tfrecords import write_dataset
     from pipeline.config import BeamConfig
 
-    sentence, batches = load_batches(count)
-    source = Source(kind='archive', name=sentence, sha256='')
-    write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().args)
+    with tempfile.TemporaryDirectory() as folder:
+        sentence, batches = load_batches(Path(folder), count)
+        source = Source(kind='archive', name=sentence, sha256='')
+        write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().args)
     return sentence
 
 

@@ -94,18 +94,18 @@ def test_the_machine_is_told_by_its_flags(flags, expected, tmp_path, monkeypatch
 
 def test_without_real_images_the_sample_is_drawn_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, '_REAL_ARCHIVE', tmp_path / 'none.tar.gz')
-    sentence, batches = harness.load_batches(60)
-    assert sum(len(batch.labels) for batch in batches) == 60
+    sentence, batches = harness.load_batches(tmp_path, 60)
+    assert sum(batch.records for batch in batches) == 60
     assert 'embedded sample' in sentence
 
 
-def test_real_images_are_used_where_they_are_and_never_fewer_than_asked_for(sample_archive, monkeypatch):
+def test_real_images_are_used_where_they_are_and_never_fewer_than_asked_for(sample_archive, monkeypatch, tmp_path):
     monkeypatch.setattr(harness, '_REAL_ARCHIVE', sample_archive)
-    sentence, batches = harness.load_batches(60)
-    assert sum(len(batch.labels) for batch in batches) == 60
+    sentence, batches = harness.load_batches(tmp_path, 60)
+    assert sum(batch.records for batch in batches) == 60
     assert f'real CIFAR-10 images ({sample_archive.name})' in sentence
     with pytest.raises(DataError, match='holds 120 images; 121'):
-        harness.load_batches(121)
+        harness.load_batches(tmp_path, 121)
 
 
 def test_the_folder_and_what_libraries_leave_are_removed():

@@ -225,12 +225,12 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     answer = run_cli(*arguments)
     assert answer.returncode == 4, answer.stdout + answer.stderr
     error = answer.stderr
-    assert re.fullmatch(r'error: The data was refused, and nothing was trained: .*\n', error)
+    assert re.fullmatch(r'error: The data was refused, and nothing was trained:\n(  .+\n)+See .*\n', error)
     assert f'train, image: 1 of {len(records)} records do not decode; expected PNG or JPEG ({names[0]})' in error
-    assert f'have a label that is no class; expected 0 to 9 ({names[1]})' in error
+    assert f'have a label that is not a class; expected 0 to 9 ({names[1]})' in error
     assert re.search(r'train, label: [^;]*12[^;]*; expected what components/schema.pbtxt says', error), error
     assert 'Transform' not in read_lines(answer)
-    report = re.search(r'All is in (\S+); mend', error)[1]
+    report = re.search(r'See (\S+) for all findings', error)[1]
     findings = json.loads(Path(report).read_text())['findings']
     found = sorted(finding['kind'] for finding in findings if finding['severity'] == 'error')
     assert found == ['anomaly', 'bad_labels', 'undecodable']
