@@ -5,11 +5,13 @@ Each function names the function of the server that it follows, in backend/src/v
 
 import graphlib
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from components.errors import PipelineError, UsageError
 from kubeflow.mirrors import LOGS_KEY, to_path
 from kubeflow.package import Document
+
+Value = TypeVar('Value')
 
 _RUN_PLACEHOLDERS = ('{{$.pipeline_job_name}}', '{{$.pipeline_job_uuid}}')
 
@@ -131,7 +133,7 @@ def resolve_artifact(spec: Document, given: dict[str, Document], done: Context) 
     return _take(done[source['producerTask']].artifacts, source['producerTask'], source['outputArtifactKey'])
 
 
-def _take(outputs: dict[str, Any], producer: str, key: str) -> Any:
+def _take(outputs: dict[str, Value], producer: str, key: str) -> Value:
     if key not in outputs:
         raise UsageError(f'{producer} has no output {key}, which a task after it reads.')
     return outputs[key]
