@@ -120,8 +120,8 @@ def write_package(config: PipelineConfig, target: Target, out: Path) -> str:
     text = create_package(config, target)
     problems = [problem for problem in lint_package(text) if problem.severity == 'error']
     if problems:
-        sentences = '; '.join(f'{problem.where}: {problem.what} {problem.mend}' for problem in problems)
-        raise UsageError(f'A Kubeflow Pipelines server would refuse this package: {sentences}')
+        lines = [f'\n  {problem.where}: {problem.what} {problem.mend}' for problem in problems]
+        raise UsageError(f'A Kubeflow Pipelines server would refuse this package:{"".join(lines)}')
     staging = out.with_name(f'.{out.name}.partial-{os.getpid()}')
     try:
         staging.write_text(text)

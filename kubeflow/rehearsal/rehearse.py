@@ -151,9 +151,10 @@ def _check_tasks(package: Package) -> None:
             if 'dag' not in package.spec['components'][component] and package.get_container(component) is None:
                 reasons.append(f'{name} does not run a container')
     if reasons:
+        lines = ''.join(f'\n  {reason}' for reason in reasons)
         raise UsageError(
-            'The package is not rehearsed, since the rehearsal evaluates no conditions or iterators and runs only '
-            f'containers: {"; ".join(reasons)}. Compile it without these tasks, or run it on a server.'
+            'The package is not rehearsed: the rehearsal runs only containers, and evaluates neither conditions nor '
+            f'iterators. Compile the package without these tasks, or run it on a server:{lines}'
         )
 
 
