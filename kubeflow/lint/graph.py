@@ -204,8 +204,9 @@ def _check_retries(where: str, policy: Any) -> Iterator[Problem]:
         yield Problem('warning', where, what, 'Give 1 or more, or remove the policy.')
     elif policy.backoff_max_duration.seconds <= policy.backoff_duration.seconds:
         what = (
-            'Argo never retries: it starts no retry later than backoffMaxDuration after the first start, and the wait '
-            'before the first retry, backoffDuration, is no shorter. A missing backoffMaxDuration counts as 0 s.'
+            'Argo never retries: it starts no retry later than backoffMaxDuration after the first start of the step, '
+            'and the wait before the first retry, backoffDuration, is at least as long. A missing backoffMaxDuration '
+            'counts as 0 s.'
         )
         mend = 'Give a backoffMaxDuration in which all attempts fit: 86400s.'
         yield Problem('error', where, what, mend)

@@ -72,7 +72,7 @@ def test_the_sdk_loads_it_and_finds_the_parameters_with_their_defaults(package):
     assert inputs['trainer_image_size'].type == 'Integer'
 
 
-def test_it_holds_every_component_and_only_containers(spec):
+def test_it_has_every_component_and_only_containers(spec):
     assert set(spec['root']['dag']['tasks']) == set(spec['components']) == set(STEPS)
     executors = spec['deploymentSpec']['executors']
     assert set(executors) == {f'{name}_executor' for name in STEPS}

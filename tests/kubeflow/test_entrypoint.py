@@ -19,7 +19,7 @@ CASES = {
 
 @pytest.mark.parametrize('root', ['', '/scratch/root'])
 @pytest.mark.parametrize('uri', CASES)
-def test_a_uri_has_the_launchers_path_and_back(uri, root):
+def test_a_uri_becomes_the_launchers_path_and_the_path_becomes_the_uri(uri, root):
     assert to_path(uri, root) == root + CASES[uri]
     assert to_uri(root + CASES[uri], root) == uri
 
@@ -79,7 +79,9 @@ def run(tmp_path, monkeypatch):
         if stand_in:
             monkeypatch.setattr(kubeflow_v2_run_executor, 'main', stand_in)
         monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
-        logs = tmp_path / 'minio' / 'mlpipeline' / 'run' / 'executor-logs-0'  # the launcher writes it meanwhile
+        logs = (
+            tmp_path / 'minio' / 'mlpipeline' / 'run' / 'executor-logs-0'
+        )  # the launcher writes it while the step runs
         logs.parent.mkdir(parents=True)
         logs.touch()
         output = tmp_path / 'output.json'
@@ -127,7 +129,7 @@ def test_paths_in_the_output_file_of_a_step_become_uris(run):
 
 
 @pytest.mark.parametrize(('error', 'code'), [(DataRefusedError('The data was refused.'), 4), (KeyError('x'), 1)])
-def test_a_step_that_fails_ends_with_its_sentence(run, capsys, error, code):
+def test_a_step_that_fails_ends_with_its_error_message(run, capsys, error, code):
     def stand_in(parsed):
         raise error
 
