@@ -154,19 +154,7 @@ def _check_task(where: str, name: str, task: Any, parent: Any, package: ParsedPa
 
     Sources: argocompiler/dag.go task and DAG; driver/driver.go validateNonRoot; Argo's validateDAG.
     """
-    if not _TASK_NAME.fullmatch(name) or len(name) > _MAX_TASK_NAME:
-        what = (
-            'Argo takes task names of letters, digits and - that begin with a letter, of at most '
-            f'{_MAX_TASK_NAME} characters.'
-        )
-        yield Problem('error', where, what, 'Rename the task.')
-    if name.endswith('-driver') and name.removesuffix('-driver') in parent.dag.tasks:
-        what = f'The server adds a task {name} of its own, and Argo refuses two tasks of the same name.'
-        yield Problem('error', where, what, 'Rename the task.')
-    if not task.task_info.name:
-        yield Problem(
-            'error', f'{where}.taskInfo.name', "It is empty; the step's driver fails.", "Give the task's name."
-        )
+    yield from _check_name(where, name, task, parent)
     for other in task.dependent_tasks:
         if other not in parent.dag.tasks:
             what = f'It waits for {other!r}, which is not a task here.'
@@ -190,6 +178,23 @@ def _check_task(where: str, name: str, task: Any, parent: Any, package: ParsedPa
         what = 'An importer cannot have a condition: its driver and the importer are one container.'
         yield Problem('error', f'{where}.triggerPolicy', what, 'Put the condition on the steps that read the artifact.')
     yield from check_inputs(where, task, component, parent, package.spec.components)
+
+
+def _check_name(where: str, name: str, task: Any, parent: Any) -> Iterator[Problem]:
+    """Checks that Argo takes the name of a task, and that its driver finds the name."""
+    if not _TASK_NAME.fullmatch(name) or len(name) > _MAX_TASK_NAME:
+        what = (
+            'Argo takes task names of letters, digits and - that begin with a letter, of at most '
+            f'{_MAX_TASK_NAME} characters.'
+        )
+        yield Problem('error', where, what, 'Rename the task.')
+    if name.endswith('-driver') and name.removesuffix('-driver') in parent.dag.tasks:
+        what = f'The server adds a task {name} of its own, and Argo refuses two tasks of the same name.'
+        yield Problem('error', where, what, 'Rename the task.')
+    if not task.task_info.name:
+        yield Problem(
+            'error', f'{where}.taskInfo.name', "It is empty; the step's driver fails.", "Give the task's name."
+        )
 
 
 def _check_retries(where: str, policy: Any) -> Iterator[Problem]:

@@ -6,7 +6,6 @@ machine's environment only the path to Python. Functions name the function of th
 backend/src/v2 of kubeflow/pipelines.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -17,15 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from components.errors import PipelineError, UsageError, to_one_line
 from kubeflow.mirrors import LOGS_KEY, ROOT_VARIABLE, to_path
 from kubeflow.package import Document, parse_value
 from kubeflow.rehearsal.driver import Outputs
+from kubeflow.rehearsal.memory import wait_and_measure
 
 _REPORT_LINES = 20  # at the end of a failed step's output, in which its error message is searched
-_SAMPLE_S = 0.25
 
 
 class StepResult(NamedTuple):
@@ -146,32 +143,6 @@ class Launcher:
             kind = definitions['parameters'][name]['parameterType']
             parameters[name] = _read_parameter(task, name, Path(provisioned['parameters'][name]['outputFile']), kind)
         return Outputs(artifacts, parameters)
-
-
-def _measure_bytes(process: psutil.Process) -> int:
-    """Returns the memory of a process and its children, in which a page that they share counts once."""
-    total = 0
-    with contextlib.suppress(psutil.Error):  # the process has just ended
-        for each in (process, *process.children(recursive=True)):
-            total += each.memory_full_info().pss
-    return total
-
-
-def wait_and_measure(process: subprocess.Popen[bytes]) -> float:
-    """Waits for a process to end, which sets its return code, and samples its memory four times a second.
-
-    A pod's memory limit counts all its processes together. The system's own figure (ru_maxrss) also sees peaks between
-    two samples, but only of one process at a time.
-
-    Returns:
-      The most memory that the process and its children held together in a sample, in MB.
-    """
-    watched, peak = psutil.Process(process.pid), 0
-    while True:
-        peak = max(peak, _measure_bytes(watched))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_SAMPLE_S)
-            return peak / 1e6
 
 
 def read_error(log: Path) -> str:
