@@ -33,7 +33,6 @@ _TYPE_NAMES = {
     FieldDescriptor.CPPTYPE_BOOL: 'boolean',
     FieldDescriptor.CPPTYPE_DOUBLE: 'number',
     FieldDescriptor.CPPTYPE_FLOAT: 'number',
-    FieldDescriptor.CPPTYPE_ENUM: 'string',
 }
 
 
@@ -110,7 +109,11 @@ def _check_one(value: Any, field: FieldDescriptor, where: str, verdict: str) -> 
     try:
         json_format.ParseDict({field.name: [value] if field.is_repeated else value}, message)
     except (json_format.Error, ValueError, TypeError):
-        yield _describe_wrong_type(value, where, _TYPE_NAMES.get(field.cpp_type, 'integer'))
+        if field.enum_type is None:
+            yield _describe_wrong_type(value, where, _TYPE_NAMES.get(field.cpp_type, 'integer'))
+        else:
+            what = f'{value!r} is not a value that this field takes; the server cannot parse it.'
+            yield Problem('error', where, what, f'Give one of {", ".join(field.enum_type.values_by_name)}.')
 
 
 def _describe_wrong_type(value: Any, where: str, wanted: str) -> Problem:

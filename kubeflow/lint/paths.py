@@ -37,7 +37,7 @@ def check_paths(package: ParsedPackage) -> Iterator[Problem]:
         words = [*container.command, *container.args, *(f'{pair.name}={pair.value}' for pair in container.env)]
         for word in words:
             if found := _HOMES.search(word):
-                path = _shorten(word[found.start() :])
+                path = _shorten(word[found.start(2) :])
                 what = f'The command or the environment has a path that only this machine has: {path}.'
                 yield Problem('error', f'deploymentSpec.executors.{label}', what, _MEND)
 

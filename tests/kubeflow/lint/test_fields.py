@@ -70,8 +70,8 @@ ERRORS = {
     'text that is not a value of the enum': (
         change(f'{PARAMETERS}/data/parameterType', 'TEXT'),
         'root.inputDefinitions.parameters.data.parameterType',
-        "'TEXT' is of a type",
-        'of type string',
+        "'TEXT' is not a value that this field takes",
+        'STRING, ',
     ),
 }
 

@@ -51,13 +51,13 @@ ERRORS = {
     'path in the environment': (
         change(f'{CONTAINER}/env', [{'name': 'CACHE', 'value': '/home/me/cache'}]),
         'deploymentSpec.executors.Train_executor',
-        '/home/me/cache',
+        'only this machine has: /home/me/cache.',
         'volume',
     ),
     "path in the home of a user whose name begins like the images' user": (
         change(f'{CONTAINER}/env', [{'name': 'CACHE', 'value': '/home/pipeline-me/cache'}]),
         'deploymentSpec.executors.Train_executor',
-        '/home/pipeline-me/cache',
+        'only this machine has: /home/pipeline-me/cache.',
         'volume',
     ),
 }
