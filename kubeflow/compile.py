@@ -1,6 +1,6 @@
-"""create_package: the pipeline's graph as one YAML file that open-source Kubeflow Pipelines takes, 2.5 and newer.
+"""create_package: compiles the pipeline into one YAML file for open-source Kubeflow Pipelines, 2.5 and newer.
 
-TFX compiles the graph. What it leaves out for this server, or puts in and the server ignores, is mended here.
+TFX compiles the graph. This module adds what TFX leaves out for this server, and removes what the server ignores.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from pipeline.config import PipelineConfig
 from pipeline.pipeline import create_pipeline
 
 COMMAND = ('python', '-m', 'kubeflow.entrypoint')
-"""Of every container; TFX's own arguments follow it."""
+"""The command of every step's container; TFX's own arguments follow it."""
 _INPUTS_OPTION = '--json_serialized_inputs_spec_args'
 
 
@@ -33,11 +33,12 @@ def _compile_graph(pipeline: tfx_pipeline.Pipeline, image: str) -> dict[str, Any
         default_image=image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
     )
     job = kubeflow_v2_dag_runner.KubeflowV2DagRunner(config).run(pipeline, write_out=False)
-    return job['pipelineSpec']
+    spec: dict[str, Any] = job['pipelineSpec']
+    return spec
 
 
 def _name_artifact_types(spec: dict[str, Any], pipeline: tfx_pipeline.Pipeline) -> None:
-    """Puts the class path of our own artifacts into their schema: TFX imports what the title names."""
+    """Puts the class path of our own artifact types into their schemas: TFX imports the class that the title names."""
     types = {channel.type for component in pipeline.components for channel in component.outputs.values()}
     paths = {kind.TYPE_NAME: name_utils.get_full_name(kind) for kind in types if kind.TYPE_NAME.count('.') == 1}
     for component in spec['components'].values():
@@ -49,13 +50,14 @@ def _name_artifact_types(spec: dict[str, Any], pipeline: tfx_pipeline.Pipeline) 
 
 
 def _equip_step(spec: dict[str, Any], name: str, config: PipelineConfig, target: Target) -> None:
+    """Gives a step its image, resources, environment, cache and retries, and the types of its inputs."""
     step = config.kubeflow.get_step(name)
     component = spec['components'][name]
     container = spec['deploymentSpec']['executors'][component['executorLabel']]['container']
-    container.pop('lifecycle', None)  # a driver for span and version, which the server never starts
+    container.pop('lifecycle', None)  # TFX's driver for spans and versions, which the server never starts
     container['image'] = target.get_image(step.gpu)
     container |= describe_container(step)
-    # The server hands inputs on without their type: the command takes it from here.
+    # The server passes input artifacts without their types; the container's command takes the types from here.
     arguments = container['args']
     arguments[arguments.index(_INPUTS_OPTION) + 1] = json.dumps(component['inputDefinitions'], sort_keys=True)
     task = spec['root']['dag']['tasks'][name]
@@ -63,7 +65,7 @@ def _equip_step(spec: dict[str, Any], name: str, config: PipelineConfig, target:
 
 
 def _equip_exit_handler(spec: dict[str, Any], config: PipelineConfig) -> dict[str, Any]:
-    """Gives the last task what all get but a GPU and the cache; returns its platform entry."""
+    """Gives the exit task the default settings of a step, without GPU and cache; returns its platform entry."""
     step = dataclasses.replace(config.kubeflow.default, gpu=0, cache=False)
     spec['deploymentSpec']['executors'][EXECUTOR]['container'] |= describe_container(step)
     spec['root']['dag']['tasks'][TASK] |= describe_task(step)
@@ -74,14 +76,14 @@ def create_package(config: PipelineConfig, target: Target) -> str:
     """Compiles the pipeline.
 
     Args:
-      config: everything a run can vary, and what each step is given.
-      target: where it is to run.
+      config: of the pipeline and its steps.
+      target: the images and places to compile for.
 
     Returns:
       YAML: the PipelineSpec, then the kubernetes platform spec. Equal arguments give equal text.
 
     Raises:
-      UsageError: the target cannot run the config.
+      UsageError: config and target do not fit each other.
     """
     target.check(config)
     pipeline = create_pipeline(config, target.pipeline_root)
@@ -101,16 +103,25 @@ def create_package(config: PipelineConfig, target: Target) -> str:
 
 
 def write_package(config: PipelineConfig, target: Target, out: Path) -> str:
-    """Writes the package whole or not at all, and returns what it did in a sentence.
+    """Compiles the pipeline and writes the package, whole or not at all.
+
+    Args:
+      config: see `create_package`.
+      target: see `create_package`.
+      out: the YAML file to write.
+
+    Returns:
+      What was written, for the user.
 
     Raises:
-      UsageError: the target cannot run the config, a server would refuse the package, or the file cannot be written.
+      UsageError: config and target do not fit each other, a server would refuse the package, or the file cannot be
+        written.
     """
     text = create_package(config, target)
     problems = [problem for problem in lint_package(text) if problem.severity == 'error']
     if problems:
-        sentences = '; '.join(f'{problem.where}: {problem.what} {problem.mend}' for problem in problems)
-        raise UsageError(f'A Kubeflow Pipelines server would refuse this package: {sentences}')
+        lines = [f'\n  {problem.where}: {problem.what} {problem.mend}' for problem in problems]
+        raise UsageError(f'A Kubeflow Pipelines server would refuse this package:{"".join(lines)}')
     staging = out.with_name(f'.{out.name}.partial-{os.getpid()}')
     try:
         staging.write_text(text)

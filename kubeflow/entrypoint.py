@@ -1,12 +1,12 @@
-"""The command of every step's container: TFX's executor entry point, on the local copies of the object store.
+"""The command of every step's container: runs TFX's executor on the launcher's local copies of artifacts.
 
     python -m kubeflow.entrypoint --executor_class_path CLASS --json_serialized_invocation_args JSON ...
 
-Kubeflow gives artifacts as minio://, s3:// or gs:// URIs, of which TensorFlow opens gs:// at most. So TFX is given the
-launcher's local copies instead, and what it says of its outputs is turned back into URIs, which the launcher records.
-And Kubeflow forgets the types of inputs, which TFX cannot do without (GetOutputArtifactsByExecutionId in
-backend/src/v2/metadata/client.go of kubeflow/pipelines); the component's definition still has them.
-A step that fails ends with its sentence as the last line, and with the exit code that the command line would have.
+Kubeflow names artifacts by minio://, s3:// or gs:// URIs, and TensorFlow opens at most gs://. So TFX gets the paths of
+the launcher's local copies, and the paths in its output file are turned back into URIs, which the launcher records.
+Kubeflow also loses the types of input artifacts, which TFX needs (GetOutputArtifactsByExecutionId in
+backend/src/v2/metadata/client.go of kubeflow/pipelines), so they are taken from the component's definition.
+A step that fails prints its error message as the last line, and ends with the exit code of the command line.
 """
 
 import argparse
@@ -23,12 +23,15 @@ from kubeflow.parameters import apply_parameters
 
 
 def map_invocation(invocation: dict[str, Any], definitions: dict[str, Any], root: str) -> dict[str, Any]:
-    """An ExecutorInput whose artifacts are local and have types, and whose parameters are execution properties.
+    """Makes an ExecutorInput that TFX can use: local artifacts with types, and parameters as execution properties.
 
     Args:
-      invocation: what the launcher puts in place of {{$}}.
-      definitions: of the component's inputs.
-      root: see `kubeflow.mirrors`.
+      invocation: the ExecutorInput that the launcher puts in place of {{$}}.
+      definitions: `inputDefinitions` of the component.
+      root: see `kubeflow.mirrors.to_path`.
+
+    Returns:
+      A changed copy.
     """
     sides = {}
     for side in ('inputs', 'outputs'):
@@ -45,7 +48,12 @@ def map_invocation(invocation: dict[str, Any], definitions: dict[str, Any], root
 
 
 def map_output(file: Path, root: str) -> None:
-    """Turns the paths in an ExecutorOutput file back into URIs."""
+    """Turns the paths in an ExecutorOutput file back into URIs.
+
+    Args:
+      file: that TFX has written; it is written again.
+      root: see `kubeflow.mirrors.to_path`.
+    """
     output = json.loads(file.read_text())
     file.write_text(json.dumps(map_strings(output, lambda path: to_uri(path, root)), indent=2))
 
@@ -54,7 +62,7 @@ def run_step(argv: list[str]) -> None:
     """Runs one step.
 
     Args:
-      argv: what `kubeflow_v2_run_executor` takes.
+      argv: the arguments of TFX's `kubeflow_v2_run_executor`.
     """
     root = os.environ.get(ROOT_VARIABLE, '')
     parser = argparse.ArgumentParser(prog='python -m kubeflow.entrypoint', allow_abbrev=False)
@@ -64,9 +72,10 @@ def run_step(argv: list[str]) -> None:
     arguments, beam_arguments = parser.parse_known_args(argv)
     definitions = json.loads(arguments.json_serialized_inputs_spec_args)
     invocation = map_invocation(json.loads(arguments.json_serialized_invocation_args), definitions, root)
-    invocation['outputs']['artifacts'].pop(LOGS_KEY, None)  # the launcher's own, and no artifact that TFX knows
+    invocation['outputs']['artifacts'].pop(LOGS_KEY, None)  # the launcher writes it, and TFX does not know its type
     arguments.json_serialized_invocation_args = json.dumps(invocation)
-    for entry in invocation['outputs']['artifacts'].values():  # TFX's own launcher makes them, Kubeflow's does not
+    # TFX's own launcher makes these folders before the executor runs; Kubeflow's does not.
+    for entry in invocation['outputs']['artifacts'].values():
         for artifact in entry['artifacts']:
             Path(artifact['uri']).mkdir(parents=True, exist_ok=True)
 
@@ -77,7 +86,7 @@ def run_step(argv: list[str]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Runs one step; returns the exit code, see `pipeline.__main__.main`."""
+    """Runs one step; returns the exit code, as `pipeline.__main__.main` does."""
     try:
         run_step(argv)
     except Exception as error:

@@ -1,10 +1,11 @@
-"""Makes a compiled pipeline tell a webhook how its run ended, in the form of kfp's own `dsl.ExitHandler`.
+"""Adds a task to a compiled pipeline that tells a webhook how the run ended, as kfp's own `dsl.ExitHandler` does it.
 
-The tasks of the root move into a sub-graph, and a second task of the root runs when that has ended, however it did.
-`kubeflow.notify` is what it runs.
+The tasks of the root move into a graph of their own, which becomes the first task of the root. A second task runs when
+the first has ended, whether it succeeded or failed; its container runs `kubeflow.notify`.
 """
 
 import copy
+from typing import Any
 
 from components.errors import UsageError
 
@@ -15,36 +16,37 @@ PARAMETER = 'webhook'
 _GRAPH_COMPONENT = f'comp-{GRAPH}'
 _TASK_COMPONENT = f'comp-{TASK}'
 
-# What the driver fills in: kfp.dsl's PIPELINE_JOB_NAME_PLACEHOLDER and PIPELINE_JOB_ID_PLACEHOLDER.
+# The driver fills these in: kfp.dsl's PIPELINE_JOB_NAME_PLACEHOLDER and PIPELINE_JOB_ID_PLACEHOLDER.
 _PLACEHOLDERS = {'run_name': '{{$.pipeline_job_name}}', 'run_id': '{{$.pipeline_job_uuid}}'}
 
 
-def add_exit_handler(spec: dict, image: str, webhook: str) -> dict:
-    """Adds the task that reports the outcome.
+def add_exit_handler(spec: dict[str, Any], image: str, webhook: str) -> dict[str, Any]:
+    """Adds the task that tells the webhook.
 
-    The pipeline's parameters stay at the root, under their names, and are passed to the sub-graph; `webhook` joins
-    them. Executors keep their labels, so that a platform spec still fits.
+    The pipeline's parameters keep their names and are passed on to the new graph; the parameter `webhook` is added.
+    Executors keep their labels, so that a platform spec still fits.
 
     Args:
-      spec: a PipelineSpec as a dict, schema 2.1.0, whose tasks are all in the root; it is not changed.
-      image: with this package in it.
-      webhook: default of the pipeline's new parameter `webhook`, an http or https address.
+      spec: a PipelineSpec as JSON, schema 2.1.0, whose tasks are all in the root; it is not changed.
+      image: of the task's container; it must have our packages.
+      webhook: default of the parameter `webhook`, an http or https address.
 
     Returns:
       The new PipelineSpec.
 
     Raises:
-      UsageError: the address is none, or a task, a component or a parameter has a name that is needed here.
+      UsageError: the webhook is not an http or https address, or a task, a component, an executor or a parameter
+        already has a name that is needed here.
     """
     if not webhook.startswith(('http://', 'https://')):
-        raise UsageError(f'A webhook is an http or https address. Received: {webhook!r}')
+        raise UsageError(f'--webhook takes an http or https address. Received: {webhook!r}')
     spec = copy.deepcopy(spec)
     root, components = spec['root'], spec['components']
     parameters = root.setdefault('inputDefinitions', {}).setdefault('parameters', {})
     names = {*root['dag']['tasks'], *components, *spec['deploymentSpec']['executors']}
     taken = sorted({GRAPH, TASK, _GRAPH_COMPONENT, _TASK_COMPONENT, EXECUTOR} & names | {PARAMETER} & {*parameters})
     if taken:
-        raise UsageError(f'The exit handler needs names that the pipeline uses: {", ".join(taken)}.')
+        raise UsageError(f'The exit handler needs names that the pipeline uses already: {", ".join(taken)}.')
     components[_GRAPH_COMPONENT] = _make_graph(root)
     components[_TASK_COMPONENT] = _make_component()
     spec['deploymentSpec']['executors'][EXECUTOR] = {'container': _make_container(image, spec['pipelineInfo']['name'])}
@@ -53,31 +55,31 @@ def add_exit_handler(spec: dict, image: str, webhook: str) -> dict:
     return spec
 
 
-def _make_graph(root: dict) -> dict:
-    """The root's tasks as a component."""
+def _make_graph(root: dict[str, Any]) -> dict[str, Any]:
+    """Makes a component of the root's tasks."""
     parameters = root['inputDefinitions']['parameters']
-    graph = {'dag': root['dag']}
+    graph: dict[str, Any] = {'dag': root['dag']}
     if parameters:
         types = {name: {'parameterType': parameter['parameterType']} for name, parameter in parameters.items()}
         graph['inputDefinitions'] = {'parameters': types}
     return graph
 
 
-def _make_graph_task(parameters: dict) -> dict:
-    """The task of the root that runs all others."""
-    task = {'componentRef': {'name': _GRAPH_COMPONENT}, 'taskInfo': {'name': GRAPH}}
+def _make_graph_task(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Makes the first task of the root, which runs the graph of all other tasks."""
+    task: dict[str, Any] = {'componentRef': {'name': _GRAPH_COMPONENT}, 'taskInfo': {'name': GRAPH}}
     if parameters:
         task['inputs'] = {'parameters': {name: {'componentInputParameter': name} for name in parameters}}
     return task
 
 
-def _make_component() -> dict:
-    inputs = {name: {'parameterType': 'STRING'} for name in (PARAMETER, *_PLACEHOLDERS)}
+def _make_component() -> dict[str, Any]:
+    inputs: dict[str, dict[str, Any]] = {name: {'parameterType': 'STRING'} for name in (PARAMETER, *_PLACEHOLDERS)}
     inputs['status'] = {'parameterType': 'TASK_FINAL_STATUS', 'isOptional': True}
     return {'executorLabel': EXECUTOR, 'inputDefinitions': {'parameters': inputs}}
 
 
-def _make_container(image: str, pipeline: str) -> dict:
+def _make_container(image: str, pipeline: str) -> dict[str, Any]:
     arguments = {'--webhook': PARAMETER, '--run-name': 'run_name', '--run-id': 'run_id', '--status': 'status'}
     args = ['--pipeline', pipeline]
     for flag, name in arguments.items():
@@ -85,9 +87,11 @@ def _make_container(image: str, pipeline: str) -> dict:
     return {'image': image, 'command': ['python', '-m', 'kubeflow.notify'], 'args': args}
 
 
-def _make_task() -> dict:
-    """The task that reports; never cached, since a message that was sent once says nothing of this run."""
-    inputs = {name: {'runtimeValue': {'constant': value}} for name, value in _PLACEHOLDERS.items()}
+def _make_task() -> dict[str, Any]:
+    """Makes the task that tells the webhook. It is not cached, so that every run sends its own message."""
+    inputs: dict[str, dict[str, Any]] = {
+        name: {'runtimeValue': {'constant': value}} for name, value in _PLACEHOLDERS.items()
+    }
     inputs[PARAMETER] = {'componentInputParameter': PARAMETER}
     inputs['status'] = {'taskFinalStatus': {'producerTask': GRAPH}}
     return {

@@ -1,6 +1,6 @@
-"""Where Kubeflow's launcher keeps local copies of artifacts: the object store's URIs and the paths beside them.
+"""Maps URIs of the object store to the paths where Kubeflow's launcher keeps local copies of artifacts, and back.
 
-The launcher downloads a step's inputs there before its container runs, and uploads what is written there afterwards
+The launcher downloads a step's inputs to these paths before the container runs, and uploads what is there afterwards
 (LocalPathForURI in backend/src/v2/component/launcher_v2.go of kubeflow/pipelines).
 """
 
@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-LOGS_KEY = 'executor-logs'  # an output that the driver adds to every step's: a file, which the launcher writes
-ROOT_VARIABLE = 'MIRROR_ROOT'  # what stands for the container's root; only the rehearsal sets it
+LOGS_KEY = 'executor-logs'
+"""An output that the driver adds to every step: a file that the launcher writes."""
+ROOT_VARIABLE = 'MIRROR_ROOT'
+"""Environment variable: the folder that takes the place of a container's root folder. Only the rehearsal sets it."""
 
 _FOLDERS = {'minio://': '/minio/', 's3://': '/s3/', 'gs://': '/gcs/'}
 _ROOT = re.compile(rf'({"|".join(_FOLDERS)})[^/?]+(/[^?]*)?(\?.+)?')
@@ -17,16 +19,16 @@ ROOT_FORM = f'{", ".join(_FOLDERS)} and a bucket'
 
 
 def is_pipeline_root(uri: str) -> bool:
-    """Whether the launcher can keep artifacts there (bucketPattern in backend/src/v2/objectstore/config.go)."""
+    """Says whether artifacts can be stored below a URI (bucketPattern in backend/src/v2/objectstore/config.go)."""
     return _ROOT.fullmatch(uri) is not None
 
 
 def to_path(uri: str, root: str) -> str:
-    """The local copy of a URI; any other text as it is.
+    """Returns the path of the local copy of a URI; any other text as it is.
 
     Args:
       uri: such as 'minio://mlpipeline/v2/artifacts/x'.
-      root: '' in a container.
+      root: the folder that takes the place of the container's root folder; '' in a container.
     """
     for scheme, folder in _FOLDERS.items():
         if uri.startswith(scheme):
@@ -35,7 +37,7 @@ def to_path(uri: str, root: str) -> str:
 
 
 def to_uri(path: str, root: str) -> str:
-    """The URI of a local copy; any other text as it is."""
+    """Returns the URI of the path of a local copy; any other text as it is. See `to_path`."""
     for scheme, folder in _FOLDERS.items():
         if path.startswith(root + folder):
             return scheme + path.removeprefix(root + folder)
@@ -43,7 +45,7 @@ def to_uri(path: str, root: str) -> str:
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON value with every string in it changed, keys left alone."""
+    """Returns a copy of a JSON value in which each string has been changed, except keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

@@ -1,56 +1,63 @@
-"""The exit handler's container command: tells a webhook how a run ended. Standard library only.
+"""Tells a webhook how a run ended: the command of the exit handler's container. It uses only the standard library.
 
-Kubeflow's driver hands over the status of the sub-graph that `kubeflow.exit_handler` made, as JSON of
-PipelineTaskFinalStatus: state, pipelineJobResourceName, pipelineTaskName, error. In 2.17 and before the state is ML
-Metadata's, and `error` is empty. A step's launcher writes that state after its command, so it stays RUNNING where a pod
-was killed or its driver failed. After a success it is COMPLETE: the Pusher is last, and never cached.
+Kubeflow's driver passes the status of the graph that `kubeflow.exit_handler` made, as JSON of PipelineTaskFinalStatus:
+state, pipelineJobResourceName, pipelineTaskName, error. Up to server 2.17 the state is the one in ML Metadata, and
+`error` is empty. The launcher of a step writes the state after the step's command has ended, so the state stays RUNNING
+if a pod was killed or a driver failed. After a success it is COMPLETE, because the last step, the Pusher, is never
+cached.
 """
 
 import argparse
 import json
 import sys
 import urllib.request
+from typing import Any
 
 _TIMEOUT_S = 30.0
 _SUCCEEDED = ('SUCCEEDED', 'COMPLETE', 'CACHED')
 
 
 class NotifyError(Exception):
-    """A status that cannot be read, or a webhook that did not take it, in one sentence."""
+    """The status cannot be read, or the webhook did not take the message; one sentence says which."""
 
 
-def make_message(pipeline: str, run_name: str, run_id: str, status: str) -> dict:
-    """What the webhook gets.
+def make_message(pipeline: str, run_name: str, run_id: str, status: str) -> dict[str, Any]:
+    """Makes the message for the webhook.
 
     Args:
-      pipeline: its name.
-      run_name: as shown by the server.
-      run_id: the server's.
+      pipeline: name of the pipeline.
+      run_name: name of the run, as the server shows it.
+      run_id: the server's id of the run.
       status: JSON of PipelineTaskFinalStatus, as the launcher passes it.
 
     Returns:
-      pipeline, run_name, run_id, state (SUCCEEDED or FAILED: the run has ended) and error ('' for a success; else the
-      server's message, or the state it knows).
+      pipeline, run_name, run_id, state (SUCCEEDED or FAILED) and error ('' after a success; otherwise the server's
+      message, or the last state that the server knows).
 
     Raises:
-      NotifyError: the status is no JSON object with a state.
+      NotifyError: the status is not a JSON object with a state.
     """
     try:
         fields = json.loads(status)
         state, error = fields['state'], fields.get('error') or {}
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise NotifyError(f'the status of the run is no JSON object with a state. Received: {status!r}') from problem
+        raise NotifyError(f'the status of the run is not a JSON object with a state. Received: {status!r}') from problem
     message = {'pipeline': pipeline, 'run_name': run_name, 'run_id': run_id}
     if state in _SUCCEEDED:
         return {**message, 'state': 'SUCCEEDED', 'error': ''}
     return {**message, 'state': 'FAILED', 'error': error.get('message') or f"the server's last state is {state}"}
 
 
-def post_message(webhook: str, message: dict, timeout_s: float = _TIMEOUT_S) -> None:
-    """POSTs the message as JSON.
+def post_message(webhook: str, message: dict[str, Any], timeout_s: float = _TIMEOUT_S) -> None:
+    """Posts the message as JSON.
+
+    Args:
+      webhook: http or https address.
+      message: from `make_message`.
+      timeout_s: seconds to wait for a response.
 
     Raises:
-      NotifyError: the address is none, nothing answered in time, or the answer was an error.
+      NotifyError: the address is not one, nothing responded in time, or the response was an error.
     """
     try:
         request = urllib.request.Request(
@@ -62,8 +69,8 @@ def post_message(webhook: str, message: dict, timeout_s: float = _TIMEOUT_S) -> 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Sends one message; returns the exit code: 0 taken, 1 not."""
-    parser = argparse.ArgumentParser(prog='python -m kubeflow.notify', description=__doc__.splitlines()[0])
+    """Sends one message; returns the exit code: 0 if the webhook took it, otherwise 1."""
+    parser = argparse.ArgumentParser(prog='python -m kubeflow.notify', description='Tells a webhook how a run ended.')
     for name in ('webhook', 'pipeline', 'run-name', 'run-id', 'status'):
         parser.add_argument(f'--{name}', required=True)
     arguments = parser.parse_args(argv)

@@ -1,10 +1,10 @@
-"""The parameters of a package: what people change between runs without compiling anew.
+"""The parameters of a package: settings that people change between runs without compiling again.
 
-Kubeflow replaces a component's input parameters whole, and most of our settings travel inside JSON, such as the
-Trainer's `custom_config`. So a component gets a further input parameter that is named by the path into that JSON,
-`custom_config.trainer.epochs`, and takes its value from the pipeline's parameter `trainer_epochs`. The driver resolves
-it as any other, with its type, and puts it into the ExecutorInput (and into the cache key). The container's command
-calls `apply_parameters` before TFX sees it. No text is replaced within text.
+Kubeflow can set a component's input parameter only as a whole, and most of our settings are inside a JSON parameter,
+such as the Trainer's `custom_config`. So a component gets one more input parameter for each of these settings. It is
+named by the path into the JSON, such as `custom_config.trainer.epochs`, and takes its value from a parameter of the
+pipeline, such as `trainer_epochs`. The driver resolves it like any other input, with its type, and puts it into the
+ExecutorInput and into the cache key. `apply_parameters` then writes the value into the JSON, before TFX reads it.
 """
 
 import functools
@@ -36,14 +36,14 @@ _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {
     'gate_recall': (('Evaluator', 'gate.recall'),),
     'gate_baseline': (('Evaluator', 'gate.baseline'),),
 }
-"""By parameter: the steps that read it, and where in their execution properties it goes."""
+"""By parameter of the pipeline: the steps that read it, and the path of the setting in their execution properties."""
 
 _CONFIGS = {'trainer': TrainerConfig, 'gate': GateConfig}
 
 
 def _list_defaults(config: PipelineConfig) -> dict[str, int | float | str]:
     return {
-        'data': config.data,
+        'data': config.data or '',  # never empty here: Target.check wants a path or a URI
         'serving': config.get_serving(),
         'trainer_image_size': config.trainer.get_image_size(),
         'trainer_epochs': config.trainer.epochs,
@@ -57,11 +57,11 @@ def _list_defaults(config: PipelineConfig) -> dict[str, int | float | str]:
 
 
 def add_parameters(spec: dict[str, Any], config: PipelineConfig) -> None:
-    """Gives a PipelineSpec its parameters, with the config's values as defaults, and their places in the steps.
+    """Adds the parameters to a PipelineSpec, with the config's values as defaults, and passes them to the steps.
 
     Args:
       spec: the PipelineSpec as JSON, changed in place.
-      config: what it was made from.
+      config: that the PipelineSpec was made from.
     """
     definitions = {}
     for name, default in _list_defaults(config).items():
@@ -75,15 +75,16 @@ def add_parameters(spec: dict[str, Any], config: PipelineConfig) -> None:
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuses values that a step would refuse, some only after hours of training.
+    """Checks values before a run, which its steps would refuse later, some only after hours of training.
 
-    The document cannot: servers before 2.16 do not know `literals`, and refuse a package that has them.
+    The package cannot say which values a parameter takes: servers before 2.16 do not know the field for it, `literals`,
+    and refuse a package that has it.
 
     Args:
-      values: of a pipeline's parameters; those that `add_parameters` does not know are left alone.
+      values: of the pipeline's parameters by name; parameters that `add_parameters` does not add are not checked.
 
     Raises:
-      UsageError: says what the parameter takes.
+      UsageError: a value is not one that the parameter takes.
     """
     for name in values.keys() & _TARGETS.keys():
         section, _, field = name.partition('_')
@@ -99,21 +100,21 @@ def _convert(path: str, value: Any, kind: str) -> Any:
         return value
     if value != int(value):
         raise UsageError(f'The parameter {path} takes a whole number. Received: {value}')
-    return int(value)  # JSON has one kind of number
+    return int(value)  # the ExecutorInput has whole numbers as floats, since protobuf's Value has no integers
 
 
 def apply_parameters(values: Mapping[str, Any], definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A step's execution properties, with what paths name put into their JSON.
+    """Writes the parameters that are named by a path into the JSON of a step's execution properties.
 
     Args:
       values: the ExecutorInput's `inputs.parameterValues`, as JSON.
-      definitions: the component's `inputDefinitions.parameters`, which `--json_serialized_inputs_spec_args` holds.
+      definitions: the component's `inputDefinitions.parameters`, from `--json_serialized_inputs_spec_args`.
 
     Returns:
-      The values without the paths.
+      The execution properties: the values without those that are named by a path.
 
     Raises:
-      UsageError: a whole number was expected.
+      UsageError: a value is not a whole number where one is expected.
     """
     properties = {name: value for name, value in values.items() if '.' not in name}
     for path in values.keys() - properties.keys():

@@ -1,8 +1,8 @@
-"""What a StepConfig becomes: fields of the PipelineSpec, and the kubernetes platform spec.
+"""Writes a StepConfig into a package: as fields of the PipelineSpec, and as an entry of the kubernetes platform spec.
 
-The fields are those that Kubeflow Pipelines reads since 2.5 (api/v2alpha1/pipeline_spec.proto and
-kubernetes_platform/proto/kubernetes_executor_config.proto): its own SDK writes those of older servers beside them. A
-service account is in neither: it belongs to a run, not to a step.
+Only fields that Kubeflow Pipelines reads since 2.5 are used (api/v2alpha1/pipeline_spec.proto and
+kubernetes_platform/proto/kubernetes_executor_config.proto); its own SDK also writes the fields of older servers.
+Neither document has a field for a service account, which belongs to a run and not to a step.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from pipeline.kubeflow_config import StepConfig
 
 
 def describe_container(step: StepConfig) -> dict[str, Any]:
-    """The container's `resources` and `env`, without what is not set."""
+    """Returns the container's `resources` and `env`, without settings that are not set."""
     resources = {
         'resourceCpuRequest': step.cpu,
         'resourceMemoryRequest': step.memory,
@@ -23,7 +23,7 @@ def describe_container(step: StepConfig) -> dict[str, Any]:
 
 
 def describe_task(step: StepConfig) -> dict[str, Any]:
-    """The task's `cachingOptions` and `retryPolicy`."""
+    """Returns the task's `cachingOptions`, and its `retryPolicy` if it is retried."""
     retry = {
         'maxRetryCount': step.retries,
         'backoffDuration': f'{step.backoff_s or 0}s',
@@ -35,14 +35,16 @@ def describe_task(step: StepConfig) -> dict[str, Any]:
 
 
 def describe_platform(step: StepConfig) -> dict[str, Any]:
-    """The step's KubernetesExecutorConfig; empty where the step asks for nothing of it."""
+    """Returns the step's KubernetesExecutorConfig as JSON; empty if none of its settings are set."""
     return _drop_unset(
         {
             'nodeSelector': _drop_unset({'labels': dict(text.split('=', 1) for text in step.node_selector or ())}),
             'tolerations': [_describe_toleration(text) for text in step.tolerations or ()],
             'secretAsEnv': [_describe_secret(text) for text in step.secret_env or ()],
             'pvcMount': [_describe_mount(text) for text in step.pvcs or ()],
-            'activeDeadlineSeconds': str(step.timeout_s) if step.timeout_s else None,  # as JSON has int64
+            'activeDeadlineSeconds': str(step.timeout_s)
+            if step.timeout_s
+            else None,  # protobuf's JSON has an int64 as text
         }
     )
 

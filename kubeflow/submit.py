@@ -1,6 +1,6 @@
-"""`submit`: uploads a compiled package to a Kubeflow Pipelines server, runs it or schedules it.
+"""`submit`: uploads a compiled package to a Kubeflow Pipelines server, and runs or schedules it.
 
-All through kfp's client, which also reads ~/.config/kfp/context.json (namespace, authentication).
+It uses kfp's client, which also reads ~/.config/kfp/context.json (namespace, authentication).
 """
 
 import contextlib
@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import kfp_server_api
 import urllib3
@@ -22,15 +22,15 @@ _POLL_S = 5.0
 
 
 class Submission(NamedTuple):
-    """What to do with a package.
+    """A package, and how to run it.
 
     package: the YAML file that `compile` wrote.
     host: address of the server, http://... or https://...
-    experiment: name of the group of runs it is shown in; made where there is none.
-    cron: six fields, seconds first, of a recurring run; None runs once, now.
-    assignments: KEY=VALUE of the pipeline's parameters.
+    experiment: name of the group of runs that the run is shown in; it is made if it does not exist.
+    cron: schedule of a recurring run, six fields, seconds first; None runs the package once, now.
+    assignments: KEY=VALUE texts for the pipeline's parameters.
     wait: whether to watch the run to its end.
-    service_account: of the pods; None takes the server's own.
+    service_account: of the pods; None for the server's default.
     """
 
     package: Path
@@ -43,21 +43,19 @@ class Submission(NamedTuple):
 
 
 def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
-    """Uploads, starts and watches.
+    """Uploads a package, starts or schedules a run of it, and watches the run.
 
     Args:
-      submission: what to do.
-      out: gets a line for each thing done, and for each step whose state changed.
-      poll_s: seconds between two questions about the run.
+      submission: the package, and how to run it.
+      out: where a line is printed for each thing done, and for each step whose state changed.
+      poll_s: seconds between two requests about the run.
 
     Returns:
-      The exit code: 0 where the run succeeded, was only started, or is recurring; 1 where it failed or was cancelled;
-      3 where the server skipped the Pusher, as a condition on the gate makes it. Without such a condition the Pusher
-      of a refused model succeeds, and the API does not have what tells it from another.
+      The exit code: 0 if the run succeeded, was only started, or was scheduled; 1 if it failed or was cancelled.
 
     Raises:
       UsageError: the package, a parameter, the schedule or the host is wrong.
-      PipelineError: the server refused something, or was lost while the run went on.
+      PipelineError: the server refused a request, or did not respond any more while the run went on.
     """
     host = _check(submission)
     package = read_package(submission.package)
@@ -71,7 +69,7 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
             'pipeline_id': pipeline_id,
             'version_id': version_id,
             'params': parameters,
-            'pipeline_root': package.pipeline_root,  # which neither client nor server takes from the package
+            'pipeline_root': package.pipeline_root,  # neither client nor server reads it from the package
             'service_account': submission.service_account,
         }
         if submission.cron is not None:
@@ -84,7 +82,7 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
 
 
 def _check(submission: Submission) -> str:
-    """Refuses a schedule and an address that cannot be right; returns the address without a slash at its end."""
+    """Checks the schedule and the server's address; returns the address without a slash at its end."""
     if submission.cron is not None and len(submission.cron.split()) != 6:
         raise UsageError(
             '--recurring takes six fields, seconds first, such as "0 0 3 * * 1" for Mondays at 3. '
@@ -97,34 +95,35 @@ def _check(submission: Submission) -> str:
 
 @contextlib.contextmanager
 def _explain(host: str) -> Iterator[None]:
-    """Turns what the client raises into a sentence."""
+    """Turns the exceptions of kfp's client into errors of ours, with a sentence for the user."""
     try:
         yield
     except kfp_server_api.ApiException as error:
         answer = to_one_line(error.body or error.reason or error)
         raise PipelineError(f'{host} refused the request ({error.status}): {answer}') from error
-    except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:  # the last where it says null
+    except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+        # The client raises AttributeError if a response is null.
         raise UsageError(
-            f'{host} does not answer as a Kubeflow Pipelines server ({to_one_line(error)}). Is the address right, and '
-            'the port forwarded (kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80)?'
+            f'{host} does not answer as a Kubeflow Pipelines server ({to_one_line(error)}). Check the address, and '
+            'that the port is forwarded (kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80).'
         ) from error
 
 
 def _upload(client: Client, path: Path, package: Package, out: TextIO) -> tuple[str, str]:
-    """Makes the pipeline and the version where the server lacks them; returns their ids.
+    """Creates the pipeline and its version on the server if they are not there; returns their ids.
 
-    A version's name is the package's digest, so that the same package is uploaded once.
+    A version is named by the digest of the package, so that the same package is uploaded only once.
     """
     name = f'{package.name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}'
     namespace = client.get_user_namespace()
-    # Not client.get_pipeline_id, which names no namespace: a server for many users then lists the shared ones alone.
+    # Not client.get_pipeline_id, which passes no namespace: a multi-user server then lists only shared pipelines.
     found = client.list_pipelines(namespace=namespace, filter=_make_filter(package.name)).pipelines
     if found:
         pipeline_id = found[0].pipeline_id
     else:
         body = kfp_server_api.V2beta1Pipeline(name=package.name, display_name=package.name, namespace=namespace)
         pipeline_id = client.pipelines.pipeline_service_create_pipeline(pipeline=body).pipeline_id
-        print(f'pipeline {package.name} is new', file=out)
+        print(f'pipeline {package.name} created', file=out)
     found = client.list_pipeline_versions(pipeline_id, filter=_make_filter(name)).pipeline_versions
     if found:
         print(f'version {name} is there already', file=out)
@@ -138,12 +137,12 @@ def _make_filter(name: str) -> str:
     return json.dumps({'predicates': [{'operation': 'EQUALS', 'key': 'display_name', 'stringValue': name}]})
 
 
-def _schedule(client: Client, cron: str, options: dict, out: TextIO) -> None:
-    """Makes the recurring run, then disables older ones of the same pipeline in the experiment, so that one is left."""
+def _schedule(client: Client, cron: str, options: dict[str, Any], out: TextIO) -> None:
+    """Creates the recurring run, then disables older recurring runs of the same pipeline in the experiment."""
     listed = client.list_recurring_runs(experiment_id=options['experiment_id'], page_size=100).recurring_runs or []
     made = client.create_recurring_run(cron_expression=cron, no_catchup=True, **options)
     print(f'recurring run {made.recurring_run_id}: {cron}', file=out)
     for old in listed:
         if old.display_name == options['job_name'] and old.status == 'ENABLED':
             client.disable_recurring_run(old.recurring_run_id)
-            print(f'recurring run {old.recurring_run_id}, which was before it, is disabled', file=out)
+            print(f'recurring run {old.recurring_run_id}, which it replaces, is disabled', file=out)

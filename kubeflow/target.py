@@ -1,4 +1,4 @@
-"""Target: where a package is to run, checked before anything heavy is imported."""
+"""Target: the images and places that a package is compiled for. Its check needs no heavy import."""
 
 import re
 from dataclasses import dataclass
@@ -15,26 +15,33 @@ _IMAGE = re.compile(r'[^\s@]+@sha256:[0-9a-f]{64}|[^\s@]*?[^\s@:/]:(?!latest$)[A
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The images and the object store."""
+    """The images, the object store and the webhook of a package."""
 
     image: str
-    """For every step without a GPU, with a tag or a digest."""
+    """Image of every step without a GPU, with a tag or a digest."""
     gpu_image: str | None
-    """For the steps with one; None where there is none."""
+    """Image of the steps with a GPU; None if there are none."""
     pipeline_root: str
-    """URI under which the artifacts are kept."""
+    """URI below which artifacts are stored."""
     webhook: str | None = None
-    """Address that is told how a run ended; None for nobody."""
+    """Address that is told how a run ended; None if nobody is told."""
 
     def get_image(self, gpu: int | None) -> str:
-        """The image of a step with so many GPUs."""
-        return self.gpu_image if gpu else self.image
+        """Returns the image for a step.
+
+        Args:
+          gpu: the number of GPUs of the step.
+        """
+        return self.gpu_image if gpu and self.gpu_image else self.image
 
     def check(self, config: PipelineConfig) -> None:
-        """Refuses what cannot run there.
+        """Checks the options of `compile` against each other and against the config.
+
+        Args:
+          config: what is to be compiled.
 
         Raises:
-          UsageError: says which option, and what it takes.
+          UsageError: an option has a value that it does not take, or options do not fit each other.
         """
         for option, image in (('--image', self.image), ('--gpu-image', self.gpu_image)):
             if image is not None and not _IMAGE.fullmatch(image):
@@ -51,4 +58,6 @@ class Target:
         if has_gpu and not self.gpu_image:
             raise UsageError('A step asks for a GPU, so --gpu-image must name the image for it.')
         if self.gpu_image and not has_gpu:
-            raise UsageError('--gpu-image is for steps with a GPU, and none asks: --set kubeflow.steps.Trainer.gpu=1.')
+            raise UsageError(
+                '--gpu-image is for steps with a GPU, and no step asks for one: --set kubeflow.steps.Trainer.gpu=1.'
+            )

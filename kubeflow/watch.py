@@ -1,4 +1,4 @@
-"""Watches a run on a Kubeflow Pipelines server to its end; `submit` calls it."""
+"""Watches a run on a Kubeflow Pipelines server until it ends; `submit` calls it."""
 
 import time
 from typing import TextIO
@@ -9,11 +9,9 @@ from kfp.client import Client
 
 from components.errors import PipelineError, to_one_line
 
-_MAX_LOST_POLLS = 24  # a broken connection; the run on the server does not notice
-_GATED_TASK = 'Pusher'
+_MAX_LOST_POLLS = 24  # failed requests in a row; a broken connection does not disturb the run on the server
 _FAILED = ('FAILED', 'CANCELED')
-_NAMESPACE = 'kubeflow'  # of the pods, where a server has no namespace for each user
-_REFUSED_EXIT_CODE = 3
+_NAMESPACE = 'kubeflow'  # of the pods, if a server does not have a namespace for each user
 
 
 def watch_run(client: Client, run_id: str, address: str, tasks: set[str], out: TextIO, poll_s: float) -> int:
@@ -22,16 +20,17 @@ def watch_run(client: Client, run_id: str, address: str, tasks: set[str], out: T
     Args:
       client: of the server.
       run_id: of the run.
-      address: where a browser shows it.
-      tasks: names of the steps; what else the server lists are nodes of its own.
-      out: gets the lines.
-      poll_s: seconds between two questions about the run.
+      address: the page that shows the run in a browser.
+      tasks: names of the steps; the server also lists nodes of its own, which are not printed.
+      out: where the lines are printed.
+      poll_s: seconds between two requests.
 
     Returns:
-      The exit code, as `kubeflow.submit.submit` has it.
+      The exit code: 0 if the run succeeded, 1 if it failed or was cancelled. A run in which the model gate refused the
+      model succeeds too: its Pusher runs and pushes nothing, and the API does not show the difference.
 
     Raises:
-      PipelineError: the server was lost, or the watching was stopped, while the run went on.
+      PipelineError: the server did not respond any more, or the user stopped watching, while the run went on.
     """
     shown: dict[str, str] = {}
     try:
@@ -44,35 +43,34 @@ def watch_run(client: Client, run_id: str, address: str, tasks: set[str], out: T
                 break
             time.sleep(poll_s)
     except KeyboardInterrupt:
-        raise PipelineError(f'The watching was stopped; the run goes on: {address}') from None
+        raise PipelineError(f'You stopped watching; the run goes on: {address}') from None
     if run.state in _FAILED:
         _show_failures(details, tasks, out)
         print(f'the run {run.state.lower()}; {_describe_logs(client, run_id)}', file=out)
         return 1
-    if shown.get(_GATED_TASK) == 'SKIPPED':
-        print('the model gate refused the model: nothing was pushed', file=out)
-        return _REFUSED_EXIT_CODE
     print(
-        'the run succeeded; whether the gate let its model be pushed, the API does not say: `versions` does', file=out
+        'the run succeeded; the API does not say whether the model gate let the model be pushed, but '
+        '`python -m pipeline versions` does',
+        file=out,
     )
     return 0
 
 
 def _get_run(client: Client, run_id: str, address: str, poll_s: float) -> kfp_server_api.V2beta1Run:
-    """Asks again where the connection broke: a forwarded port does so every few hours."""
+    """Gets the run, and tries again if the connection broke: a forwarded port breaks every few hours."""
     for attempt in range(_MAX_LOST_POLLS):
         try:
             return client.get_run(run_id)
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
             if attempt + 1 == _MAX_LOST_POLLS:
                 raise PipelineError(
-                    f'The server was lost ({to_one_line(error)}); the run goes on: {address}'
+                    f'The server does not respond any more ({to_one_line(error)}); the run goes on: {address}'
                 ) from error
             time.sleep(poll_s)
 
 
-def _show_changes(details: list, shown: dict[str, str], out: TextIO) -> None:
-    """A line for each task whose state is not the one in `shown`, which is updated."""
+def _show_changes(details: list[kfp_server_api.V2beta1PipelineTaskDetail], shown: dict[str, str], out: TextIO) -> None:
+    """Prints a line for each task whose state differs from the one in `shown`, which is updated."""
     for task in details:
         if task.state and shown.get(task.display_name) != task.state:
             shown[task.display_name] = task.state
@@ -81,17 +79,18 @@ def _show_changes(details: list, shown: dict[str, str], out: TextIO) -> None:
             print(f'{task.display_name:<18} {task.state:<10} {seconds}'.rstrip(), file=out)
 
 
-def _show_failures(details: list, tasks: set[str], out: TextIO) -> None:
-    """A line for each task that failed, or whose driver did, which prepares its inputs."""
+def _show_failures(details: list[kfp_server_api.V2beta1PipelineTaskDetail], tasks: set[str], out: TextIO) -> None:
+    """Prints a line for each task that failed, or whose driver failed, which prepares the inputs of the task."""
     for task in details:
         if task.state == 'FAILED' and task.display_name.removesuffix('-driver') in tasks:
             print(f'{task.display_name} failed', file=out)
 
 
 def _describe_logs(client: Client, run_id: str) -> str:
-    """The command that prints why it failed, which the pods' logs alone say.
+    """Returns the command that prints the logs of the failed pods, which say why the run failed.
 
-    The server (toApiPipelineTaskDetail) sets no error of a step, and `child_tasks` are the workflow's nodes, not pods.
+    The API does not say it: the server (toApiPipelineTaskDetail) does not set the error of a step, and `child_tasks`
+    are nodes of the workflow, not pods.
     """
     namespace = client.get_user_namespace() or _NAMESPACE
     return (

@@ -1,189 +1,121 @@
-"""Unknown fields and wrong types in a compiled document, by the schemas that the server parses it with.
+"""Finds unknown fields and values of a wrong type in a compiled document, by the protobuf schemas of the server.
 
-Called by kubeflow/lint/linter.py. The pipeline's schema comes from kfp's protobufs. The Kubernetes platform's comes
-from a list, since kfp-kubernetes, which has it as code, is not in the lock.
+Called by kubeflow/lint/linter.py. The package kfp has the schema of the pipeline, and kfp-kubernetes has that of the
+Kubernetes platform.
 """
 
 import difflib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
+from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
+from kubeflow.lint.problem import Problem
 
-class Problem(NamedTuple):
-    """What the server would refuse, drop or ignore. `what` and `mend` are sentences."""
+VERSION_OF_FIELD = {
+    # kubernetes_platform/proto/kubernetes_executor_config.proto in kubeflow/pipelines
+    'kfp_kubernetes.GenericEphemeralVolume': {'data_source': '2.17'},
+    # api/v2alpha1/pipeline_spec.proto in kubeflow/pipelines
+    'ml_pipelines.PipelineConfig': {
+        'resource_ttl': '2.16',
+        'resource_ttl_on_completion': '2.17',
+        'resource_ttl_on_success': '2.17',
+        'resource_ttl_on_failure': '2.17',
+        'active_deadline_seconds': '2.17',
+    },
+}
+"""The server that knows a field, by message, for fields that differ between the servers 2.16 and 2.17. The installed
+schemas are those of 2.16, so they lack the fields of 2.17, whose values are not checked here."""
 
-    severity: str  # 'error': refused, or dropped silently; 'warning': accepted, but hardly what was meant
-    where: str  # the path in the document: 'root.dag.tasks.Trainer'
-    what: str
-    mend: str
-
-
-class MapOf(NamedTuple):
-    """A JSON object with any keys, whose values have one shape."""
-
-    values: Any
-
-
-_PARAMETER = pb.TaskInputsSpec.InputParameterSpec.DESCRIPTOR
-_OUTPUT = pb.TaskInputsSpec.InputParameterSpec.TaskOutputParameterSpec.DESCRIPTOR
-_TEXTS = MapOf(str)
-_NEED = {'key': str, 'operator': str, 'values': [str]}
-_POD = {'labels': _TEXTS, 'annotations': _TEXTS}
-
-# Message KubernetesExecutorConfig of kubernetes_platform/proto/kubernetes_executor_config.proto in kubeflow/pipelines.
-# A dict is a message, [x] is repeated, MapOf a map, a type a scalar; protobuf's JSON takes camelCase for snake_case.
-KUBERNETES_EXECUTOR = {
-    'secret_as_volume': [
-        {'secret_name': str, 'mount_path': str, 'optional': bool, 'secret_name_parameter': _PARAMETER}
-    ],
-    'secret_as_env': [
-        {
-            'secret_name': str,
-            'key_to_env': [{'secret_key': str, 'env_var': str}],
-            'optional': bool,
-            'secret_name_parameter': _PARAMETER,
-        }
-    ],
-    'pvc_mount': [
-        {
-            'task_output_parameter': _OUTPUT,
-            'constant': str,
-            'component_input_parameter': str,
-            'mount_path': str,
-            'pvc_name_parameter': _PARAMETER,
-            'sub_path': str,
-        }
-    ],
-    'node_selector': {'labels': _TEXTS, 'node_selector_json': _PARAMETER},
-    'pod_metadata': _POD,
-    'image_pull_secret': [{'secret_name': str, 'secret_name_parameter': _PARAMETER}],
-    'image_pull_policy': str,
-    'config_map_as_volume': [
-        {'config_map_name': str, 'mount_path': str, 'optional': bool, 'config_map_name_parameter': _PARAMETER}
-    ],
-    'config_map_as_env': [
-        {
-            'config_map_name': str,
-            'key_to_env': [{'config_map_key': str, 'env_var': str}],
-            'config_map_name_parameter': _PARAMETER,
-            'optional': bool,
-        }
-    ],
-    'active_deadline_seconds': int,
-    'field_path_as_env': [{'name': str, 'field_path': str}],
-    'tolerations': [
-        {
-            'key': str,
-            'operator': str,
-            'value': str,
-            'effect': str,
-            'toleration_seconds': int,
-            'toleration_json': _PARAMETER,
-        }
-    ],
-    'generic_ephemeral_volume': [
-        {
-            'volume_name': str,
-            'mount_path': str,
-            'access_modes': [str],
-            'size': str,
-            'default_storage_class': bool,
-            'storage_class_name': str,
-            'metadata': _POD,
-            'data_source': {'api_group': str, 'kind': str, 'name': str},  # since 2.17; 2.16 drops it
-        }
-    ],
-    'node_affinity': [
-        {'match_expressions': [_NEED], 'match_fields': [_NEED], 'weight': int, 'node_affinity_json': _PARAMETER}
-    ],
-    'pod_affinity': [
-        {
-            'match_pod_expressions': [_NEED],
-            'match_pod_labels': _TEXTS,
-            'topology_key': str,
-            'namespaces': [str],
-            'match_namespace_expressions': [_NEED],
-            'match_namespace_labels': _TEXTS,
-            'weight': int,
-            'anti': bool,
-        }
-    ],
-    'enabled_shared_memory': {'volume_name': str, 'size': str},
-    'empty_dir_mounts': [{'volume_name': str, 'mount_path': str, 'medium': str, 'size_limit': str}],
-    'security_context': {'run_as_user': int, 'run_as_group': int, 'run_as_non_root': bool},
+_TYPE_NAMES = {
+    FieldDescriptor.CPPTYPE_STRING: 'string',
+    FieldDescriptor.CPPTYPE_BOOL: 'boolean',
+    FieldDescriptor.CPPTYPE_DOUBLE: 'number',
+    FieldDescriptor.CPPTYPE_FLOAT: 'number',
 }
 
 
 def to_camel(name: str) -> str:
-    """A field's name as protobuf's JSON writes it: 'mountPath' for 'mount_path'."""
+    """Returns a field's name as protobuf's JSON writes it: 'mountPath' for 'mount_path'."""
     first, *others = name.split('_')
     return first + ''.join(word.capitalize() for word in others)
 
 
-def pick(message: dict, name: str) -> Any:
-    """A field of a message in JSON, by its name in the schema: 'mount_path' finds 'mountPath' too. None if absent."""
+def pick(message: dict[str, Any], name: str) -> Any:
+    """Returns a field of a message in JSON by its name in the schema, written either way; None if it is not there.
+
+    Args:
+      message: JSON of a message.
+      name: such as 'mount_path', which finds 'mount_path' and 'mountPath'.
+    """
     return message.get(name, message.get(to_camel(name)))
 
 
-def check_fields(value: Any, shape: Any, where: str, verdict: str) -> Iterator[Problem]:
-    """Names every field that the schema does not have, and every value of the platform's that has a wrong type.
+def check_fields(value: Any, message: Descriptor, where: str, verdict: str) -> Iterator[Problem]:
+    """Yields a problem for each field that the schema does not have, and for each value of a wrong type.
+
+    The messages of google.protobuf, such as Struct and Duration, are left to protobuf's own parser.
 
     Args:
-      value: what YAML gave.
-      shape: a protobuf Descriptor, or a form as in KUBERNETES_EXECUTOR; None leaves the value to protobuf's parser.
-      where: the path of the value.
+      value: what YAML gave for a message.
+      message: the schema of the message.
+      where: the path of the value in the document; '' for the document itself.
       verdict: what the server does about a field that it does not know, as the end of a sentence.
     """
-    if isinstance(shape, Descriptor):
-        if shape.full_name.startswith('google.protobuf.'):
-            return
-        shape = {field.name: _find_shape(field) for field in shape.fields}
-    expected = {dict: dict, MapOf: dict, list: list}.get(type(shape), shape)
-    if value is None or expected is None:
+    if value is None or message.full_name.startswith('google.protobuf.'):
         return
-    if not _has_type(value, expected):
-        yield Problem(
-            'error',
-            where,
-            f'{value!r} is of a type that this field does not take; the server cannot parse it.',
-            f'Give it a value of type {_TYPE_NAMES[expected]}.',
-        )
-    elif isinstance(shape, list):
-        for number, item in enumerate(value):
-            yield from check_fields(item, shape[0], f'{where}[{number}]', verdict)
-    elif isinstance(shape, MapOf):
-        for key, item in value.items():
-            yield from check_fields(item, shape.values, f'{where}.{key}', verdict)
-    elif isinstance(shape, dict):
-        yield from _check_message(value, shape, where, verdict)
-
-
-def _check_message(value: dict, fields: dict, where: str, verdict: str) -> Iterator[Problem]:
-    shapes = {name: shape for field, shape in fields.items() for name in (field, to_camel(field))}
+    if not isinstance(value, dict):
+        yield _describe_wrong_type(value, where, 'mapping')
+        return
+    known = {name: field for field in message.fields for name in (field.name, field.json_name)}
+    others = {text for name in VERSION_OF_FIELD.get(message.full_name, ()) for text in (name, to_camel(name))}
     for key, item in value.items():
         path = f'{where}.{key}'.lstrip('.')
-        if key in shapes:
-            yield from check_fields(item, shapes[key], path, verdict)
-        elif key != '@type':  # protobuf's own
-            near = difflib.get_close_matches(str(key), shapes, n=1)
+        if key in known:
+            yield from _check_field(item, known[key], path, verdict)
+        elif key not in others and key != '@type':  # protobuf's JSON has '@type' in every message of the type Any
+            near = difflib.get_close_matches(str(key), {*known, *others}, n=1)
             mend = f'Did you mean {near[0]}?' if near else 'Remove it.'
             yield Problem('error', path, f'{key!r} is not a field of the schema here; {verdict}.', mend)
 
 
-def _find_shape(field: FieldDescriptor) -> Any:
+def _check_field(value: Any, field: FieldDescriptor, where: str, verdict: str) -> Iterator[Problem]:
+    if value is None:
+        return
     message = field.message_type
     if message is not None and message.GetOptions().map_entry:
-        return MapOf(_find_shape(message.fields_by_name['value']))
-    return [message] if field.is_repeated else message
+        if not isinstance(value, dict):
+            yield _describe_wrong_type(value, where, 'mapping')
+            return
+        for key, item in value.items():
+            yield from _check_one(item, message.fields_by_name['value'], f'{where}.{key}', verdict)
+    elif field.is_repeated and not isinstance(value, list):
+        yield _describe_wrong_type(value, where, 'list')
+    elif field.is_repeated:
+        for number, item in enumerate(value):
+            yield from _check_one(item, field, f'{where}[{number}]', verdict)
+    else:
+        yield from _check_one(value, field, where, verdict)
 
 
-_TYPE_NAMES = {str: 'string', int: 'integer', bool: 'boolean', dict: 'mapping', list: 'list'}
+def _check_one(value: Any, field: FieldDescriptor, where: str, verdict: str) -> Iterator[Problem]:
+    """Checks a single value of a field, which may be one item of a list or of a map."""
+    if field.message_type is not None:
+        yield from check_fields(value, field.message_type, where, verdict)
+        return
+    assert field.containing_type is not None, 'only extensions have none, and these schemas have no extensions'
+    message = message_factory.GetMessageClass(field.containing_type)()
+    try:
+        json_format.ParseDict({field.name: [value] if field.is_repeated else value}, message)
+    except (json_format.Error, ValueError, TypeError):
+        if field.enum_type is None:
+            yield _describe_wrong_type(value, where, _TYPE_NAMES.get(field.cpp_type, 'integer'))
+        else:
+            what = f'{value!r} is not a value that this field takes; the server cannot parse it.'
+            yield Problem('error', where, what, f'Give one of {", ".join(field.enum_type.values_by_name)}.')
 
 
-def _has_type(value: Any, expected: type) -> bool:
-    if expected is int:  # protobuf's JSON writes an int64 as a string
-        return not isinstance(value, bool) and str(value).removeprefix('-').isdigit()
-    return isinstance(value, expected)
+def _describe_wrong_type(value: Any, where: str, wanted: str) -> Problem:
+    what = f'{value!r} is of a type that this field does not take; the server cannot parse it.'
+    return Problem('error', where, what, f'Give it a value of type {wanted}.')

@@ -1,25 +1,27 @@
-"""What Kubeflow's driver does around a step, here: the order of the tasks, their inputs and outputs.
+"""The part of Kubeflow's driver in the rehearsal: the order of tasks, their inputs, and where their outputs go.
 
-Each function names the one it stands for, in backend/src/v2 of kubeflow/pipelines.
+Each function names the function of the server that it follows, in backend/src/v2 of kubeflow/pipelines.
 """
 
 import graphlib
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from components.errors import PipelineError, UsageError
 from kubeflow.mirrors import LOGS_KEY, to_path
 from kubeflow.package import Document
 
+Value = TypeVar('Value')
+
 _RUN_PLACEHOLDERS = ('{{$.pipeline_job_name}}', '{{$.pipeline_job_uuid}}')
 
 
 class Outputs(NamedTuple):
-    """What became of a task.
+    """The outputs and the state of a task.
 
-    artifacts: RuntimeArtifacts by key.
-    parameters: values by key.
-    state: as ML Metadata has it; NOT_TRIGGERED where its condition is false, or one before it did not end well.
+    artifacts: RuntimeArtifacts by output key.
+    parameters: values by output key.
+    state: as in ML Metadata, COMPLETE or FAILED; NOT_TRIGGERED if a task that it depends on kept it from running.
     """
 
     artifacts: dict[str, Document]
@@ -28,14 +30,21 @@ class Outputs(NamedTuple):
 
 
 NOT_TRIGGERED = Outputs({}, {}, 'NOT_TRIGGERED')
-Context = dict[str, Outputs]  # of the tasks of one DAG whose turn has come, by name
+Context = dict[str, Outputs]
+"""The outputs of the tasks of one DAG that have run or were skipped, by name."""
 
 
 def order_tasks(tasks: Document) -> dict[str, set[str]]:
-    """The names of a DAG's tasks, each after those that it depends on, with these.
+    """Orders the tasks of a DAG by their dependencies.
+
+    Args:
+      tasks: of the DAG, by name.
+
+    Returns:
+      For each task the names of the tasks that it depends on; a task comes after all of these.
 
     Raises:
-      UsageError: they depend on each other in a circle, or on one that is not there.
+      UsageError: tasks depend on each other in a circle, or on a task that does not exist.
     """
     graph = {}
     for name, task in tasks.items():
@@ -53,11 +62,19 @@ def order_tasks(tasks: Document) -> dict[str, set[str]]:
 
 
 def find_obstacle(task: Document, sources: set[str], done: Context) -> str | None:
-    """The task that keeps another, which comes after it, from running; None where there is none.
+    """Finds the reason why a task does not run.
 
-    Argo starts a task where all before it have succeeded; a skipped one has not (argocompiler/dag.go: depends). An exit
-    task is a hook of each task before it: it runs after one that has failed too, but not after a skipped one
-    (argocompiler/common.go: addExitTask).
+    Argo starts a task when all tasks that it depends on have succeeded (argocompiler/dag.go: depends). It starts an
+    exit task when one of them has succeeded or failed, but not when all were skipped (argocompiler/common.go:
+    addExitTask).
+
+    Args:
+      task: of the document.
+      sources: the names of the tasks that it depends on.
+      done: see Context.
+
+    Returns:
+      The name of the task that keeps it from running; None if it runs.
     """
     is_exit_task = task.get('triggerPolicy', {}).get('strategy') == 'ALL_UPSTREAM_TASKS_COMPLETED'
     good = ('COMPLETE', 'FAILED') if is_exit_task else ('COMPLETE',)
@@ -66,13 +83,20 @@ def find_obstacle(task: Document, sources: set[str], done: Context) -> str | Non
 
 
 def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_id: str) -> Any:
-    """The value of a task's input parameter (driver/resolve.go: resolveInputParameter); None where it has none.
+    """Resolves an input parameter of a task (driver/resolve.go: resolveInputParameter).
 
     Args:
       spec: of the input, from the task.
       given: parameters of the DAG that the task is in.
       done: see Context.
-      run_id: also stands for the run's name.
+      run_id: of the run; also used as the run's name.
+
+    Returns:
+      The value; None if it has none.
+
+    Raises:
+      UsageError: the task that should give it does not have that output.
+      PipelineError: the input is of a kind that the rehearsal does not know.
     """
     if 'runtimeValue' in spec:
         constant = spec['runtimeValue'].get('constant')
@@ -90,33 +114,54 @@ def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_
 
 
 def resolve_artifact(spec: Document, given: dict[str, Document], done: Context) -> Document:
-    """The artifact of a task's input (driver/resolve.go: resolveInputArtifact)."""
+    """Resolves an input artifact of a task (driver/resolve.go: resolveInputArtifact).
+
+    Args:
+      spec: of the input, from the task.
+      given: artifacts of the DAG that the task is in.
+      done: see Context.
+
+    Returns:
+      A RuntimeArtifact.
+
+    Raises:
+      UsageError: the task that should give it does not have that output.
+    """
     if 'componentInputArtifact' in spec:
         return given[spec['componentInputArtifact']]
     source = spec['taskOutputArtifact']
     return _take(done[source['producerTask']].artifacts, source['producerTask'], source['outputArtifactKey'])
 
 
-def _take(outputs: dict[str, Any], producer: str, key: str) -> Any:
+def _take(outputs: dict[str, Value], producer: str, key: str) -> Value:
     if key not in outputs:
-        raise UsageError(f'{producer} gave no {key}, which a task after it takes.')
+        raise UsageError(f'{producer} has no output {key}, which a task after it reads.')
     return outputs[key]
 
 
 def fill_defaults(values: dict[str, Any], definitions: Document) -> dict[str, Any]:
-    """Parameters with the defaults of those that are not given (component/launcher_v2.go: addDefaultParams)."""
+    """Adds the defaults of parameters that have no value (component/launcher_v2.go: addDefaultParams).
+
+    Args:
+      values: by name.
+      definitions: `inputDefinitions` of the component.
+    """
     parameters = definitions.get('parameters', {})
-    defaults = {name: spec['defaultValue'] for name, spec in parameters.items() if 'defaultValue' in spec}
-    return {**defaults, **{name: value for name, value in values.items() if value is not None}}
+    filled: dict[str, Any] = {name: spec['defaultValue'] for name, spec in parameters.items() if 'defaultValue' in spec}
+    filled.update({name: value for name, value in values.items() if value is not None})
+    return filled
 
 
 def provision_outputs(definitions: Document, task_root: str, root: str) -> Document:
-    """Where a step writes (driver/driver.go: provisionOutputs).
+    """Decides where a step writes its outputs (driver/driver.go: provisionOutputs).
 
     Args:
-      definitions: of the component's outputs.
-      task_root: URI of the task in this run.
-      root: see `kubeflow.mirrors`.
+      definitions: `outputDefinitions` of the component.
+      task_root: URI below which this task of this run puts its artifacts.
+      root: see `kubeflow.mirrors.to_path`.
+
+    Returns:
+      `outputs` of an ExecutorInput.
     """
     logs = {LOGS_KEY: {'artifactType': {'schemaTitle': 'system.Artifact'}}}
     artifacts = {
@@ -138,22 +183,24 @@ def provision_outputs(definitions: Document, task_root: str, root: str) -> Docum
 
 
 def collect_outputs(dag: Document, done: Context) -> Outputs:
-    """What a DAG gives out of its tasks' outputs (driver/resolve.go: GetProducerTask).
+    """Takes the outputs of a DAG from the outputs of its tasks (driver/resolve.go: GetProducerTask).
+
+    Each output has one source: several sources (dsl.OneOf) come only with conditions, which are refused before the run.
 
     Args:
-      dag: from the document. For a dsl.OneOf it names several tasks, and the first that has run counts.
+      dag: of the document.
       done: of the DAG's own tasks.
+
+    Raises:
+      UsageError: a task does not have the output that the DAG should pass on.
     """
     outputs, given = dag.get('outputs', {}), Outputs({}, {})
     for name, spec in outputs.get('artifacts', {}).items():
-        for choice in spec['artifactSelectors']:
-            task, key = done[choice['producerSubtask']], choice['outputArtifactKey']
-            if key in task.artifacts:
-                given.artifacts.setdefault(name, task.artifacts[key])
+        [source] = spec['artifactSelectors']
+        task, key = source['producerSubtask'], source['outputArtifactKey']
+        given.artifacts[name] = _take(done[task].artifacts, task, key)
     for name, spec in outputs.get('parameters', {}).items():
-        one_of = spec.get('valueFromOneof', {}).get('parameterSelectors')
-        for choice in one_of or [spec['valueFromParameter']]:
-            task, key = done[choice['producerSubtask']], choice['outputParameterKey']
-            if key in task.parameters:
-                given.parameters.setdefault(name, task.parameters[key])
+        source = spec['valueFromParameter']
+        task, key = source['producerSubtask'], source['outputParameterKey']
+        given.parameters[name] = _take(done[task].parameters, task, key)
     return given

@@ -1,8 +1,9 @@
-"""What Kubeflow's launcher does in a step's pod, here: runs the container's command, collects what it leaves behind.
+"""The part of Kubeflow's launcher in the rehearsal: runs a step's command, and collects its outputs.
 
-A folder stands for the containers' root: the object store's local copies lie in it under the launcher's own paths.
-A step gets the environment that its container names, and nothing else of this machine's but the path to Python.
-Functions name the one that they stand for, in backend/src/v2 of kubeflow/pipelines.
+A folder of this machine takes the place of the containers' root folder. It has the local copies of the object store,
+under the same paths as in a container. A step gets the environment variables that its container names, and of this
+machine's environment only the path to Python. Functions name the function of the server that they follow, in
+backend/src/v2 of kubeflow/pipelines.
 """
 
 import json
@@ -21,11 +22,16 @@ from kubeflow.package import Document, parse_value
 from kubeflow.rehearsal.driver import Outputs
 from kubeflow.rehearsal.memory import wait_and_measure
 
-_REPORT_LINES = 20  # of a failed step's output that are searched for its sentence
+_REPORT_LINES = 20  # at the end of a failed step's output, in which its error message is searched
 
 
 class StepResult(NamedTuple):
-    """A step that has run. peak_mb: the most memory that its processes held together."""
+    """A step that succeeded.
+
+    task: its name.
+    seconds: from the start to the end of its process.
+    peak_mb: the most memory that its processes held together, in MB.
+    """
 
     task: str
     seconds: float
@@ -36,17 +42,17 @@ class StepResult(NamedTuple):
 
 
 class StepError(PipelineError):
-    """A step that failed; the sentence is its own."""
+    """A step failed; the message is the step's own."""
 
 
 class Launcher:
     """Runs the containers of one rehearsal.
 
     Args:
-      root: the folder that stands for the containers' root.
-      logs: the folder for what they print.
-      mounts: the folder of this machine for each path where the containers mount a volume, the deepest first.
-      on_result: called after every step that has not failed.
+      root: the folder that takes the place of the containers' root folder.
+      logs: the folder for the output of the steps, one file for each.
+      mounts: the folder of this machine for each path where the containers mount a volume, the deepest path first.
+      on_result: called after every step that succeeded.
     """
 
     def __init__(self, root: str, logs: Path, mounts: dict[str, str], on_result: Callable[[StepResult], None]):
@@ -61,12 +67,16 @@ class Launcher:
 
         Args:
           name: of the task.
-          container: from the document.
-          executor_input: with outputs from `kubeflow.rehearsal.driver.provision_outputs`.
-          definitions: of the component's outputs.
+          container: of the document.
+          executor_input: `inputs`, and `outputs` from `kubeflow.rehearsal.driver.provision_outputs`.
+          definitions: `outputDefinitions` of the component.
+
+        Returns:
+          The outputs of the step, as the next step is given them.
 
         Raises:
-          StepError: it failed, left out a parameter, or put an artifact where Kubeflow uploads nothing from.
+          StepError: the step failed, did not write an output parameter, or put an artifact where Kubeflow does not
+            upload it.
         """
         inputs, outputs = executor_input['inputs'], executor_input['outputs']
         values = {key: self._map_mounts(value) for key, value in inputs['parameterValues'].items()}
@@ -76,15 +86,17 @@ class Launcher:
         Path(to_path(outputs['artifacts'][LOGS_KEY]['artifacts'][0]['uri'], self._root)).touch()
         for entry in outputs['parameters'].values():
             Path(entry['outputFile']).parent.mkdir(parents=True, exist_ok=True)
-            Path(entry['outputFile']).unlink(missing_ok=True)  # another step's, which has a folder of its own in a pod
+            # An earlier step may have left a file of that name; in a cluster each pod has a folder of its own.
+            Path(entry['outputFile']).unlink(missing_ok=True)
         self._on_result(self._run_container(name, container, executor_input))
         return self._collect(name, outputs, definitions)
 
     def _map_mounts(self, value: Any) -> Any:
-        """A parameter whose paths under a mount lead to this machine's folder for it."""
+        """Replaces the mount paths in a parameter with the folders of this machine."""
         if isinstance(value, str):
             for path, folder in self._mounts.items():
-                value = re.sub(rf'(^|"){re.escape(path)}(?=[/"\\]|$)', lambda match, to=folder: match[1] + to, value)
+                escaped = folder.replace('\\', r'\\')  # in a replacement a backslash begins a reference to a group
+                value = re.sub(rf'(^|"){re.escape(path)}(?=[/"\\]|$)', rf'\g<1>{escaped}', value)
         return value
 
     def _run_container(self, name: str, container: Document, executor_input: Document) -> StepResult:
@@ -108,58 +120,63 @@ class Launcher:
                 raise StepError(f'{name} cannot be started: {to_one_line(error)}.') from error
             peak_mb = wait_and_measure(process)
         if process.returncode:
-            raise StepError(f'{name} ended with code {process.returncode}: {read_last_line(log)} (log: {log})')
+            raise StepError(f'{name} ended with code {process.returncode}: {read_error(log)} (log: {log})')
         return StepResult(name, time.monotonic() - begin, peak_mb)
 
     def _collect(self, task: str, provisioned: Document, definitions: Document) -> Outputs:
-        """What the step's output file says, as Kubeflow records it, and parameters that have a file of their own."""
+        """Collects the outputs from the step's output file and from the files of output parameters."""
         file = Path(provisioned['outputFile'])
-        said = json.loads(file.read_text()) if file.exists() else {}
+        written = json.loads(file.read_text()) if file.exists() else {}
         artifacts = {}
         for name, entry in provisioned['artifacts'].items():
             if name == LOGS_KEY:
                 continue
             self._recorded += 1
-            spoken = said.get('artifacts', {}).get(name, {}).get('artifacts', [{}])[0]
-            artifacts[name] = record_artifact(name, self._recorded, entry['artifacts'][0], spoken)
+            changes = written.get('artifacts', {}).get(name, {}).get('artifacts', [{}])[0]
+            artifacts[name] = record_artifact(name, self._recorded, entry['artifacts'][0], changes)
             folder = to_path(artifacts[name]['uri'], self._root)
             if not folder.startswith(self._root):
-                raise StepError(
-                    f'The output {name} is at {artifacts[name]["uri"]}, where Kubeflow uploads nothing from.'
-                )
-        parameters = said.get('parameterValues', {})
+                uri = artifacts[name]['uri']
+                raise StepError(f'{task} put its output {name} at {uri}, and Kubeflow uploads nothing from there.')
+        parameters = written.get('parameterValues', {})
         for name in sorted(set(provisioned['parameters']) - set(parameters)):
             kind = definitions['parameters'][name]['parameterType']
             parameters[name] = _read_parameter(task, name, Path(provisioned['parameters'][name]['outputFile']), kind)
         return Outputs(artifacts, parameters)
 
 
-def read_last_line(log: Path) -> str:
-    """The last sentence that a failed step wrote."""
+def read_error(log: Path) -> str:
+    """Returns the last error message in a failed step's log; its last line if there is no error message."""
     lines = [line for line in log.read_text(errors='replace').splitlines()[-_REPORT_LINES:] if line.strip()]
     return next((line for line in reversed(lines) if line.startswith('error: ')), lines[-1] if lines else 'no output')
 
 
 def _read_parameter(task: str, name: str, file: Path, kind: str) -> Any:
-    """An output parameter that has a file of its own (component/launcher_v2.go: collectOutputParameters)."""
+    """Reads an output parameter from its file (component/launcher_v2.go: collectOutputParameters)."""
     if not file.exists():
         raise StepError(f'{task} has not written its output parameter {name}.')
     text = file.read_text()
     try:
         return parse_value(name, text.lower() if kind == 'BOOLEAN' else text, kind)
     except UsageError as error:
-        raise StepError(f'{task} has not written its output as it should: {error}') from error
+        raise StepError(f'{task} has written an output parameter of a wrong type: {error}') from error
 
 
 def _format_value(value: Any) -> str:
-    """A parameter as a placeholder's text: numbers in their shortest form, lists and objects as JSON."""
+    """Formats a parameter for a placeholder: numbers in their shortest form, lists and objects as JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def fill_placeholders(argument: str, executor_input: Document, root: str) -> str:
-    """An argument of a container's command (component/launcher_v2.go: compileCmdAndArgs)."""
+    """Fills in the placeholders in an argument of a container (component/launcher_v2.go: compileCmdAndArgs).
+
+    Args:
+      argument: such as "{{$.inputs.parameters['epochs']}}".
+      executor_input: as in `Launcher.launch`.
+      root: see `kubeflow.mirrors.to_path`.
+    """
     inputs, outputs = executor_input['inputs'], executor_input['outputs']
     argument = argument.replace('{{$}}', json.dumps(executor_input))
     for name, value in inputs['parameterValues'].items():
@@ -175,7 +192,7 @@ def fill_placeholders(argument: str, executor_input: Document, root: str) -> str
 
 
 def _record_value(value: Any) -> Any:
-    """A metadata value as ML Metadata gives it back (metadata/converter.go: StructValueToMLMDValue)."""
+    """Converts a metadata value to what ML Metadata gives back (metadata/converter.go: StructValueToMLMDValue)."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, list):
@@ -183,20 +200,20 @@ def _record_value(value: Any) -> Any:
     return {'struct': value} if isinstance(value, dict) else value
 
 
-def record_artifact(name: str, number: int, provisioned: Document, said: Document) -> Document:
-    """An output as the next step is given it (metadata/client.go: RecordArtifact, ToRuntimeArtifact).
+def record_artifact(name: str, number: int, provisioned: Document, written: Document) -> Document:
+    """Returns an output artifact as the next step is given it (metadata/client.go: RecordArtifact, ToRuntimeArtifact).
 
     Args:
       name: of the output.
-      number: stands for its id in ML Metadata.
-      provisioned: from `provision_outputs`.
-      said: what the step's output file says of it.
+      number: used as the artifact's id in ML Metadata.
+      provisioned: the artifact from `provision_outputs`.
+      written: the artifact in the step's output file, which has the new `uri` and `metadata`.
     """
-    metadata = {**provisioned['metadata'], **said.get('metadata', {})}
+    metadata = {**provisioned['metadata'], **written.get('metadata', {})}
     return {
         'name': str(number),
-        'uri': said.get('uri') or provisioned['uri'],
-        'type': {'instanceSchema': ''},  # which Kubeflow forgets (metadata/client.go: GetOutputArtifactsByExecutionId)
+        'uri': written.get('uri') or provisioned['uri'],
+        'type': {'instanceSchema': ''},  # Kubeflow loses the type (metadata/client.go: GetOutputArtifactsByExecutionId)
         'metadata': {
             'display_name': name,
             'store_session_info': '{}',

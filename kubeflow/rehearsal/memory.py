@@ -1,4 +1,4 @@
-"""The memory of a step: a pod's limit counts all its processes together."""
+"""Measures the memory of a step, with which `kubeflow.rehearsal.launcher` waits for the step to end."""
 
 import contextlib
 import subprocess
@@ -9,20 +9,22 @@ _SAMPLE_S = 0.25
 
 
 def _measure_bytes(process: psutil.Process) -> int:
-    """What a process and its children hold, each page that they share once."""
+    """Returns the memory of a process and its children, in which a page that they share counts once."""
     total = 0
-    with contextlib.suppress(psutil.Error):  # it has just ended
+    with contextlib.suppress(psutil.Error):  # the process has just ended
         for each in (process, *process.children(recursive=True)):
             total += each.memory_full_info().pss
     return total
 
 
-def wait_and_measure(process: subprocess.Popen) -> float:
-    """Waits for a process to end, and gives it its return code.
+def wait_and_measure(process: subprocess.Popen[bytes]) -> float:
+    """Waits for a process to end, which sets its return code, and samples its memory four times a second.
+
+    A pod's memory limit counts all its processes together. The system's own figure (ru_maxrss) also sees peaks between
+    two samples, but only of one process at a time.
 
     Returns:
-      The most that it and its children held together, in MB, looked at four times a second. The system's own figure
-      (ru_maxrss) knows shorter peaks, but of one process alone, and of what that was before its exec.
+      The most memory that the process and its children held together in a sample, in MB.
     """
     watched, peak = psutil.Process(process.pid), 0
     while True:

@@ -1,7 +1,8 @@
 """The rehearsal: runs a compiled package's own container commands on this machine, as Kubeflow would on a cluster.
 
-It walks the graph; `kubeflow.rehearsal.driver` resolves the inputs of a task, and `kubeflow.rehearsal.launcher` runs
-its container.
+This module walks the graph of tasks. `kubeflow.rehearsal.driver` resolves the inputs of a task, and
+`kubeflow.rehearsal.launcher` runs its container. It does not evaluate conditions or iterators, which `compile` never
+writes, and it runs only containers: it refuses a package with other tasks before any step runs.
 """
 
 import os
@@ -26,11 +27,11 @@ from kubeflow.rehearsal.driver import (
 )
 from kubeflow.rehearsal.launcher import Launcher, StepError, StepResult
 
-_DEFAULT_ROOT = 'minio://mlpipeline/v2/artifacts'  # where the server puts artifacts when a package does not say
+_DEFAULT_ROOT = 'minio://mlpipeline/v2/artifacts'  # where the server puts artifacts if a package has no pipeline root
 
 
 class SkippedTask(NamedTuple):
-    """A task that was not triggered, a whole DAG or one step."""
+    """A task that did not run, because a task that it depends on failed or did not run either."""
 
     task: str
     reason: str
@@ -44,10 +45,13 @@ class Rehearsal:
 
     Args:
       package: what `compile` wrote.
-      folder: stands for the containers' root, and keeps the logs.
-      mounts: the folder of this machine for a mount path in the containers.
-      run_id: of the run, in URIs.
-      on_result: called after every step that has run well, and for every task whose turn has come without running.
+      folder: where files of the run go: artifacts, logs, and all that a container writes below its root folder.
+      mounts: the folder of this machine for each mount path in the containers.
+      run_id: of the run, as in the URIs of artifacts.
+      on_result: called after every step that succeeded, and for every task that is skipped.
+
+    Raises:
+      UsageError: the package has a task that cannot be rehearsed, or does not mount what `mounts` names.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Rehearsal:
         run_id: str,
         on_result: Callable[[StepResult | SkippedTask], None],
     ):
+        _check_tasks(package)
         self._package = package
         self._root = str(folder.absolute() / 'root')
         folders = {path: str(mounts.get(path) or self._root + path) for path in package.list_mount_paths()}
@@ -70,17 +75,19 @@ class Rehearsal:
         unknown = sorted(set(mounts) - set(folders))
         if unknown:
             known = ', '.join(folders) or 'nothing'
-            raise UsageError(f'The package mounts nothing at {unknown[0]}; it mounts: {known}.')
+            raise UsageError(f'--mount: the package does not mount a volume at {unknown[0]}; it mounts: {known}.')
 
     def run(self, parameters: dict[str, Any]) -> None:
-        """Runs all steps in the order of their dependencies; where one failed, only what has to run in any case.
+        """Runs all steps in the order of their dependencies.
+
+        After a failure, the tasks that depend on the failed one are skipped, except exit tasks.
 
         Args:
-          parameters: from `parse_parameters`; those left out have their defaults.
+          parameters: from `parse_parameters`; parameters that are left out have their defaults.
 
         Raises:
-          StepError: a step failed; says what the first one said.
-          UsageError: a condition or an input cannot be resolved.
+          StepError: a step failed; the message is that of the first step that failed.
+          UsageError: tasks depend on each other in a circle, or an input cannot be resolved.
         """
         root = self._package.spec['root']
         self._run_dag(root['dag'], fill_defaults(parameters, root.get('inputDefinitions', {})), {})
@@ -107,12 +114,6 @@ class Rehearsal:
     def _run_task(
         self, name: str, task: Document, parameters: dict[str, Any], artifacts: dict[str, Document], done: Context
     ) -> Outputs:
-        repeated = next((key for key in ('parameterIterator', 'artifactIterator') if key in task), None)
-        if repeated:
-            raise UsageError(f'{name} has a {repeated}, and the rehearsal repeats no task.')
-        condition = task.get('triggerPolicy', {}).get('condition')
-        if condition:
-            raise UsageError(f'{name} has the condition {condition}, and the rehearsal decides no conditions.')
         specs, component_name = task.get('inputs', {}), task['componentRef']['name']
         component = self._package.spec['components'][component_name]
         values = {
@@ -127,9 +128,7 @@ class Rehearsal:
         return self._run_step(name, component_name, {'parameterValues': filled, 'artifacts': lists})
 
     def _run_step(self, name: str, component_name: str, inputs: Document) -> Outputs:
-        container = self._package.get_container(component_name)
-        if container is None:
-            raise UsageError(f'{name} runs no container, and the rehearsal runs nothing else.')
+        container = self._package.get_container(component_name) or {}
         names = self._package.list_secret_variables(component_name)
         secrets = [{'name': each, 'value': os.environ[each]} for each in names if each in os.environ]
         container = {**container, 'env': [*container.get('env', []), *secrets]}
@@ -139,11 +138,34 @@ class Rehearsal:
         return self._launcher.launch(name, container, {'inputs': inputs, 'outputs': outputs}, definitions)
 
 
+def _check_tasks(package: Package) -> None:
+    """Refuses a package with tasks that the rehearsal cannot run, wherever they are in the graph."""
+    reasons = []
+    for dag in package.list_dags():
+        for name, task in dag['tasks'].items():
+            component = task['componentRef']['name']
+            condition = task.get('triggerPolicy', {}).get('condition')
+            if condition:
+                reasons.append(f'{name} has the condition {condition}')
+            reasons += [f'{name} has a {key}' for key in ('parameterIterator', 'artifactIterator') if key in task]
+            if 'dag' not in package.spec['components'][component] and package.get_container(component) is None:
+                reasons.append(f'{name} does not run a container')
+    if reasons:
+        lines = ''.join(f'\n  {reason}' for reason in reasons)
+        raise UsageError(
+            'The package is not rehearsed: the rehearsal runs only containers, and evaluates neither conditions nor '
+            f'iterators. Compile the package without these tasks, or run it on a server:{lines}'
+        )
+
+
 def parse_mounts(assignments: list[str]) -> dict[str, Path]:
-    """PATH=DIR texts as a dict.
+    """Parses PATH=DIR texts.
+
+    Returns:
+      The absolute folder of this machine for each mount path.
 
     Raises:
-      UsageError: one has no equals sign.
+      UsageError: a text has no equals sign.
     """
     for text in assignments:
         if '=' not in text:
@@ -152,16 +174,20 @@ def parse_mounts(assignments: list[str]) -> dict[str, Path]:
 
 
 def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: list[str]) -> int:
-    """The command: prints a line a step, with seconds and peak memory, or why it was not triggered.
+    """Runs the command `rehearse`: prints a line for each step, with its seconds and its peak memory.
 
     Args:
       path: of the package.
-      folder: see Rehearsal; what an earlier rehearsal left in it stays.
+      folder: see Rehearsal; files of earlier rehearsals in it stay.
       mounts: PATH=DIR texts.
       parameters: NAME=VALUE texts.
 
     Returns:
-      0; a step that fails raises.
+      The exit code 0.
+
+    Raises:
+      UsageError: the package, a parameter, a mount or the folder is wrong, or the package cannot be rehearsed.
+      StepError: a step failed.
     """
     package = read_package(path)
     values = parse_parameters(package, parameters)
@@ -171,13 +197,13 @@ def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: li
         print(result, flush=True)
         results.append(result)
 
+    run_id = uuid.uuid4().hex[:8]
+    rehearsal = Rehearsal(package, folder, parse_mounts(mounts), run_id, print_result)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f'--root takes a folder that exists or can be made: {to_one_line(error)}.') from error
-    run_id = uuid.uuid4().hex[:8]
     print(f'Rehearsal {run_id} of {package.name} in {folder.absolute()}', flush=True)
-    Rehearsal(package, folder, parse_mounts(mounts), run_id, print_result).run(values)
-    steps = sum(isinstance(result, StepResult) for result in results)
-    print(f"{steps} steps ended well; set each step's memory from the figures above")
+    rehearsal.run(values)
+    print(f"{len(results)} steps succeeded; set each step's memory from the figures above")
     return 0

@@ -1,6 +1,6 @@
-"""A local HTTP server with as much of Kubeflow Pipelines' API v2beta1 as `submit` needs; records what it is sent.
+"""A local HTTP server with the part of Kubeflow Pipelines' API v2beta1 that `submit` needs; it records the requests.
 
-Like a server for many users it lists what is in the namespace asked for, '' being the one that all share.
+Like a multi-user server it lists only what is in the requested namespace; the namespace '' is shared by all users.
 """
 
 import email.parser
@@ -14,7 +14,12 @@ API = '/apis/v2beta1/'
 
 
 class Call(NamedTuple):
-    """A request: 'POST runs', its query, and its body, JSON's or the uploaded file's bytes."""
+    """A request.
+
+    what: method and path, such as 'POST runs'.
+    query: the parameters in the address.
+    body: parsed JSON, or the bytes of the uploaded file.
+    """
 
     what: str
     query: dict[str, str]
@@ -24,9 +29,10 @@ class Call(NamedTuple):
 class KubeflowServer:
     """Keeps pipelines, versions, experiments, and runs in memory.
 
-    run_answers: what each question about a run is answered with, the last one for ever: state and task_details.
-    refusals: status by 'METHOD path', to answer with instead.
-    nulls: each 'METHOD path' that is answered with null.
+    run_answers: the responses to requests about a run, one after the other; the last one is repeated. Each has state
+      and tasks.
+    refusals: by 'METHOD path': HTTP statuses to respond with instead, one for each request.
+    nulls: each 'METHOD path' whose response is null.
     """
 
     def __init__(self):
@@ -56,7 +62,7 @@ class KubeflowServer:
         self._server.server_close()
 
     def list_posted(self, path: str) -> list[Call]:
-        """The POST requests to a path."""
+        """Returns the POST requests to a path."""
         return [call for call in self.calls if call.what == f'POST {path}']
 
     def _answer(self, request: http.server.BaseHTTPRequestHandler) -> None:

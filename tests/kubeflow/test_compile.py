@@ -1,8 +1,7 @@
-"""The package for Kubeflow Pipelines: what the server reads of it, and that its parameters do what settings do."""
+"""The package for Kubeflow Pipelines: what the server reads in it."""
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,12 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.errors import UsageError
 from kubeflow.compile import COMMAND, create_package, write_package
 from kubeflow.lint.linter import lint_package
-from kubeflow.package import Package, parse_parameters
-from kubeflow.parameters import apply_parameters
 from kubeflow.steps import describe_platform
 from kubeflow.target import Target
-from pipeline.__main__ import main
-from pipeline.config import PRESETS
 from pipeline.kubeflow_config import STEPS, StepConfig
-from pipeline.overrides import apply_overrides
 from tests.conftest import PROJECT, run_cli
+from tests.kubeflow.compiling import TARGET, VOLUME, get_container, make_config, parse
 
-TARGET = Target(image='registry.example:5000/cifar10:1.0', gpu_image=None, pipeline_root='minio://mlpipeline/v2')
 GPU_TARGET = Target(
     image='example/cifar10:1.0', gpu_image=f'example/gpu@sha256:{"0" * 64}', pipeline_root='s3://bucket/root'
 )
@@ -39,17 +33,6 @@ GPU = (
     'kubeflow.default.env=MODE=test=1',
     'kubeflow.default.secret_env=TOKEN=registry:token',
 )
-VOLUME = 'models:/mnt/models'
-
-
-def make_config(*assignments: str):
-    places = ['data=gs://bucket/data', 'serving=/mnt/models', f'kubeflow.default.pvcs={VOLUME}']
-    return apply_overrides(PRESETS['sample']('/unused'), [*places, *assignments])
-
-
-def parse(text: str) -> tuple[dict, dict]:
-    spec, platform = yaml.safe_load_all(text)
-    return spec, platform['platforms']['kubernetes']['deploymentSpec']['executors']
 
 
 @pytest.fixture(scope='module')
@@ -67,24 +50,6 @@ def gpu_package() -> str:
     return create_package(make_config(*GPU), GPU_TARGET)
 
 
-def get_container(spec: dict, name: str) -> dict:
-    return spec['deploymentSpec']['executors'][f'{name}_executor']['container']
-
-
-def resolve(spec: dict, name: str, **given) -> dict:
-    """A step's execution properties, as Kubeflow's driver and the container's command make them."""
-    defaults = spec['root']['inputDefinitions']['parameters']
-    values = {
-        key: source['runtimeValue']['constant']
-        if 'runtimeValue' in source
-        else given.get(source['componentInputParameter'], defaults[source['componentInputParameter']]['defaultValue'])
-        for key, source in spec['root']['dag']['tasks'][name]['inputs'].get('parameters', {}).items()
-    }
-    arguments = get_container(spec, name)['args']
-    inputs = json.loads(arguments[arguments.index('--json_serialized_inputs_spec_args') + 1])
-    return apply_parameters(values, inputs.get('parameters', {}))
-
-
 @pytest.mark.parametrize('name', ['package', 'gpu_package'])
 def test_the_server_knows_every_field(name, request):
     spec, platform = yaml.safe_load_all(request.getfixturevalue(name))
@@ -92,7 +57,7 @@ def test_the_server_knows_every_field(name, request):
     json_format.ParseDict(spec['deploymentSpec'], pipeline_spec_pb2.PipelineDeploymentConfig())
     json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     assert spec['schemaVersion'] == '2.1.0'
-    # the SDK's schema is newer than that of servers before 2.16, which refuse a package with this field
+    # servers before 2.16 do not know this field, which the SDK's schema has, and refuse a package with it
     assert all('literals' not in definition for definition in spec['root']['inputDefinitions']['parameters'].values())
 
 
@@ -107,7 +72,7 @@ def test_the_sdk_loads_it_and_finds_the_parameters_with_their_defaults(package):
     assert inputs['trainer_image_size'].type == 'Integer'
 
 
-def test_it_holds_every_component_and_only_containers(spec):
+def test_it_has_every_component_and_only_containers(spec):
     assert set(spec['root']['dag']['tasks']) == set(spec['components']) == set(STEPS)
     executors = spec['deploymentSpec']['executors']
     assert set(executors) == {f'{name}_executor' for name in STEPS}
@@ -152,7 +117,7 @@ def test_every_step_gets_what_the_config_says(gpu_package):
     }
 
 
-def test_what_looks_at_changing_folders_is_not_cached(spec):
+def test_steps_that_read_changing_folders_are_not_cached(spec):
     uncached = {
         name for name, task in spec['root']['dag']['tasks'].items() if not task['cachingOptions']['enableCache']
     }
@@ -213,66 +178,10 @@ def test_every_artifact_type_is_a_class_that_the_command_can_import(spec):
                 if side == 'inputDefinitions':
                     arguments = get_container(spec, name)['args']
                     inputs = json.loads(arguments[arguments.index('--json_serialized_inputs_spec_args') + 1])
-                    assert inputs['artifacts'][key] == artifact, 'the server gives no type, so the arguments do'
+                    assert inputs['artifacts'][key] == artifact, (
+                        'the server does not pass the type, so the arguments do'
+                    )
     assert {'Examples', 'Model', 'Baseline', 'DataReport'} <= titles
-
-
-@pytest.mark.parametrize(
-    ('given', 'assignments'),
-    [
-        ({}, []),
-        ({'data': '/mnt/d', 'serving': '/mnt/s'}, ['data=/mnt/d', 'serving=/mnt/s']),
-        (
-            {'trainer_epochs': 7.0, 'trainer_image_size': 64, 'trainer_batch_size': 8, 'trainer_learning_rate': 0.5},
-            [
-                'trainer.epochs=7',
-                'trainer.image_size=64',
-                'trainer.batch_size=8',
-                'trainer.learning_rate=0.5',
-            ],
-        ),
-        (
-            {'gate_accuracy': 0.1, 'gate_recall': 0.2, 'gate_baseline': 'better', 'trainer_seed': 3},
-            ['gate.accuracy=0.1', 'gate.recall=0.2', 'gate.baseline=better', 'trainer.seed=3'],
-        ),
-    ],
-)
-def test_a_parameter_does_what_the_setting_does(spec, given, assignments):
-    other, _ = parse(create_package(make_config('trainer.image_size=224', *assignments), TARGET))
-    for name in STEPS:
-        properties = resolve(spec, name, **given)
-        constants = {
-            key: source['runtimeValue']['constant']
-            for key, source in other['root']['dag']['tasks'][name]['inputs'].get('parameters', {}).items()
-            if 'runtimeValue' in source
-        }
-        for key, constant in constants.items():
-            assert load(properties[key]) == load(constant), f'{name}.{key}'
-    assert resolve(spec, 'ImportExampleGen', **given)['input_base'] == given.get('data', 'gs://bucket/data')
-    assert resolve(spec, 'BaselineFinder', **given)['serving'] == given.get('serving', '/mnt/models')
-
-
-def load(value):
-    """JSON as what it holds, so that neither blanks nor the order of keys count."""
-    return json.loads(value) if isinstance(value, str) and value.startswith('{') else value
-
-
-def test_a_broken_number_is_refused_in_one_sentence(spec):
-    with pytest.raises(UsageError, match=r'trainer\.epochs takes a whole number\. Received: 1\.5'):
-        resolve(spec, 'Trainer', trainer_epochs=1.5)
-
-
-@pytest.mark.parametrize(
-    ('assignment', 'sentence'),
-    [
-        ('gate_baseline=foo', r"gate\.baseline must be one of not_worse, better, ignore\. Received: 'foo'"),
-        ('gate_accuracy=1.5', r'gate\.accuracy must be 0 to 1'),
-        ('trainer_epochs=0', r'trainer\.epochs must be at least 1'),
-    ],
-)
-def test_a_value_that_a_step_would_refuse_is_refused_before_the_run(spec, assignment, sentence):
-    with pytest.raises(UsageError, match=f'^The parameter {assignment.partition("=")[0]}: .*{sentence}'):
-        parse_parameters(Package(spec, {}), [assignment])
 
 
 def test_no_path_of_this_machine_is_in_it(package, gpu_package):
@@ -295,54 +204,14 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-ARGUMENTS = {
-    '--out': 'p.yaml',
-    '--image': 'example/cifar10:1',
-    '--pipeline-root': 'minio://mlpipeline/v2',
-    '--data': 'gs://b/d',
-    '--serving': '/mnt/s',
-}
-
-
-@pytest.mark.parametrize(
-    ('changes', 'sentence'),
-    [
-        ({'--image': 'example/cifar10'}, "--image takes NAME:TAG .* Received: 'example/cifar10'"),
-        ({'--image': 'example/cifar10:latest'}, 'never :latest'),
-        ({'--image': 'registry:5000/cifar10'}, '--image takes NAME:TAG'),
-        ({'--image': 'example/cifar10@sha256:12'}, '--image takes NAME:TAG'),
-        ({'--gpu-image': 'example/gpu:1'}, r'none asks: --set kubeflow\.steps\.Trainer\.gpu=1'),
-        ({'--set': 'kubeflow.steps.Trainer.gpu=1'}, '--gpu-image must name'),
-        ({'--set': 'kubeflow.default.gpus=1'}, r'did you mean kubeflow\.default\.gpu'),
-        ({'--set': 'name=Cifar_10'}, "name takes lower-case letters, .* Received: 'Cifar_10'"),
-        ({'--pipeline-root': '/tmp/root'}, '--pipeline-root takes a URI with minio://, s3://, gs://'),
-        ({'--pipeline-root': 'minio://'}, "--pipeline-root takes .* and a bucket. Received: 'minio://'"),
-        ({'--data': 'data/sample'}, "--data takes an absolute path .* Received: 'data/sample'"),
-        ({'--data': 'minio://b/d'}, r'data must be a path, or a URI with s3:// or gs:// and a bucket \(for MinIO'),
-        ({'--serving': 'serving'}, '--serving takes an absolute path on a volume, or s3://, gs://'),
-        ({'--out': 'p.json'}, r'--out takes a file that ends in \.yaml'),
-        ({'--out': 'no/such/p.yaml'}, 'in a folder that exists'),
-    ],
-)
-def test_wrong_usage_is_one_sentence_and_writes_nothing(changes, sentence, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    options = [text for option in (ARGUMENTS | changes).items() for text in option]
-    assert main(['compile', *options]) == 2
-    error = capsys.readouterr().err
-    assert re.search(sentence, error)
-    assert error.startswith('error: ')
-    assert error.count('\n') == 1
-    assert not list(tmp_path.iterdir())
-
-
 def test_what_a_server_would_refuse_is_not_written(tmp_path):
     config = make_config('kubeflow.default.pvcs=')
-    with pytest.raises(UsageError, match=r'would refuse this package: .* No volume of the step holds /mnt/models'):
+    with pytest.raises(UsageError, match=r'would refuse this package:\n  \S+: The step has no volume at /mnt/models: '):
         write_package(config, TARGET, tmp_path / 'p.yaml')
     assert not list(tmp_path.iterdir())
 
 
-def test_a_webhook_is_told_by_a_last_task_that_gets_what_all_steps_get_but_a_gpu():
+def test_the_task_that_tells_a_webhook_has_the_settings_of_all_steps_but_no_gpu():
     target = dataclasses.replace(GPU_TARGET, webhook='https://example.com/hook')
     settings = ('gpu=1', 'env=HTTPS_PROXY=http://proxy:3128', 'tolerations=team=vision', 'memory=2Gi', 'retries=3')
     config = make_config(*(f'kubeflow.default.{setting}' for setting in settings))

@@ -1,4 +1,4 @@
-"""kubeflow/Dockerfile, as far as it can be followed without Docker and a registry."""
+"""kubeflow/Dockerfile, as far as it can be tested without Docker and a registry."""
 
 import ast
 import fnmatch
@@ -23,13 +23,13 @@ LOCKS = {'cpu': 'requirements.txt', 'gpu': 'kubeflow/requirements-gpu.txt'}
 
 
 class Stage(NamedTuple):
-    """A stage of the Dockerfile: what it starts from, and its instructions in order."""
+    """A stage of the Dockerfile: the image or stage that it starts from, and its instructions in order."""
 
     base: str
     instructions: list[tuple[str, str]]
 
     def list(self, name: str) -> list[str]:
-        """The arguments of each instruction of that name."""
+        """Returns the arguments of each instruction of that name."""
         return [argument for instruction, argument in self.instructions if instruction == name]
 
 
@@ -53,7 +53,10 @@ ENVIRONMENTS = [f'{target}-environment' for target in LOCKS]
 
 
 def is_sent(path: str) -> bool:
-    """Whether .dockerignore lets a path through; as Docker does, the last line that matches it or a parent decides."""
+    """Says whether Docker sends a path to the build.
+
+    The last line of .dockerignore that matches the path or one of its parents decides.
+    """
     sent = True
     parents = [path, *map(str, Path(path).parents)][:-1]
     for line in (PROJECT / '.dockerignore').read_text().splitlines():
@@ -64,13 +67,13 @@ def is_sent(path: str) -> bool:
 
 
 def list_copies(stage: Stage) -> list[tuple[list[str], str]]:
-    """Sources and target of each COPY from the project."""
+    """Returns sources and target of each COPY from the project."""
     copies = [shlex.split(argument) for argument in stage.list('COPY')]
     return [(words[:-1], words[-1]) for words in copies if not words[0].startswith('--')]
 
 
 def read_setup(function: str, name: str) -> object:
-    """The value of one argument of a function that setup.py calls."""
+    """Returns the value of one argument of a function that setup.py calls."""
     calls = [node for node in ast.walk(ast.parse((PROJECT / 'setup.py').read_text())) if isinstance(node, ast.Call)]
     [call] = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == function]
     return ast.literal_eval(next(keyword.value for keyword in call.keywords if keyword.arg == name))
@@ -82,7 +85,7 @@ def test_hadolint_finds_nothing():
     assert (result.returncode, result.stdout) == (0, '')
 
 
-def test_every_copied_path_exists_and_is_sent_and_nothing_else_is():
+def test_every_copied_path_exists_and_is_sent_and_other_paths_are_not():
     copied = {source for stage in STAGES.values() for sources, _ in list_copies(stage) for source in sources}
     for source in copied:
         assert (PROJECT / source).exists(), source
@@ -111,7 +114,7 @@ def test_the_gpu_lock_is_the_cpu_lock_with_cuda():
 
 
 @pytest.mark.parametrize('target', LOCKS)
-def test_the_image_runs_the_environment_that_was_made_as_a_user_that_is_not_root(target):
+def test_the_image_runs_the_environment_of_its_stage_as_a_user_other_than_root(target):
     runtime, image = STAGES['runtime'], STAGES[target]
     [copy] = image.list('COPY')
     origin, source, place = copy.split()
@@ -129,7 +132,7 @@ def test_the_image_runs_the_environment_that_was_made_as_a_user_that_is_not_root
 
 
 @pytest.mark.parametrize('target', LOCKS)
-def test_the_labels_have_version_and_the_digest_that_was_checked(target):
+def test_the_labels_have_the_version_and_the_digest_that_the_build_checks(target):
     labels = dict(pair.split('=', 1) for pair in shlex.split(STAGES[target].list('LABEL')[0]))
     assert labels['org.opencontainers.image.version'] == '${VERSION}'
     assert labels['cifar10-pipeline.lock-digest'] == 'sha256:${LOCK_DIGEST}'
@@ -143,7 +146,7 @@ def test_the_labels_have_version_and_the_digest_that_was_checked(target):
     assert f'LOCK_DIGEST={hashlib.sha256((PROJECT / LOCKS[target]).read_bytes()).hexdigest()}' in command
 
 
-def test_one_pinned_base_is_slim_and_every_stage_goes_back_to_it():
+def test_every_stage_is_based_on_one_pinned_slim_image():
     assert re.fullmatch(r'python:3\.11\.\d+-slim-bookworm', STAGES['base'].base)
     assert {stage.base for name, stage in STAGES.items() if name != 'base'} <= {*STAGES}
 
@@ -159,7 +162,7 @@ def copy_sources(stage: Stage, build: Path) -> None:
 
 
 def run_clean(command: list[str | Path], folder: Path, **variables: str) -> str:
-    """Runs a command that must not see this project; returns its output."""
+    """Runs a command so that Python does not find this project by PYTHONPATH; returns its output."""
     environment = {**os.environ, **variables}
     environment.pop('PYTHONPATH', None)
     environment['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{environment["PATH"]}'
@@ -171,7 +174,10 @@ def run_clean(command: list[str | Path], folder: Path, **variables: str) -> str:
 
 
 def follow_run(command: str, root: Path, lock: Path) -> None:
-    """Runs a RUN line with `root` for the container's root; what installs gigabytes resolves them only."""
+    """Runs a RUN line with `root` in place of the container's root folder.
+
+    The command that would install gigabytes of packages only resolves them.
+    """
     command = command.replace('/opt/', f'{root}/opt/').replace('pip sync', 'pip sync --dry-run')
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     run_clean(['/bin/sh', '-ec', command], root / 'build', LOCK_DIGEST=digest)
@@ -188,7 +194,7 @@ def test_the_commands_make_an_environment_with_our_packages_from_a_clean_folder(
     copy_sources(STAGES[f'{target}-environment'], tmp_path / 'build')
     synced, installed = STAGES[f'{target}-environment'].list('RUN')
     follow_run(synced, tmp_path, lock)
-    backend = f'setuptools=={read_lock(lock.read_text())["setuptools"]}'  # which the line before resolved only
+    backend = f'setuptools=={read_lock(lock.read_text())["setuptools"]}'  # the line before has only resolved it
     run_clean([tmp_path / 'opt/uv/bin/uv', 'pip', 'install', '--python', python, backend], tmp_path)
     follow_run(installed, tmp_path, lock)
     assert '--webhook' in run_clean([python, '-m', 'kubeflow.notify', '--help'], tmp_path)

@@ -1,9 +1,10 @@
-"""The containers' command: URIs become the launcher's paths and paths URIs again; failures end in a sentence."""
+"""The containers' command: TFX gets the launcher's paths and the launcher gets URIs; failures end in a sentence."""
 
 import json
 from pathlib import Path
 
 import pytest
+from tfx.dsl.components.base import base_executor
 
 from components.errors import DataRefusedError
 from kubeflow import entrypoint
@@ -18,19 +19,23 @@ CASES = {
 
 @pytest.mark.parametrize('root', ['', '/scratch/root'])
 @pytest.mark.parametrize('uri', CASES)
-def test_a_uri_has_the_launchers_path_and_back(uri, root):
+def test_a_uri_becomes_the_launchers_path_and_the_path_becomes_the_uri(uri, root):
     assert to_path(uri, root) == root + CASES[uri]
     assert to_uri(root + CASES[uri], root) == uri
 
 
 @pytest.mark.parametrize('text', ['/data/cifar10', 'train', '', 'miniology'])
-def test_other_texts_are_left_alone(text):
+def test_other_texts_stay_as_they_are(text):
     assert to_path(text, '') == to_uri(text, '') == text
 
 
 DEFINITIONS = {
     'artifacts': {'model': {'artifactType': {'schemaTitle': 'tfx.Model'}}},
-    'parameters': {'gate.accuracy': {'parameterType': 'NUMBER_DOUBLE'}},
+    'parameters': {
+        'data': {'parameterType': 'STRING'},
+        'gate': {'parameterType': 'STRING'},
+        'gate.accuracy': {'parameterType': 'NUMBER_DOUBLE'},
+    },
 }
 
 
@@ -58,7 +63,7 @@ def test_artifacts_become_local_and_typed_and_parameters_are_applied():
     assert mapped['inputs']['parameterValues'] == {'data': 'gs://bucket/data', 'gate': '{"accuracy": 0.5}'}
     (model,) = mapped['inputs']['artifacts']['model']['artifacts']
     assert model['uri'] == model['metadata']['from'] == '/r/minio/mlpipeline/run/model'
-    assert model['type'] == {'schemaTitle': 'tfx.Model'}, 'Kubeflow forgets it'
+    assert model['type'] == {'schemaTitle': 'tfx.Model'}, 'Kubeflow loses it'
     (blessing,) = mapped['outputs']['artifacts']['blessing']['artifacts']
     assert blessing['uri'] == '/r/minio/mlpipeline/run/blessing'
     assert blessing['type'] == {'schemaTitle': 'tfx.ModelBlessing'}
@@ -66,20 +71,23 @@ def test_artifacts_become_local_and_typed_and_parameters_are_applied():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs the entry point with a stand-in for TFX's, which is given the parsed arguments."""
+    """Runs the entry point, with a stand-in for TFX's if there is one; returns the exit code and the output file."""
 
-    def start(stand_in) -> tuple[int, dict]:
+    def start(stand_in=None, executor: str = 'components.baseline.Executor') -> tuple[int, dict]:
         from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
-        monkeypatch.setattr(kubeflow_v2_run_executor, 'main', stand_in)
+        if stand_in:
+            monkeypatch.setattr(kubeflow_v2_run_executor, 'main', stand_in)
         monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
-        logs = tmp_path / 'minio' / 'mlpipeline' / 'run' / 'executor-logs-0'  # the launcher writes it meanwhile
+        logs = (
+            tmp_path / 'minio' / 'mlpipeline' / 'run' / 'executor-logs-0'
+        )  # the launcher writes it while the step runs
         logs.parent.mkdir(parents=True)
         logs.touch()
         output = tmp_path / 'output.json'
         output.write_text('{}')
         arguments = {
-            '--executor_class_path': 'components.baseline.Executor',
+            '--executor_class_path': executor,
             '--json_serialized_invocation_args': json.dumps(make_invocation(str(output))),
             '--json_serialized_inputs_spec_args': json.dumps(DEFINITIONS),
         }
@@ -89,12 +97,28 @@ def run(tmp_path, monkeypatch):
     return start
 
 
-def test_what_a_step_says_of_its_outputs_is_given_as_uris(run):
+class ReportingExecutor(base_executor.BaseExecutor):
+    """Writes what TFX gives it into its output artifact."""
+
+    def Do(self, input_dict, output_dict, exec_properties):
+        (model,), (blessing,) = input_dict['model'], output_dict['blessing']
+        blessing.set_string_custom_property('seen', f'{type(model).__name__} {model.uri} {exec_properties["gate"]}')
+
+
+def test_tfx_itself_runs_the_executor_with_typed_local_inputs_and_its_output_file_has_uris(run, tmp_path):
+    code, output = run(executor=f'{__name__}.{ReportingExecutor.__name__}')
+    assert code == 0
+    (blessing,) = output['artifacts']['blessing']['artifacts']
+    assert blessing['uri'] == 'minio://mlpipeline/run/blessing'
+    assert blessing['metadata']['seen'] == f'Model {tmp_path}/minio/mlpipeline/run/model {{"accuracy": 0.5}}'
+
+
+def test_paths_in_the_output_file_of_a_step_become_uris(run):
     def stand_in(parsed):
         arguments, beam_arguments = parsed
         assert beam_arguments == ['--runner=FnApiRunner']
         outputs = json.loads(arguments.json_serialized_invocation_args)['outputs']
-        assert [*outputs['artifacts']] == ['blessing'], 'TFX knows no system.Artifact'
+        assert [*outputs['artifacts']] == ['blessing'], 'TFX does not know system.Artifact'
         assert Path(outputs['artifacts']['blessing']['artifacts'][0]['uri']).is_dir()
         Path(outputs['outputFile']).write_text(json.dumps({'artifacts': outputs['artifacts']}))
 
@@ -105,7 +129,7 @@ def test_what_a_step_says_of_its_outputs_is_given_as_uris(run):
 
 
 @pytest.mark.parametrize(('error', 'code'), [(DataRefusedError('The data was refused.'), 4), (KeyError('x'), 1)])
-def test_a_step_that_fails_ends_with_its_sentence(run, capsys, error, code):
+def test_a_step_that_fails_ends_with_its_error_message(run, capsys, error, code):
     def stand_in(parsed):
         raise error
 

@@ -1,4 +1,4 @@
-"""The exit handler: the document has the form of kfp's own, and the container's command tells a webhook."""
+"""The exit handler: the document equals the one that kfp compiles, and the container's command tells a webhook."""
 
 import http.server
 import json
@@ -17,11 +17,11 @@ from kubeflow.exit_handler import add_exit_handler
 from tests.conftest import PROJECT
 
 IMAGE, WEBHOOK = 'registry/cifar10:1', 'https://hooks/x'
-MADE_WITH = 'pipelinechannel--'  # what kfp puts before a parameter's name in a sub-graph; ours keeps the name
+MADE_WITH = 'pipelinechannel--'  # kfp puts it before a parameter's name in a graph within the graph; we keep the name
 
 
 def compile_with_kfp(path, *, with_handler: bool) -> dict:
-    """A pipeline of two steps, compiled by kfp with or without its own exit handler."""
+    """Compiles a pipeline of two steps with kfp, with or without kfp's own exit handler."""
 
     @dsl.container_component
     def notify(webhook: str, run_name: str, run_id: str, status: dsl.PipelineTaskFinalStatus):
@@ -67,7 +67,7 @@ def test_the_document_is_what_kfp_compiles(compiled, tmp_path):
     assert add_exit_handler(compiled, IMAGE, WEBHOOK) == compile_with_kfp(tmp_path / 'kfp.yaml', with_handler=True)
 
 
-def test_a_pipeline_without_parameters_is_a_valid_document_too(compiled):
+def test_a_pipeline_without_parameters_gives_a_valid_document_too(compiled):
     spec = json.loads(json.dumps(compiled))
     del spec['root']['inputDefinitions']
     for task in spec['root']['dag']['tasks'].values():
@@ -83,7 +83,7 @@ def test_the_given_document_stays_as_it_is(compiled):
     assert json.dumps(compiled) == before
 
 
-def test_names_that_are_taken_and_an_address_that_is_none_are_refused(compiled):
+def test_names_that_are_taken_and_a_webhook_that_is_not_an_address_are_refused(compiled):
     with pytest.raises(UsageError, match='exit-handler-1, notify, notify_executor, webhook'):
         add_exit_handler(add_exit_handler(compiled, IMAGE, WEBHOOK), IMAGE, WEBHOOK)
     with pytest.raises(UsageError, match='hooks/x'):
@@ -92,7 +92,7 @@ def test_names_that_are_taken_and_an_address_that_is_none_are_refused(compiled):
 
 @pytest.fixture
 def webhook():
-    """A local server that keeps what is posted, and answers with `status`."""
+    """A local server that keeps the posted messages, and responds with `status`."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -114,7 +114,7 @@ def webhook():
 
 
 def call_notify(spec: dict, url: str, status: str) -> subprocess.CompletedProcess:
-    """The compiled document's own command, with the values that the driver would fill in."""
+    """Runs the command of the compiled document, with the values that the driver would fill in."""
     container = spec['deploymentSpec']['executors']['notify_executor']['container']
     values = {'webhook': url, 'run_name': 'p 2026-01-01', 'run_id': '1234', 'status': status}
     args = list(container['args'])
@@ -129,9 +129,9 @@ def call_notify(spec: dict, url: str, status: str) -> subprocess.CompletedProces
     [
         ({'state': 'COMPLETE', 'error': {}, 'pipelineJobResourceName': 'p-abc'}, 'SUCCEEDED', ''),
         ({'state': 'FAILED', 'error': {}, 'pipelineTaskName': 'x'}, 'FAILED', "the server's last state is FAILED"),
-        # a pod that was killed, as at its timeout, has not written that it failed
+        # a pod that was killed, such as at its timeout, has not written that it failed
         ({'state': 'RUNNING', 'error': {}}, 'FAILED', "the server's last state is RUNNING"),
-        # what the document's format allows, and the driver does not send
+        # the format of the document allows these, but the driver does not send them
         ({'state': 'SUCCEEDED', 'error': {'code': 2}}, 'SUCCEEDED', ''),
         ({'state': 'FAILED', 'error': {'code': 4, 'message': 'no disk'}}, 'FAILED', 'no disk'),
         ({'state': 'FAILED', 'error': None}, 'FAILED', "the server's last state is FAILED"),
@@ -157,7 +157,7 @@ def test_a_failing_webhook_is_one_sentence_and_exit_code_1(compiled, webhook):
 
 
 @pytest.mark.parametrize('status', ['', '[]', '{}', 'FAILED'])
-def test_a_status_that_is_none_is_one_sentence_and_nothing_is_sent(compiled, webhook, status):
+def test_a_status_that_cannot_be_read_is_one_sentence_and_nothing_is_sent(compiled, webhook, status):
     result = call_notify(add_exit_handler(compiled, IMAGE, WEBHOOK), webhook.url, status)
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1

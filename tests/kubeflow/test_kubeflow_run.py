@@ -1,4 +1,4 @@
-"""A whole package: compiled, linted and rehearsed, against a local run with the same settings; all in an S3 store."""
+"""A package is compiled, linted and rehearsed, and its model compared with that of a local run; both in an S3 store."""
 
 import json
 
@@ -26,7 +26,7 @@ SETTINGS = [
 
 @pytest.fixture
 def bucket(make_bucket, tmp_path):
-    """A bucket with the sample data in cifar10/."""
+    """A bucket that has the sample data in cifar10/."""
     answer = run_cli('data', '--sample', '--out', tmp_path / 'sample')
     assert answer.returncode == 0, answer.stderr
     bucket = locate(make_bucket('s3'))
@@ -47,7 +47,7 @@ def version(bucket, tmp_path):
 
 @pytest.fixture(scope='module')
 def package(tmp_path_factory):
-    """The package of the same pipeline; what leads to the store is in a secret."""
+    """The package of the same pipeline; the address and the keys of the store are in a secret."""
     path = tmp_path_factory.mktemp('package') / 'pipeline.yaml'
     places = [
         '--pipeline-root',
@@ -64,19 +64,19 @@ def package(tmp_path_factory):
     return path
 
 
-def test_the_package_has_no_problem_and_no_path_of_this_machine(package):
+def test_the_package_has_neither_problems_nor_paths_of_this_machine(package):
     answer = run_cli('lint', package)
     assert answer.returncode == 0, answer.stdout
     assert str(PROJECT) not in package.read_text()
     assert str(package.parent) not in package.read_text()
 
 
-def test_every_step_runs_and_pushes_the_local_runs_model_held_against_the_one_that_serves(
+def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serving_one_and_pushed(
     bucket, version, package, tmp_path
 ):
     serving = bucket / 'serving'
-    with fetch_folder(version.folder) as model:  # what serves is the local run's model, under another fingerprint
-        (model / INFO_FILE).write_text(json.dumps({**version.info, 'model': 'another'}))
+    with fetch_folder(version.folder) as model:  # the local run's model serves, under a different fingerprint
+        (model / INFO_FILE).write_text(json.dumps({**version.info, 'model': 'different'}))
         (serving / '1').upload_from(model)
 
     places = ['--parameter', f'data={bucket / "cifar10"}', '--parameter', f'serving={serving}']

@@ -1,4 +1,4 @@
-"""kubeflow/serving: valid for Kubernetes, base and overlay, and true to what the pipeline writes."""
+"""kubeflow/serving: base and overlay are valid for Kubernetes, and fit what the pipeline writes."""
 
 import copy
 import os
@@ -21,7 +21,7 @@ KUBERNETES = '1.31'
 
 
 def apply_patch(document: dict, operations: list[dict]) -> None:
-    """`add` and `replace` of JSON Patch (RFC 6902), which is all that our overlays use."""
+    """Applies `add` and `replace` of JSON Patch (RFC 6902), the only operations that our overlays use."""
     for operation in operations:
         assert operation['op'] in ('add', 'replace')
         *path, last = [int(key) if key.isdigit() else key for key in operation['path'].split('/')[1:]]
@@ -33,7 +33,7 @@ def apply_patch(document: dict, operations: list[dict]) -> None:
 
 
 def build(folder) -> list[dict]:
-    """What `kustomize build` gives, for the fields that ours have: resources, patches."""
+    """Returns what `kustomize build` gives, for the fields that we use: resources and patches."""
     kustomization = yaml.safe_load((folder / 'kustomization.yaml').read_text())
     assert not {*kustomization} - {'apiVersion', 'kind', 'resources', 'patches'}
     documents = []
@@ -92,7 +92,7 @@ def test_every_file_is_part_of_a_kustomization():
         assert file.name == 'kustomization.yaml' or file.name in listed
 
 
-def test_the_overlay_changes_what_it_says(base):
+def test_the_overlay_changes_replicas_and_resources(base):
     patched = build(SERVING / 'overlays' / 'production')
     assert find(patched, 'HorizontalPodAutoscaler')['spec']['minReplicas'] == 2
     assert (
@@ -101,7 +101,7 @@ def test_the_overlay_changes_what_it_says(base):
     assert find(base, 'HorizontalPodAutoscaler')['spec']['minReplicas'] == 1
 
 
-def test_production_is_ready_for_the_clients_that_ask_for_stable_as_the_documents_tell_them(server):
+def test_production_is_ready_only_for_the_version_label_that_the_documents_tell_clients_to_use(server):
     model = f'/v1/models/{models_config.MODEL_NAME}'
     patched = find(build(SERVING / 'overlays' / 'production'), 'Deployment')['spec']['template']['spec']['containers'][
         0
@@ -112,7 +112,7 @@ def test_production_is_ready_for_the_clients_that_ask_for_stable_as_the_document
 
 
 @pytest.mark.parametrize('folder', FOLDERS)
-def test_the_namespace_is_left_to_who_applies_since_the_steps_can_mount_the_claim_only_in_theirs(folder):
+def test_the_manifests_have_no_namespace_since_it_must_be_that_of_the_runs(folder):
     documents = build(SERVING / folder)
     assert 'Namespace' not in {document['kind'] for document in documents}
     assert not [document for document in documents if 'namespace' in document['metadata']]
@@ -130,7 +130,7 @@ def test_the_server_mounts_the_claim_that_the_example_of_compile_pushes_to(folde
     assert mounts[served] == re.search(r'--serving (\S+)', command).group(1)
 
 
-def test_the_parts_refer_to_each_other(base, pod, server):
+def test_ports_volumes_and_targets_refer_to_each_other(base, pod, server):
     labels = find(base, 'Deployment')['spec']['template']['metadata']['labels'].items()
     assert find(base, 'Deployment')['spec']['selector']['matchLabels'].items() <= labels
     assert find(base, 'PodDisruptionBudget')['spec']['selector']['matchLabels'].items() <= labels
@@ -166,8 +166,8 @@ def test_the_first_models_config_serves_the_newest_version_and_promote_keeps_its
     assert (config.base_path, config.version_labels['stable']) == (mount, 7)
 
 
-def test_the_server_starts_only_when_a_whole_version_is_there(pod, tmp_path):
-    """Each `sleep` of the container pushes a bit: half a version, then the rest."""
+def test_the_server_starts_only_when_a_complete_version_is_there(pod, tmp_path):
+    """Each `sleep` of the container pushes a part of a version: first an empty folder, then the model."""
     sleep, serving = tmp_path / 'bin' / 'sleep', tmp_path / 'serving'
     for folder in (sleep.parent, serving, tmp_path / 'config'):
         folder.mkdir()
@@ -182,7 +182,7 @@ def test_the_server_starts_only_when_a_whole_version_is_there(pod, tmp_path):
     assert (serving / '7' / versions.MODEL_FILE).exists()
 
 
-def test_prometheus_is_told_the_path_that_the_server_answers(base, server):
+def test_prometheus_reads_the_path_that_the_server_offers(base, server):
     text = find(base, 'ConfigMap')['data']['monitoring.config']
     annotations = find(base, 'Deployment')['spec']['template']['metadata']['annotations']
     assert f'path: "{annotations["prometheus.io/path"]}"' in text
