@@ -10,7 +10,7 @@ from tests.conftest import PROJECT
 PACKAGES = ('components', 'trainer', 'pipeline', 'kubeflow', 'benchmarks')
 ALLOWED = {
     'components': {'components'},
-    'trainer': {'trainer', 'components.features', 'components.errors'},
+    'trainer': {'trainer', 'components.features', 'components.errors', 'components.settings'},
     'pipeline': {'pipeline', 'components', 'trainer'},
     'kubeflow': {'kubeflow', 'pipeline', 'components', 'trainer'},
 }

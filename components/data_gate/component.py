@@ -3,7 +3,6 @@
 Two components, because TFX removes what a failed one wrote: the report stays, and says every fault.
 """
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -90,7 +89,7 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
           output_dict: 'report'.
           exec_properties: 'config', a DataGateConfig as JSON; 'serving', the folder of versions.
         """
-        config = DataGateConfig(**json.loads(exec_properties[_CONFIG_KEY]))
+        config = DataGateConfig.from_json(exec_properties[_CONFIG_KEY])
         (examples,) = input_dict[_EXAMPLES_KEY]
         patterns = {
             split: os.path.join(artifact_utils.get_split_uri([examples], split), '*') for split in features.SPLITS
@@ -193,7 +192,7 @@ class DataCheck(base_component.BaseComponent):
                 statistics=statistics,
                 schema=schema,
                 anomalies=anomalies,
-                config=json.dumps(dataclasses.asdict(config)),
+                config=config.to_json(),
                 serving=serving,
                 identity='',
                 source_digest=compute_source_digest(_SOURCES),

@@ -25,7 +25,7 @@ from components.data_gate.checks import Finding, find_faults, inspect_image, rea
 from components.data_gate.component import REPORT_FILE, CheckExecutor, DataReport, GateExecutor
 from components.data_gate.config import DataGateConfig
 from components.data_gate.drift import identify_serving_statistics
-from components.errors import DataRefusedError
+from components.errors import DataRefusedError, UsageError
 from components.schema import SCHEMA_FILE
 from components.serving.versions import STATISTICS_FOLDER
 from pipeline.config import BeamConfig
@@ -211,7 +211,7 @@ def test_every_kind_of_record_fault_has_a_threshold():
 
 @pytest.mark.parametrize('settings', [{'max_imbalance': 1.5}, {'max_missing': -0.1}, {'max_pixels': 0}])
 def test_impossible_thresholds_are_refused(settings):
-    with pytest.raises(ValueError, match=r'data_gate\.max_\w+ must be'):
+    with pytest.raises(UsageError, match=r'data_gate\.max_\w+ must be'):
         DataGateConfig(**settings)
 
 
