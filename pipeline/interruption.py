@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import types
 from collections.abc import Iterator
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -30,6 +31,11 @@ class Interruption:
         self._lock = threading.Lock()
         self._is_printed = False
 
+    def handle(self, number: int, frame: types.FrameType | None) -> None:
+        """Handles SIGINT as Python does, and remembers it: libraries make other errors of a KeyboardInterrupt."""
+        self.is_requested = True
+        signal.default_int_handler(number, frame)
+
     def print_sentence(self) -> None:
         """Prints the sentence on the standard error that the process was started with."""
         with self._lock:
@@ -48,7 +54,6 @@ class Interruption:
             pass
         if not number:
             return
-        self.is_requested = True
         signals.settimeout(GRACE_S)
         with contextlib.suppress(TimeoutError):
             signals.recv(1)
@@ -69,11 +74,13 @@ def watch_interrupts(sentence: str) -> Iterator[Interruption]:
         return
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
-    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGINT, interruption.handle)
+    wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=interruption.watch, args=(receiver,), daemon=True).start()
     try:
         yield interruption
     finally:
         if not interruption.is_requested:
-            signal.set_wakeup_fd(before)
+            signal.set_wakeup_fd(wakeup)
+            signal.signal(signal.SIGINT, handler)
             sender.close()
