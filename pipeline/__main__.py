@@ -14,7 +14,11 @@ from pipeline.console import divert_chatter, print_line
 from pipeline.interruption import EXIT_INTERRUPTED, Interruption, watch_interrupts
 from pipeline.overrides import apply_overrides
 
-_GO_ON = 'run the same command again to go on: what is finished is reused'
+_GO_ON = {
+    'run': 'run the same command again to go on: what is finished is reused',
+    'submit': 'a run that was started on the server goes on there',
+}
+"""What to do after an interrupt, by command."""
 
 
 def _make_config(arguments: argparse.Namespace) -> PipelineConfig:
@@ -167,19 +171,25 @@ def _print_error(message: object) -> None:
 
 
 def _call(arguments: argparse.Namespace, interruption: Interruption) -> int:
-    """Runs the command and returns the exit code. An error after an interrupt is taken for the interrupt's doing."""
+    """Runs the command and returns the exit code.
+
+    Libraries make errors of an interrupt, so an error after one is not shown, except that of `submit`: it says where
+    the run goes on.
+    """
     try:
         return _CALLS[arguments.command](arguments)
     except KeyboardInterrupt:
         interruption.print_sentence()
         return EXIT_INTERRUPTED
     except Exception as error:
-        if interruption.is_requested:
+        is_told = isinstance(error, PipelineError) and arguments.command == 'submit'
+        if interruption.is_requested and not is_told:
             interruption.print_sentence()
             return EXIT_INTERRUPTED
         if isinstance(error, PipelineError):
+            interruption.mark_told()
             _print_error(error)
-            return error.exit_code
+            return EXIT_INTERRUPTED if interruption.is_requested else error.exit_code
         if getattr(arguments, 'verbose', False):
             raise
         hint = '; --verbose shows where' if 'verbose' in arguments else ''
@@ -200,8 +210,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return UsageError.exit_code
     arguments = parser.parse_args(argv)
-    sentence = f'interrupted; {_GO_ON}' if arguments.command == 'run' else 'interrupted; run the same command again'
-    with watch_interrupts(sentence) as interruption:
+    go_on = _GO_ON.get(arguments.command, 'run the same command again')
+    with watch_interrupts(f'interrupted; {go_on}') as interruption:
         return _call(arguments, interruption)
 
 

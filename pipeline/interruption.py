@@ -29,18 +29,23 @@ class Interruption:
         self._sentence = sentence
         self._error = os.dup(2)  # while a run lasts, descriptor 2 is the log file
         self._lock = threading.Lock()
-        self._is_printed = False
+        self._is_told = False
 
     def handle(self, number: int, frame: types.FrameType | None) -> None:
         """Handles SIGINT as Python does, and remembers it: libraries make other errors of a KeyboardInterrupt."""
         self.is_requested = True
         signal.default_int_handler(number, frame)
 
+    def mark_told(self) -> None:
+        """Remembers that the user has been told how the command ended, so that the sentence is not printed."""
+        with self._lock:
+            self._is_told = True
+
     def print_sentence(self) -> None:
         """Prints the sentence on the standard error that the process was started with."""
         with self._lock:
-            if not self._is_printed:
-                self._is_printed = True
+            if not self._is_told:
+                self._is_told = True
                 with contextlib.suppress(OSError):  # the terminal may be gone
                     os.write(self._error, f'{self._sentence}\n'.encode())
 

@@ -79,3 +79,15 @@ def test_a_command_that_is_not_interrupted_leaves_the_signals_as_they_were():
     after = signal.set_wakeup_fd(before)
     assert after == before
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_interrupted_submit_says_where_the_run_goes_on():
+    program = PROGRAM.replace("'run'", "'submit'").replace(
+        "['submit']))", "['submit', 'p.yaml', '--host', 'http://h']))"
+    )
+    body = f"""from components.errors import PipelineError
+    try:
+        {WAIT}
+    except KeyboardInterrupt: raise PipelineError('the run goes on: http://h/run') from None"""
+    code, error, _ = interrupt(program.format(body=body))
+    assert (code, error) == (130, 'error: the run goes on: http://h/run\n')

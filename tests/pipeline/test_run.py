@@ -252,6 +252,22 @@ def test_a_changed_trainer_setting_runs_the_trainer_and_missing_weights_stop_it_
     )
 
 
+def test_ctrl_c_ends_a_run_at_once_with_130_and_how_to_go_on(tmp_path):
+    command = [sys.executable, '-u', '-m', 'pipeline', 'run', '--root', str(tmp_path / 'root'), *SMALL]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not process.stdout.readline().startswith('CuratedSchemaGen'):
+            assert process.poll() is None
+        time.sleep(1)  # into Beam
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (
+        130,
+        'interrupted; run the same command again to go on: what is finished is reused\n',
+    )
+    assert time.monotonic() - begin < 4  # two seconds, and as much again for a busy machine
+
+
 def read_history(layout: Layout) -> list[dict]:
     """Returns the epochs of the only training in a root."""
     (history,) = (layout.artifacts / 'Trainer' / 'model_run').glob('*/history.json')
