@@ -25,7 +25,7 @@ class Settings:
     what fields must be together, and raises a ValueError that is a whole sentence.
 
     Raises:
-      UsageError: a value is of another type or outside its bounds. The message names the setting by its whole key.
+      UsageError: a value has the wrong type or is outside its bounds. The message names the setting by its whole key.
     """
 
     SECTION: ClassVar[str] = ''
@@ -44,7 +44,7 @@ class Settings:
         """Reads what `to_json` wrote.
 
         Raises:
-          UsageError: a value is of another type or outside its bounds.
+          UsageError: a value has the wrong type or is outside its bounds.
         """
         return TypeAdapter(cls).validate_json(text)
 

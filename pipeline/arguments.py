@@ -22,7 +22,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         'versions': 'list the pushed versions',
         'promote': 'give a version the version label stable or canary',
         'rollback': 'make the version that was stable before stable again',
-        'prune': 'remove old versions, but none with a version label',
+        'prune': 'remove old versions that have no version label',
     },
     'Kubeflow Pipelines': {
         'compile': 'write the pipeline as a package for Kubeflow Pipelines',

@@ -138,7 +138,7 @@ class KubeflowConfig(Settings):
     SECTION: ClassVar[str] = 'kubeflow'
 
     default: StepConfig = field(default_factory=_make_default)
-    """Settings of every step that has none of its own."""
+    """Settings of the steps that do not have their own."""
     steps: Mapping[Step, StepConfig] = field(default_factory=_make_steps)
     """Settings by component, such as Trainer."""
 

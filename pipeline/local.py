@@ -107,7 +107,7 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
         results[result.node_id] = result
         note = summaries.summarize(result.node_id, result.outputs, config)
         if result.lost and not result.is_reused:
-            note += f'; made anew, because {", ".join(result.lost)} was gone'
+            note += f'; made again, because {", ".join(result.lost)} was gone'
         say(result.node_id, result.seconds, f'reused: {note}' if result.is_reused else note)
 
     runner.LocalRunner(on_result).run(pipeline.create_pipeline(config))

@@ -33,7 +33,7 @@ def list_sections(keys: Iterable[str]) -> list[str]:
 
 
 def _find_near(key: str, keys: Iterable[str]) -> str | None:
-    """Returns the key that was probably meant: one that looks alike, or one of another section with such a name."""
+    """Returns the key that was probably meant: one that looks alike, or one with such a name."""
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.9)
     if near:
         return near[0]

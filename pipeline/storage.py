@@ -47,7 +47,7 @@ def _describe_locked_store(layout: Layout) -> str:
 def _describe_damaged_store(layout: Layout, found: object) -> str:
     return (
         f'{layout.metadata} is damaged or is not an ML Metadata store ({found}); put a backup in its place, or move it '
-        f'and {layout.artifacts} away to make every result anew; the models in {layout.serving} stay.'
+        f'and {layout.artifacts} away to make every result again; the models in {layout.serving} stay.'
     )
 
 
@@ -86,7 +86,7 @@ def check_metadata_store(layout: Layout) -> None:
     if not executions and any(layout.artifacts.glob('*/*/[0-9]*')):
         raise StorageError(
             f'{layout.artifacts} holds results that {layout.metadata} does not know; put the store that they were made '
-            'with in its place, or move the results away to make every one anew.'
+            'with in its place, or move the results away to make them again.'
         )
 
 

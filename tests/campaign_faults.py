@@ -145,7 +145,7 @@ def damage_store(out: Path, reference: Run) -> list[str]:
 
 
 def delete_artifacts(out: Path, reference: Run) -> list[str]:
-    """Deletes the folders of artifacts: the next run makes each anew, and its line says so."""
+    """Deletes the folders of artifacts: the next run makes each again, and its line says so."""
     faults = []
     names = [step.name for step in reference.steps]
     for key in ('transform_graph', 'model'):
@@ -156,7 +156,7 @@ def delete_artifacts(out: Path, reference: Run) -> list[str]:
         mended = run(reference.layout.root)
         faults += check_works(mended, reference)
         (note,) = (step.note for step in mended.steps if step.name == maker) if not faults else ('',)
-        if note.startswith(REUSED) or f'made anew, because {newest} was gone' not in note:
+        if note.startswith(REUSED) or f'made again, because {newest} was gone' not in note:
             faults.append(f'{maker} says: {note}')
     return faults
 
