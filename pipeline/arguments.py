@@ -180,7 +180,7 @@ def describe_commands(width: int | None) -> str:
     blocks = []
     for title, group in COMMANDS.items():
         blocks.append('\n'.join([f'{title}:', *(f'  {name:<10} {text}' for name, text in group.items())]))
-    blocks.append('`python -m pipeline COMMAND --help` describes a command. A first run: python -m pipeline run')
+    blocks.append('A first run:         python -m pipeline run\nHelp on a command:   python -m pipeline COMMAND --help')
     return wrap_text('\n\n'.join(blocks), width, hang=' ' * 13)
 
 
