@@ -101,7 +101,7 @@ def sample(root: str) -> PipelineConfig:
     """The embedded sample on the real ResNet50 at 224 pixels, with random weights; the last stage is trained.
 
     Command: python -m pipeline run
-    Time and result: see README.md, "Presets".
+    Time and result: see docs/configuration.md, "Presets".
     """
     return PipelineConfig(
         name='cifar10-sample',

@@ -36,6 +36,10 @@ class Interruption:
         self.is_requested = True
         signal.default_int_handler(number, frame)
 
+    def close(self) -> None:
+        """Gives back what an interrupt would have needed."""
+        os.close(self._error)
+
     def mark_told(self) -> None:
         """Remembers that the user has been told how the command ended, so that the sentence is not printed."""
         with self._lock:
@@ -58,6 +62,7 @@ class Interruption:
         while (number := signals.recv(1)) and number[0] != signal.SIGINT:
             pass
         if not number:
+            signals.close()
             return
         signals.settimeout(GRACE_S)
         with contextlib.suppress(TimeoutError):
@@ -76,6 +81,7 @@ def watch_interrupts(sentence: str) -> Iterator[Interruption]:
     interruption = Interruption(sentence)
     if threading.current_thread() is not threading.main_thread():
         yield interruption  # signals can be watched only from the main thread
+        interruption.close()
         return
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
@@ -89,3 +95,4 @@ def watch_interrupts(sentence: str) -> Iterator[Interruption]:
             signal.set_wakeup_fd(wakeup)
             signal.signal(signal.SIGINT, handler)
             sender.close()
+            interruption.close()
