@@ -1,7 +1,6 @@
 """create_pipeline: the graph and nothing else, one for every runner."""
 
 import dataclasses
-from pathlib import Path
 
 from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform
 from tfx.orchestration import metadata, pipeline
@@ -9,7 +8,6 @@ from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 
 import tensorflow_data_validation as tfdv  # isort: skip  (after tfx, which replaces a module that TFDV lacks)
 
-import trainer
 from components import features
 from components.baseline import BaselineFinder
 from components.data_gate.component import DataCheck, DataGate
@@ -19,18 +17,13 @@ from components.model_gate.eval_config import make_eval_config
 from components.pusher import Pusher
 from components.schema import CuratedSchemaGen
 from components.serving_check.component import ServingCheck
-from components.source_digest import compute_source_digest
+from components.source_digest import add_source_digests
 from pipeline.config import Layout, PipelineConfig
 
 # User code goes by dotted path, and our packages are installed wherever a component runs. A module file would
 # be built into a wheel and installed with pip by every step.
 PREPROCESSING_FN = 'trainer.preprocessing.preprocessing_fn'
 RUN_FN = 'trainer.train.run_fn'
-
-_TRAINER_FOLDER = Path(trainer.__file__).parent
-_FEATURES_FILE = Path(features.__file__)
-_PREPROCESSING_SOURCES = [_TRAINER_FOLDER / 'preprocessing.py', _TRAINER_FOLDER / 'backbones.py', _FEATURES_FILE]
-_TRAINER_SOURCES = [*_TRAINER_FOLDER.glob('*.py'), _FEATURES_FILE]
 
 
 def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) -> pipeline.Pipeline:
@@ -41,7 +34,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
       pipeline_root: folder or URI of the artifacts; None for the local run's.
 
     Returns:
-      A TFX pipeline for any runner; the ML Metadata connection is the local one.
+      A TFX pipeline for any runner. Only the local run's has a connection to ML Metadata.
     """
     layout = Layout(config.root)
     splits = [example_gen_pb2.Input.Split(name=split, pattern=f'{split}/*') for split in features.SPLITS]
@@ -81,7 +74,6 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
             'backbone': config.trainer.backbone,
             'image_size': config.trainer.get_image_size(),
             'resize': config.trainer.resize,
-            'source_digest': compute_source_digest(_PREPROCESSING_SOURCES),
         },
     )
 
@@ -97,7 +89,6 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         custom_config={
             'trainer': dataclasses.asdict(config.trainer),
             'export': dataclasses.asdict(config.export),
-            'source_digest': compute_source_digest(_TRAINER_SOURCES),
         },
     )
     model = model_trainer.outputs['model']
@@ -123,24 +114,28 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         ),
     )
 
+    components = [
+        example_gen,
+        schema_gen,
+        statistics_gen,
+        example_validator,
+        data_check,
+        data_gate,
+        transform,
+        model_trainer,
+        baseline_finder,
+        evaluator,
+        serving_check,
+        pusher,
+    ]
+    add_source_digests(components)
+    # Making the configuration makes the store's folder, and only a local run has a store.
+    connection = None if pipeline_root else metadata.sqlite_metadata_connection_config(str(layout.metadata))
     return pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root or str(layout.artifacts),
-        components=[
-            example_gen,
-            schema_gen,
-            statistics_gen,
-            example_validator,
-            data_check,
-            data_gate,
-            transform,
-            model_trainer,
-            baseline_finder,
-            evaluator,
-            serving_check,
-            pusher,
-        ],
+        components=components,
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(layout.metadata)),
+        metadata_connection_config=connection,
         beam_pipeline_args=list(config.beam.args),
     )

@@ -5,7 +5,6 @@ says why. Both models are measured in one pass over the records.
 """
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfx import types
@@ -15,18 +14,16 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import io_utils, json_utils
 
-from components import features, reasons
+from components import features
 from components.baseline import Baseline, read_baseline
 from components.model_gate.config import GateConfig
 from components.model_gate.metrics import read_metrics
 from components.model_gate.verdict import judge, write_verdict
-from components.source_digest import compute_source_digest
 
 if TYPE_CHECKING:
     import tensorflow_model_analysis as tfma
 
-_BASELINE_KEY, _GATE_KEY, _DIGEST_KEY = 'baseline', 'gate', 'source_digest'
-_SOURCES = [*Path(__file__).parent.glob('*.py'), Path(reasons.__file__)]
+_BASELINE_KEY, _GATE_KEY = 'baseline', 'gate'
 
 
 def _mark(blessing: types.Artifact, model: types.Artifact, is_blessed: bool) -> None:
@@ -75,7 +72,6 @@ class _Spec(standard_component_specs.EvaluatorSpec):
     PARAMETERS: ClassVar = {
         **standard_component_specs.EvaluatorSpec.PARAMETERS,
         _GATE_KEY: ExecutionParameter(type=str),
-        _DIGEST_KEY: ExecutionParameter(type=str),
     }
     INPUTS: ClassVar = {
         **standard_component_specs.EvaluatorSpec.INPUTS,
@@ -113,7 +109,6 @@ class Evaluator(component.Evaluator):
             eval_config=eval_config,
             example_splits=json_utils.dumps([features.TEST_SPLIT]),
             gate=gate.to_json(),
-            source_digest=compute_source_digest(_SOURCES),
             evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
             blessing=types.Channel(type=standard_artifacts.ModelBlessing),
         )

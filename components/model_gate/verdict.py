@@ -1,5 +1,6 @@
 """The model gate: the bounds that bless, held against what TFMA measured, and the reasons in words."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -127,7 +128,7 @@ def judge(metrics: Metrics, gate: GateConfig, baseline: int | None) -> Verdict:
 
 def write_verdict(evaluation_uri: str, verdict: Verdict) -> None:
     """Writes a verdict as JSON: {'is_blessed', 'baseline', 'reasons': [Reason as a dict, ...]}."""
-    reasons = [reason._asdict() for reason in verdict.reasons]
+    reasons = [dataclasses.asdict(reason) for reason in verdict.reasons]
     with tf.io.gfile.GFile(os.path.join(evaluation_uri, VERDICT_FILE), 'w') as file:
         json.dump({**verdict._asdict(), 'reasons': reasons}, file, indent=2)
 

@@ -16,17 +16,15 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import io_utils, path_utils
 
-from components import features, reasons
+from components import features
 from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import read_sample
 from components.serving_check.questions import ask_client, ask_server, make_request, write_warmup
 from components.serving_check.report import ServingReport, make_reason, write_report
-from components.source_digest import compute_source_digest
 
 WARMUP_FILE = 'tf_serving_warmup_requests'  # in the blessing; TensorFlow Serving reads it in a model's assets.extra
 _MODEL_KEY, _MODEL_RUN_KEY, _BLESSING_KEY = 'model', 'model_run', 'blessing'
-_CONFIG_KEY, _DIGEST_KEY = 'config', 'source_digest'
-_SOURCES = [*Path(__file__).parent.glob('*.py'), Path(features.__file__), Path(reasons.__file__)]
+_CONFIG_KEY = 'config'
 
 
 def make_report(
@@ -116,7 +114,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 class _Spec(types.ComponentSpec):
-    PARAMETERS: ClassVar = {_CONFIG_KEY: ExecutionParameter(type=str), _DIGEST_KEY: ExecutionParameter(type=str)}
+    PARAMETERS: ClassVar = {_CONFIG_KEY: ExecutionParameter(type=str)}
     INPUTS: ClassVar = {
         _MODEL_KEY: ChannelParameter(type=standard_artifacts.Model),
         _MODEL_RUN_KEY: ChannelParameter(type=standard_artifacts.ModelRun),
@@ -144,7 +142,6 @@ class ServingCheck(base_component.BaseComponent):
                 model=model,
                 model_run=model_run,
                 config=config.to_json(),
-                source_digest=compute_source_digest(_SOURCES),
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
         )

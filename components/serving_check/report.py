@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -83,7 +84,7 @@ class ServingReport(NamedTuple):
 
 def write_report(blessing_uri: str, report: ServingReport) -> None:
     """Writes REPORT_FILE into an InfraBlessing artifact."""
-    content: dict[str, Any] = {**report._asdict(), 'reasons': [reason._asdict() for reason in report.reasons]}
+    content: dict[str, Any] = {**report._asdict(), 'reasons': [asdict(reason) for reason in report.reasons]}
     with tf.io.gfile.GFile(os.path.join(blessing_uri, REPORT_FILE), 'w') as file:
         json.dump(content, file, indent=2)
 

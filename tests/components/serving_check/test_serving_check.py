@@ -27,9 +27,8 @@ from components.serving_check.questions import ask_client, make_request
 from components.serving_check.report import ServingReport, make_reason, read_report
 from trainer import export
 from trainer.config import ExportConfig
-from trainer.dataset import make_image_rows, read_records
+from trainer.dataset import read_split
 from trainer.predictions import MAX_IMAGES, write_predictions
-from trainer.training_rows import Split
 
 SIGNATURES = ('serving_default', 'serving_raw', 'examples')
 SIZES = (1, 4, 40)  # the last one has more images than are recorded, and more than a micro-batch
@@ -53,9 +52,7 @@ def install(folder: Path, name: str, script: str) -> None:
 def predictions(model, transform_output, sample_data, tmp_path_factory) -> Path:
     """The folder in which the Trainer leaves them."""
     folder = tmp_path_factory.mktemp('model_run')
-    records = read_records([str(sample_data / 'train' / '*')], transform_output)
-    images = make_image_rows(records, transform_output, 'none', 0)
-    write_predictions(model, records, Split(images, len(records.labels)), str(folder))
+    write_predictions(model, read_split([str(sample_data / 'train' / '*')], transform_output), str(folder))
     return folder
 
 
@@ -423,4 +420,3 @@ def test_the_config_is_what_the_cache_key_is_made_of():
     config = ServingCheckConfig(batch_sizes=(2,))
     properties = ServingCheck(model, model_run, config).exec_properties
     assert json.loads(properties['config'])['batch_sizes'] == [2]
-    assert properties['source_digest']
