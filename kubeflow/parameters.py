@@ -91,7 +91,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         if section in _CONFIGS:
             try:
                 _CONFIGS[section](**{field: values[name]})
-            except ValueError as error:
+            except UsageError as error:
                 raise UsageError(f'The parameter {name}: {error}') from error
 
 

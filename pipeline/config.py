@@ -1,64 +1,68 @@
-"""PipelineConfig composes every setting; presets are functions that return one.
+"""PipelineConfig is the tree of all settings; presets are functions that return one.
 
-Each part stands beside the code that reads it. `--set trainer.batch_size=64` overrides any field
+Each group of settings stands beside the code that reads it. `--set trainer.batch_size=64` overrides any field
 (pipeline/overrides.py).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from components.data_gate.config import DataGateConfig
 from components.model_gate.config import GateConfig
 from components.places import check_place
 from components.serving_check.config import ServingCheckConfig
+from components.settings import Settings
 from pipeline.kubeflow_config import KubeflowConfig
 from trainer.config import ExportConfig, TrainerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeamConfig:
-    """How every Beam step runs, data preparation included."""
+class BeamConfig(Settings):
+    """How every Beam step runs, and the preparation of the data."""
+
+    SECTION: ClassVar[str] = 'beam'
 
     args: tuple[str, ...] = (
         '--runner=FnApiRunner',
         '--direct_running_mode=in_memory',
         '--sdk_container_image=unused',
     )
-    """Beam's pipeline options. Beam's own default may hand the job to Prism, which downloads a binary. The last one
-    keeps TFX from packing its own source for workers elsewhere: 2 s a component, and copies left in the temp folder."""
+    """Beam's pipeline options. The runner is named because Beam's own default may hand the job to Prism, which
+    downloads a binary. The container image keeps TFX from packing its own source for remote workers, which takes 2 s a
+    component and leaves copies in the temp folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig:
-    """The embedded synthetic data, written when a run names no other."""
+class SampleConfig(Settings):
+    """The embedded synthetic data, written when a run is given no other data."""
 
-    train: int = 300
+    SECTION: ClassVar[str] = 'sample'
+
+    train: Annotated[int, Field(ge=50)] = 300
     """Images in the training batches; about a tenth of them becomes the val split."""
-    test: int = 100
+    test: Annotated[int, Field(ge=10)] = 100
     """Images in the test batch."""
     seed: int = 0
-    """Of the generator that draws them."""
-
-    def __post_init__(self):
-        if self.train < 50 or self.test < 10:
-            raise ValueError(
-                f'sample.train must be at least 50 and sample.test at least 10. Received: {self.train}, {self.test}'
-            )
+    """Seed of the generator that draws the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineConfig:
-    """One run of the pipeline, whole."""
+class PipelineConfig(Settings):
+    """All settings of one run."""
 
     name: str
-    """In ML Metadata and on Kubeflow: lower-case letters, digits and hyphens."""
+    """Name in ML Metadata and on Kubeflow: lower-case letters, digits and hyphens."""
     root: str
     """Folder that holds everything a run writes; see `Layout`."""
     data: str | None = None
-    """Folder or URI with TFRecords in train/, val/ and test/; None for the embedded sample, written to the root."""
+    """Folder or URI with TFRecords in train/, val/ and test/; None takes the embedded sample, written to the root."""
     serving: str | None = None
-    """Folder or URI that models are pushed to as numbered versions; None for ROOT/serving."""
+    """Folder or URI that models are pushed to as numbered versions; None takes ROOT/serving."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -68,7 +72,7 @@ class PipelineConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     kubeflow: KubeflowConfig = field(default_factory=KubeflowConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, place in (('data', self.data), ('serving', self.serving)):
             try:
                 check_place(place or '')
@@ -76,28 +80,28 @@ class PipelineConfig:
                 raise ValueError(f'{name} {error}') from error
 
     def get_serving(self) -> str:
-        """The serving folder, an absolute path or a URI."""
+        """Returns the serving folder, an absolute path or a URI."""
         place = self.serving or str(Layout(self.root).serving)
         return place if '://' in place else str(Path(place).absolute())
 
 
 class Layout:
-    """Where a run keeps what, under its root."""
+    """The files and folders of a run below its root."""
 
     def __init__(self, root: str):
         self.root = Path(root).absolute()
         self.metadata = self.root / 'metadata.sqlite'  # ML Metadata's store
         self.artifacts = self.root / 'artifacts'  # TFX's pipeline_root
         self.sample = self.root / 'sample'  # the embedded data
-        self.serving = self.root / 'serving'  # numbered versions, what TensorFlow Serving watches; see get_serving
+        self.serving = self.root / 'serving'  # the numbered versions that TensorFlow Serving watches; see get_serving
         self.logs = self.root / 'logs'
 
 
 def sample(root: str) -> PipelineConfig:
-    """The embedded sample through the real ResNet50 at 224 pixels, random weights, its last stage trained.
+    """The embedded sample on the real ResNet50 at 224 pixels, with random weights; the last stage is trained.
 
     Command: python -m pipeline run
-    Time and result: see README.md, "Presets".
+    Time and result: see docs/configuration.md, "Presets".
     """
     return PipelineConfig(
         name='cifar10-sample',
@@ -111,7 +115,7 @@ def sample(root: str) -> PipelineConfig:
             batch_size=16,
             epochs=2,
         ),
-        # So few images are not learnt to be sure of.
+        # A model cannot become confident on so few images.
         gate=GateConfig(accuracy=0.8, recall=0.3, calibration_error=0.4),
     )
 
@@ -120,27 +124,28 @@ def cifar10(root: str) -> PipelineConfig:
     """The published recipe: ImageNet weights, conv5 trained, Flatten head, RMSprop 2e-5, batch 32, 10 epochs.
 
     Command: python -m pipeline run --preset cifar10 --data DIR
-    Result: the recipe reports 94% on validation images; not yet measured with this pipeline, because
-    the ImageNet weights could not be had where it was developed.
+    Result: the recipe reports 94% on validation images. It is not yet measured with this pipeline, because the ImageNet
+    weights were not available where the pipeline was developed.
     """
     return PipelineConfig(name='cifar10-resnet50', root=root, trainer=TrainerConfig(), gate=GateConfig(accuracy=0.9))
 
 
 def cifar10_fast(root: str) -> PipelineConfig:
-    """The quickest training that should reach the recipe's 94%: ResNet50 at 160 pixels, conv5, one Dense layer.
+    """The fastest training that should reach the recipe's 94%: ResNet50 at 160 pixels, conv5, one Dense layer.
 
     Command: python -m pipeline run --preset cifar10-fast --data DIR
-    Result: not measured. No accuracy was: the ImageNet weights could not be had where it was developed.
-    The choices are the literature's, the values that it leaves open are estimates:
-    - conv5 is trained, since frozen features just miss the mark: SimCLR's supervised baseline (Chen et al. 2020, the
-      appendix' table of a standard ResNet50, quoted without the paper at hand) has 93.6% on CIFAR-10 with a linear
-      classifier on ImageNet features, and 97.5% fine-tuned as a whole. All below conv5 is frozen.
-    - 160 pixels: half of 224's arithmetic. BiT (Kolesnikov et al. 2020) brings images this small to 160,
-      then crops 128.
-    - The mean of each channel and one Dense layer, as ResNet was pretrained (He et al. 2016) and as both papers above
-      transfer it: 20,490 weights where the Flatten head has 25.7 million, and no dropout that slows learning.
-    - Adam (Kingma and Ba 2015) at 1e-4 with batches of 64, an estimate: steps of even size, so that a new layer and
-      pretrained ones learn at one rate within 5 epochs, some 3,500 steps.
+    Result: the accuracy is not measured, because the ImageNet weights were not available where the pipeline was
+    developed. The choices come from the literature; the values that it leaves open are estimates:
+    - conv5 is trained, because feature extraction just misses 94%: SimCLR's supervised baseline (Chen et al. 2020, the
+      appendix's table of a standard ResNet50, quoted from memory) reaches 93.6% on CIFAR-10 with a linear classifier on
+      ImageNet features, and 97.5% when all layers are fine-tuned. All layers below conv5 are frozen.
+    - 160 pixels take half of the arithmetic of 224. BiT (Kolesnikov et al. 2020) resizes images this small to 160, then
+      crops them to 128.
+    - The head is the mean of each channel and one Dense layer, as ResNet was pretrained (He et al. 2016) and as both
+      papers above transfer it: 20,490 weights, where the Flatten head has 25.7 million, and no dropout, which slows
+      learning.
+    - Adam (Kingma and Ba 2015) at 1e-4 with batches of 64 is an estimate: Adam's steps have about the same size for
+      every weight, so that a new layer and pretrained ones learn at one rate within 5 epochs, about 3,500 steps.
     """
     return PipelineConfig(
         name='cifar10-fast',
@@ -159,19 +164,19 @@ def cifar10_fast(root: str) -> PipelineConfig:
 
 
 def cifar10_best(root: str) -> PipelineConfig:
-    """The choices that should be the most accurate: ResNet101 at 224 pixels, every layer trained, smoothed labels.
+    """The most accurate choices: ResNet101 at 224 pixels, every layer trained, smoothed labels.
 
     Command: python -m pipeline run --preset cifar10-best --data DIR
-    Result: not measured. No accuracy was: the ImageNet weights could not be had where it was developed.
-    A GPU is wanted: an image costs some four times the recipe's arithmetic. The choices are the literature's, the
-    values that it leaves open are estimates:
+    Result: the accuracy is not measured, because the ImageNet weights were not available where the pipeline was
+    developed. Use a GPU: an image takes about four times the arithmetic of the recipe. The choices come from the
+    literature; the values that it leaves open are estimates:
     - Every layer is trained: 97.5% against 93.6% with all layers frozen, in the table that cifar10_fast quotes.
-    - ResNet101: fine-tuned accuracy follows ImageNet accuracy, r = 0.96 (Kornblith et al. 2019), and of the ResNets
-      here it has the higher one.
-    - 224 pixels, the size it was pretrained at, so that its filters meet what they know.
+    - ResNet101: the accuracy after fine-tuning follows that on ImageNet, r = 0.96 (Kornblith et al. 2019), and
+      ResNet101 has the higher one of the two ResNets here.
+    - 224 pixels, the size at which the backbone was pretrained, so that objects have the size its filters look for.
     - SGD with momentum 0.9, as both papers fine-tune; 1e-3 for batches of 64 is an estimate.
-    - Labels smoothed by 0.1 (Szegedy et al. 2016), against overconfidence where the train split is learnt by heart.
-    The gate is the recipe's 94%: what does not reach it has not been worth its price.
+    - Class labels smoothed by 0.1 (Szegedy et al. 2016), against overconfidence where the train split is memorized.
+    The gate's accuracy is the recipe's 94%: a model that does not reach it was not worth its price.
     """
     return PipelineConfig(
         name='cifar10-best',

@@ -1,4 +1,4 @@
-"""The `doctor` command: a line for each thing a run needs of this machine, and what to do where it is not so."""
+"""The `doctor` command: a line for each thing that a run needs of this machine, and what to do if it is missing."""
 
 import importlib.metadata
 import itertools
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from components import features
 from pipeline.config import PipelineConfig
+from pipeline.console import print_line
 from trainer.backbones import BACKBONES
 
 _LOCK_FILE = Path(__file__).parents[1] / 'requirements.txt'
@@ -21,20 +22,24 @@ _GB = 1e9
 
 
 class Check(NamedTuple):
-    """status: 'ok', 'note' (a run works without it) or 'FAIL'; mend: what to do, empty when ok."""
+    """One thing that was checked."""
 
     status: str
+    """'ok', 'note' (a run works without it) or 'FAIL'."""
     name: str
+    """What was checked."""
     found: str
+    """What this machine has."""
     mend: str = ''
+    """What to do about it; empty when the status is 'ok'."""
 
     def to_line(self) -> str:
-        """One line for the terminal."""
+        """Returns one line for the terminal."""
         return f'{self.status:<5}{self.name:<10} {self.found}' + (f'; {self.mend}' if self.mend else '')
 
 
 def check_python() -> Check:
-    """Whether TFX supports this Python; the lock is for the first of them."""
+    """Checks whether TFX supports this Python; the lock file is for the oldest version that it supports."""
     found = platform.python_version()
     if not _PYTHONS[0] <= sys.version_info[:2] <= _PYTHONS[1]:
         return Check('FAIL', 'Python', found, 'make the environment with Python 3.11: make env PYTHON=python3.11')
@@ -42,7 +47,7 @@ def check_python() -> Check:
 
 
 def check_glibc() -> Check:
-    """Whether the locked wheels can be loaded here."""
+    """Checks whether the locked wheels can be loaded with this C library."""
     library, version = platform.libc_ver()
     if library != 'glibc':
         return Check('FAIL', 'glibc', library or 'not found', 'use a glibc system, such as Debian 12 or Ubuntu 22.04')
@@ -53,14 +58,14 @@ def check_glibc() -> Check:
 
 
 def read_lock(text: str) -> dict[str, str]:
-    """The pinned versions by package name in a requirements file."""
+    """Returns the pinned versions in a requirements file, by package name."""
     return dict(re.findall(r'^([A-Za-z0-9._-]+)==([^\s\\;]+)', text, flags=re.MULTILINE))
 
 
 def check_packages(lock_file: Path = _LOCK_FILE) -> list[Check]:
-    """One line when every package is the locked one, else one for each that is not."""
+    """Compares the installed packages with the lock: one line if all agree, else one for each that does not."""
     if not lock_file.exists():
-        return [Check('note', 'packages', 'no lock file beside the package, not compared', 'run it in a checkout')]
+        return [Check('note', 'packages', 'not compared: no lock file beside the package', 'run it in a checkout')]
     pins = read_lock(lock_file.read_text())
     wrong = []
     for name, version in pins.items():
@@ -70,18 +75,18 @@ def check_packages(lock_file: Path = _LOCK_FILE) -> list[Check]:
             found = 'missing'
         if found != version:
             wrong.append(Check('FAIL', 'package', f'{name} is {found}, the lock has {version}', 'run: make env'))
-    return wrong or [Check('ok', 'packages', f'all {len(pins)} are the locked ones')]
+    return wrong or [Check('ok', 'packages', f'all {len(pins)} have the locked version')]
 
 
 def check_gpu() -> Check:
-    """Whether there is a GPU with a driver, and a TensorFlow that can use it."""
+    """Checks whether there is a GPU with a driver, and whether TensorFlow can use it."""
     query = ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader']
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
     except FileNotFoundError:
         return Check('note', 'GPU', 'none found (no nvidia-smi)', 'a run trains on the CPU')
     except (subprocess.SubprocessError, OSError) as error:
-        return Check('FAIL', 'GPU', f'nvidia-smi failed ({error})', 'install the NVIDIA driver anew, or remove it')
+        return Check('FAIL', 'GPU', f'nvidia-smi failed ({error})', 'install the NVIDIA driver again, or remove it')
     gpus = '; '.join(answer.splitlines())
     try:
         importlib.metadata.version('nvidia-cudnn-cu12')
@@ -91,11 +96,11 @@ def check_gpu() -> Check:
 
 
 def forecast_disk_bytes(config: PipelineConfig) -> float:
-    """What a run writes at most, in bytes.
+    """Returns the most that a run writes, in bytes.
 
-    The backbone's parameters and the head's, 4 bytes each, nine times: best weights and .keras file (three times each
-    with the optimizer state of Adam), SavedModel, its copy in the Pusher's artifact, and the pushed version; and 3 KB a
-    record in the data, twice.
+    The parameters of the backbone and the head take 4 bytes each, and are written nine times: in the best weights and
+    in the .keras file (three times each, with the optimizer state of Adam), in the SavedModel, in its copy in the
+    Pusher's artifact, and in the pushed version. A record of the data takes 3 KB, and is written twice.
     """
     trainer = config.trainer
     backbone = BACKBONES[trainer.backbone]
@@ -107,18 +112,18 @@ def forecast_disk_bytes(config: PipelineConfig) -> float:
 
 
 def check_disk(config: PipelineConfig) -> Check:
-    """Whether the root's disk has room for the run."""
+    """Checks whether the root's disk has room for the run."""
     folder = next(path for path in (Path(config.root), *Path(config.root).parents) if path.exists())
     free, needed = shutil.disk_usage(folder).free, forecast_disk_bytes(config)
     found = f'{free / _GB:.1f} GB free at {folder}, a run of {config.name} needs {needed / _GB:.1f} GB'
     if free < needed:
-        return Check('FAIL', 'disk', found, 'free some, or give --root on another disk')
+        return Check('FAIL', 'disk', found, 'free some space, or give a --root on a different disk')
     return Check('ok', 'disk', found)
 
 
 def report(config: PipelineConfig) -> int:
-    """Prints every check; returns 1 when one failed, else 0."""
+    """Prints every check; returns 1 if one failed, else 0."""
     checks = [check_python(), check_glibc(), *check_packages(), check_gpu(), check_disk(config)]
     for check in checks:
-        print(check.to_line())
+        print_line(check.to_line(), sys.stdout, hang=' ' * 16)
     return int(any(check.status == 'FAIL' for check in checks))

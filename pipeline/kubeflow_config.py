@@ -1,10 +1,16 @@
-"""KubeflowConfig: what each step of a Kubeflow package is given; kubeflow/steps.py writes it down."""
+"""KubeflowConfig: the resources and rules of each step of a Kubeflow package; kubeflow/steps.py writes them down."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
+from typing import Annotated, ClassVar, Literal, get_args
 
-STEPS = (
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from components.settings import SETTINGS, Settings
+
+Step = Literal[
     'ImportExampleGen',
     'CuratedSchemaGen',
     'StatisticsGen',
@@ -17,72 +23,76 @@ STEPS = (
     'Evaluator',
     'ServingCheck',
     'Pusher',
-)
+]
+STEPS: tuple[Step, ...] = get_args(Step)
 """The components of `pipeline.pipeline.create_pipeline`, known here without importing TFX."""
-LOOKING_STEPS = ('DataCheck', 'BaselineFinder')
-"""What these find in the serving folder is not in Kubeflow's cache key, which has parameters and artifacts alone."""
-
-_PATTERNS = {
-    'cpu': (r'\d+(\.\d+)?m?', 'cores, such as 2 or 500m'),
-    'memory': (r'\d+(\.\d+)?(k|[KMGTPE]i|[MGTPE])?', 'a Kubernetes quantity, such as 4Gi'),
-    'gpu_type': (r'[a-z0-9.-]+/[A-Za-z0-9._-]+', "a resource's name, such as nvidia.com/gpu"),
-    'node_selector': (r'[^=]+=[^=]*', 'LABEL=VALUE'),
-    'tolerations': (r'[^=:]+(=[^=:]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?', 'KEY[=VALUE][:EFFECT]'),
-    'env': (r'[A-Za-z_][A-Za-z0-9_]*=.*', 'NAME=VALUE'),
-    'secret_env': (r'[A-Za-z_][A-Za-z0-9_]*=[a-z0-9.-]+:[A-Za-z0-9._-]+', 'NAME=SECRET:KEY'),
-    'pvcs': (r'[a-z0-9.-]+:/[^:]*', 'CLAIM:/PATH'),
-}
-_LEAST = {'gpu': 0, 'retries': 0, 'backoff_s': 1, 'backoff_factor': 1, 'backoff_max_s': 1, 'timeout_s': 0}
+LOOKING_STEPS: tuple[Step, ...] = ('DataCheck', 'BaselineFinder')
+"""Steps that look at the serving folder. Kubeflow's cache key has only parameters and input artifacts, so it does not
+change when the serving folder does."""
 
 
-@dataclass(frozen=True, kw_only=True)
+def _match(pattern: str, wanted: str) -> AfterValidator:
+    """Makes a check of a text against a regular expression; `wanted` says in words what the text must be."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f'must be {wanted}')
+        return text
+
+    return AfterValidator(check)
+
+
+_Cpu = Annotated[str, _match(r'\d+(\.\d+)?m?', 'cores, such as 2 or 500m')]
+_Memory = Annotated[str, _match(r'\d+(\.\d+)?(k|[KMGTPE]i|[MGTPE])?', 'a Kubernetes quantity, such as 4Gi')]
+_GpuType = Annotated[str, _match(r'[a-z0-9.-]+/[A-Za-z0-9._-]+', "a resource's name, such as nvidia.com/gpu")]
+_NodeLabel = Annotated[str, _match(r'[^=]+=[^=]*', 'LABEL=VALUE')]
+_Toleration = Annotated[
+    str, _match(r'[^=:]+(=[^=:]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?', 'KEY[=VALUE][:EFFECT]')
+]
+_Variable = Annotated[str, _match(r'[A-Za-z_][A-Za-z0-9_]*=.*', 'NAME=VALUE')]
+_SecretVariable = Annotated[str, _match(r'[A-Za-z_][A-Za-z0-9_]*=[a-z0-9.-]+:[A-Za-z0-9._-]+', 'NAME=SECRET:KEY')]
+_Volume = Annotated[str, _match(r'[a-z0-9.-]+:/[^:]*', 'CLAIM:/PATH')]
+_Count = Annotated[int, Field(ge=0)]
+_Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class StepConfig:
-    """What a step is given; None is what `kubeflow.default` says."""
+    """What one step gets; None takes the value of `kubeflow.default`."""
 
-    cpu: str | None = None
-    """Cores that the node must have free for it, such as 2 or 500m; it may use more where there are more."""
-    memory: str | None = None
-    """Memory that the node must have free for it, such as 4Gi; a step that takes more is killed."""
-    gpu: int | None = None
-    """GPUs; a step with one runs in the GPU image."""
-    gpu_type: str | None = None
+    cpu: _Cpu | None = None
+    """Cores that the node must have free for the step, such as 2 or 500m. The step may use more than these."""
+    memory: _Memory | None = None
+    """Memory that the node must have free for the step, such as 4Gi. A step that takes more is killed."""
+    gpu: _Count | None = None
+    """Number of GPUs; a step with a GPU runs in the GPU image."""
+    gpu_type: _GpuType | None = None
     """The GPU's resource name in Kubernetes."""
-    node_selector: tuple[str, ...] | None = None
+    node_selector: tuple[_NodeLabel, ...] | None = None
     """Labels that a node must have, each LABEL=VALUE."""
-    tolerations: tuple[str, ...] | None = None
-    """Taints of nodes that it may run on all the same, each KEY[=VALUE][:EFFECT], as kubectl writes them."""
-    env: tuple[str, ...] | None = None
+    tolerations: tuple[_Toleration, ...] | None = None
+    """Node taints that the step tolerates, each KEY[=VALUE][:EFFECT], as kubectl writes them."""
+    env: tuple[_Variable, ...] | None = None
     """Environment variables, each NAME=VALUE."""
-    secret_env: tuple[str, ...] | None = None
+    secret_env: tuple[_SecretVariable, ...] | None = None
     """Environment variables from secrets, each NAME=SECRET:KEY."""
-    pvcs: tuple[str, ...] | None = None
+    pvcs: tuple[_Volume, ...] | None = None
     """Volumes to mount, each CLAIM:/PATH."""
-    retries: int | None = None
-    """Times that it is started again after it failed."""
-    backoff_s: int | None = None
-    """Seconds before the first of these."""
-    backoff_factor: int | None = None
-    """By which the wait grows from one to the next."""
-    backoff_max_s: int | None = None
-    """Seconds from the first start after which it is not started again: more than it takes to run."""
+    retries: _Count | None = None
+    """How often a step that failed is started again."""
+    backoff_s: _Positive | None = None
+    """Seconds to wait before the first retry."""
+    backoff_factor: _Positive | None = None
+    """Factor by which the wait grows from one retry to the next."""
+    backoff_max_s: _Positive | None = None
+    """Seconds after the step's first start from which it is not retried any more; choose more than the step takes."""
     cache: bool | None = None
     """Whether Kubeflow may reuse an earlier run's result where parameters, input artifacts and image are the same."""
-    timeout_s: int | None = None
-    """Seconds after which it is killed; 0 for no limit."""
-
-    def __post_init__(self):
-        for name, (pattern, wanted) in _PATTERNS.items():
-            value = getattr(self, name)
-            for text in (value,) if isinstance(value, str) else value or ():
-                if not re.fullmatch(pattern, text):
-                    raise ValueError(f'{name} takes {wanted}. Received: {text!r}')
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f'{name} must be at least {least}. Received: {value}')
+    timeout_s: _Count | None = None
+    """Seconds after which the step is killed; 0 for no limit."""
 
     def fill(self, default: 'StepConfig') -> 'StepConfig':
-        """A copy with what is None taken from `default`."""
+        """Returns a copy in which every None is replaced by the value of `default`."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return StepConfig(
             **{name: getattr(default, name) if value is None else value for name, value in values.items()}
@@ -90,7 +100,7 @@ class StepConfig:
 
 
 def _make_default() -> StepConfig:
-    # Estimates for 60,000 images; a rehearsal of the package says what each step takes.
+    # Estimates for 60,000 images; a rehearsal of the package shows what each step really takes.
     return StepConfig(
         cpu='1',
         memory='4Gi',
@@ -110,37 +120,36 @@ def _make_default() -> StepConfig:
     )
 
 
-def _make_steps() -> dict[str, StepConfig]:
+def _make_steps() -> dict[Step, StepConfig]:
     return {
         **{name: StepConfig() for name in STEPS},
         # Kubeflow does not see that the files behind the same URI have changed.
         'ImportExampleGen': StepConfig(cache=False),
         **{name: StepConfig(cache=False) for name in LOOKING_STEPS},
-        'DataGate': StepConfig(retries=0),  # bad data is as bad the next time
+        'DataGate': StepConfig(retries=0),  # bad data does not get better by a retry
         'Trainer': StepConfig(cpu='4', memory='8Gi'),
     }
 
 
 @dataclass(frozen=True, kw_only=True)
-class KubeflowConfig:
-    """What the steps of a package compiled for Kubeflow Pipelines are given; a run on this machine does not read it."""
+class KubeflowConfig(Settings):
+    """What the steps of a package compiled for Kubeflow Pipelines get; a run on this machine does not read it."""
+
+    SECTION: ClassVar[str] = 'kubeflow'
 
     default: StepConfig = field(default_factory=_make_default)
-    """For every step that does not say otherwise."""
-    steps: Mapping[str, StepConfig] = field(default_factory=_make_steps)
-    """By component, such as Trainer."""
+    """Settings of the steps that do not have their own."""
+    steps: Mapping[Step, StepConfig] = field(default_factory=_make_steps)
+    """Settings by component, such as Trainer."""
 
-    def __post_init__(self):
-        for name in self.steps:
-            if name not in STEPS:
-                raise ValueError(f'kubeflow.steps are {", ".join(STEPS)}. Received: {name}')
+    def __post_init__(self) -> None:
         for name in LOOKING_STEPS:
             if self.get_step(name).cache:
                 raise ValueError(
-                    f'kubeflow.steps.{name}.cache must be false: the step looks at the model now serving, which '
+                    f'kubeflow.steps.{name}.cache must be false: the step looks at the serving model, which '
                     "Kubeflow's cache knows nothing of."
                 )
 
-    def get_step(self, name: str) -> StepConfig:
-        """What the step gets, the default filled in."""
+    def get_step(self, name: Step) -> StepConfig:
+        """Returns the step's settings, filled in from `default`."""
         return self.steps.get(name, StepConfig()).fill(self.default)

@@ -1,7 +1,7 @@
-"""The local run: the embedded sample if no data is named, every component, a closing summary, an exit code.
+"""The run on this machine: the sample if no data is given, every component, a closing summary, an exit code.
 
-TFX, Beam and TensorFlow take half a minute to import and talk a lot, so they are imported in here, after their
-output goes to the log file.
+TFX, Beam and TensorFlow take half a minute to import and print a lot, so they are imported only after their output has
+been sent to the log file.
 """
 
 import contextlib
@@ -17,19 +17,20 @@ from typing import TextIO
 from components.data.manifest import check_splits
 from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
 from pipeline.config import Layout, PipelineConfig
-from pipeline.console import divert_chatter
+from pipeline.console import divert_chatter, print_line
 from pipeline.storage import check_metadata_store, explain_fault
 
 EXIT_PUSHED = 0
 EXIT_NOT_BLESSED = 3
+_NOTE_COLUMN = 28  # where a component's line begins to say what it did
 
 
 @contextlib.contextmanager
 def lock_root(root: Path) -> Iterator[None]:
-    """Keeps a second run out of the same root while the first one lives.
+    """Keeps a second run out of the same root as long as the first one runs.
 
     Raises:
-      UsageError: another process is running there.
+      UsageError: a different process is running there.
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / 'lock').open('a+') as file:
@@ -47,7 +48,7 @@ def lock_root(root: Path) -> Iterator[None]:
 
 
 def run(config: PipelineConfig, *, verbose: bool) -> int:
-    """Runs the pipeline in this process, printing a line a component.
+    """Runs the pipeline in this process, and prints a line for each component.
 
     Args:
       config: what to run.
@@ -57,9 +58,9 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
       EXIT_PUSHED or EXIT_NOT_BLESSED.
 
     Raises:
-      DataRefusedError: the data gate refused the data, or a file of it cannot be read.
+      DataRefusedError: the data gate refused the data, or a file of the data cannot be read.
       StorageError: the disk is full, or the metadata store is locked or damaged.
-      PipelineError: the run could not be finished; the message says why and where the log is.
+      PipelineError: the run could not be finished. The message says why, and where the log is.
     """
     layout = Layout(config.root)
     if config.data:
@@ -90,9 +91,9 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
     begin = time.monotonic()
 
     def say(name: str, seconds: float, note: str) -> None:
-        print(f'{name:<17} {seconds:6.1f} s  {note}', file=terminal)
+        print_line(f'{name:<17} {seconds:6.1f} s  {note}', terminal, hang=' ' * _NOTE_COLUMN)
 
-    print(f'Pipeline {config.name} in {layout.root}', file=terminal)
+    print_line(f'Pipeline {config.name} in {layout.root}', terminal)
     from pipeline import data, pipeline, runner, summaries
 
     say('(imports)', time.monotonic() - begin, 'TFX, Beam and TensorFlow loaded')
@@ -100,22 +101,23 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
         before = time.monotonic()
         note = data.write_from_sample(config.sample, layout.sample, limit=None, beam=config.beam, replace=True)
         say('(sample data)', time.monotonic() - before, note)
-    results = {}
+    results: dict[str, runner.NodeResult] = {}
 
-    def on_result(result: 'runner.NodeResult') -> None:
+    def on_result(result: runner.NodeResult) -> None:
         results[result.node_id] = result
         note = summaries.summarize(result.node_id, result.outputs, config)
         if result.lost and not result.is_reused:
-            note += f'; made anew, since {", ".join(result.lost)} was gone'
+            note += f'; made again, because {", ".join(result.lost)} was gone'
         say(result.node_id, result.seconds, f'reused: {note}' if result.is_reused else note)
 
     runner.LocalRunner(on_result).run(pipeline.create_pipeline(config))
     outputs = {node_id: result.outputs for node_id, result in results.items()}
-    lines = summaries.list_paths(outputs, layout)
-    sentence, is_pushed = summaries.make_closing_sentence(outputs)
+    paths = summaries.list_paths(outputs)
+    lines, is_pushed = summaries.make_closing_lines(outputs)
     reused = sum(result.is_reused for result in results.values())
-    print(f'{len(results)} components, {reused} reused, {time.monotonic() - begin:.0f} s in all', file=terminal)
-    for name, path in {**lines, 'log': log_file}.items():
-        print(f'  {name:<10} {path}', file=terminal)
-    print(sentence, file=terminal)
+    print_line(f'{len(results)} components, {reused} reused, {time.monotonic() - begin:.0f} s in all', terminal)
+    for name, path in {**paths, 'log': log_file}.items():
+        print_line(f'  {name:<10} {path}', terminal, hang=' ' * 13)
+    for line in lines:
+        print_line(line, terminal)
     return EXIT_PUSHED if is_pushed else EXIT_NOT_BLESSED

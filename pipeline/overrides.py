@@ -1,110 +1,105 @@
-"""`--set KEY=VALUE`: overrides one field of the config tree, with its type checked and a did-you-mean."""
+"""`--set KEY=VALUE`: overrides settings by their keys, with a did-you-mean.
+
+Text becomes a value, and is held against the setting's type and bounds, in the config classes (components/settings.py).
+"""
 
 import dataclasses
 import difflib
 import json
-import re
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from components.errors import UsageError
+from components.settings import Schema, Settings, describe_values, find_schema, is_optional, list_options, make_schema
 
-Config = TypeVar('Config')
+Config = TypeVar('Config', bound=Settings)
 
 
-def list_fields(config: Any, prefix: str = '') -> dict[str, Any]:
-    """Every field that can be set, as {'trainer.batch_size': 32, ...}."""
-    fields = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            fields.update(list_fields(value, f'{prefix}{field.name}.'))
-        elif isinstance(value, Mapping):
-            for name, part in value.items():
-                fields.update(list_fields(part, f'{prefix}{field.name}.{name}.'))
-        else:
-            fields[prefix + field.name] = value
+def list_fields(config: Settings) -> dict[str, Any]:
+    """Returns every setting of a config by its key, as {'trainer.batch_size': 32, ...}."""
+    return _flatten(dataclasses.asdict(config), '')
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in tree.items():
+        fields.update(_flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value})
     return fields
 
 
-def _parse(text: str, wanted: Any) -> Any:
-    """`text` as a value of the annotated type `wanted`; ValueError where it is none."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (types.UnionType, typing.Union):
-        if text == 'none':
-            return None
-        return _parse(text, next(argument for argument in arguments if argument is not type(None)))
-    if origin is typing.Literal:
-        if text not in arguments:
-            raise ValueError
+def list_sections(keys: Iterable[str]) -> list[str]:
+    """Returns what keys begin with, such as 'trainer.*', and the keys without a dot, each once."""
+    return list(dict.fromkeys(f'{key.partition(".")[0]}.*' if '.' in key else key for key in keys))
+
+
+def _find_near(key: str, keys: Iterable[str]) -> str | None:
+    """Returns the key that was probably meant: one that looks alike, or one with such a name."""
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.9)
+    if near:
+        return near[0]
+    section, _, name = key.rpartition('.')
+    siblings = [each for each in keys if section and each.rpartition('.')[0] == section]
+    names: dict[str, str] = {}
+    for each in siblings or keys:
+        names.setdefault(each.rpartition('.')[2], each)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return names[near[0]] if near else None
+
+
+def _refuse_key(key: str, keys: Iterable[str]) -> UsageError:
+    """Makes the error for a key that is not a setting."""
+    members = [each for each in keys if each.startswith(f'{key}.')]
+    if members:
+        return UsageError(f'--set {key}: this is a group of settings; name one of them, such as {members[0]}.')
+    near = _find_near(key, keys)
+    if near:
+        return UsageError(f'--set {key}: there is no such setting; did you mean {near}?')
+    sections = ', '.join(list_sections(keys))
+    return UsageError(
+        f'--set {key}: there is no such setting. There are {sections}; `python -m pipeline run --help-all` lists them.'
+    )
+
+
+def _read_text(key: str, text: str, schema: Schema) -> Any:
+    """Makes of a text what pydantic takes: None for 'none', a list where the setting is a tuple, else the text."""
+    if text == 'none' and is_optional(schema):
+        return None
+    (option,) = list_options(schema)
+    if option['type'] != 'array':
         return text
-    if origin is tuple:
-        items = json.loads(text) if text.startswith('[') else [item for item in text.split(',') if item]
-        return tuple(_parse(str(item), arguments[0]) for item in items)
-    if wanted is bool:
-        return {'true': True, 'false': False}[text.lower()]
-    return wanted(text)
-
-
-def _describe(wanted: Any) -> str:
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is typing.Literal:
-        return 'one of ' + ', '.join(arguments)
-    if origin is tuple:
-        return f'{arguments[0].__name__} values with commas between, or a JSON list'
-    if origin in (types.UnionType, typing.Union):
-        return f'{_describe(arguments[0])} or none'
-    return {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}[wanted]
-
-
-def _replace(config: Config, texts: dict[str, str], prefix: str) -> Config:
-    """A copy with every field that `texts` names, at once: settings may be valid only together."""
-    hints = typing.get_type_hints(type(config))
-    changes, given = {}, []
-    for field in dataclasses.fields(config):
-        key, value = prefix + field.name, getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            changes[field.name] = _replace(value, texts, f'{key}.')
-        elif isinstance(value, Mapping):
-            changes[field.name] = {name: _replace(part, texts, f'{key}.{name}.') for name, part in value.items()}
-        elif key in texts:
-            given.append(f'--set {key}={texts[key]}')
-            try:
-                changes[field.name] = _parse(texts[key], hints[field.name])
-            except (ValueError, KeyError) as error:
-                wanted = _describe(hints[field.name])
-                raise UsageError(f'--set {key} takes {wanted}. Received: {texts[key]!r}') from error
+    if not text.startswith('['):
+        return [item for item in text.split(',') if item]
     try:
-        return dataclasses.replace(config, **changes)
+        return [str(item) for item in json.loads(text)]
     except ValueError as error:
-        raise UsageError(': '.join(filter(None, (' '.join(given), str(error))))) from error
+        raise UsageError(f'{key} must be {describe_values(schema)}. Received: {text!r}') from error
 
 
 def apply_overrides(config: Config, assignments: list[str]) -> Config:
-    """Applies `KEY=VALUE` assignments, whatever their order; of two for one key, the last.
+    """Applies `KEY=VALUE` assignments in any order; where two name one key, the last counts.
 
     Args:
-      config: a tree of frozen dataclasses.
+      config: a tree of immutable dataclasses.
       assignments: such as ['trainer.batch_size=64', 'trainer.head_units=128,64'].
 
     Returns:
       A changed copy.
 
     Raises:
-      UsageError: no '=', no such field (names the nearest), a value of another type or outside its bounds.
+      UsageError: an assignment has no '=', names no setting (the message names the nearest), or has a value of a
+        different type or outside the setting's bounds.
     """
-    fields, texts = list_fields(config), {}
+    keys = list(list_fields(config))
+    tree, schema = dataclasses.asdict(config), make_schema(type(config))
     for assignment in assignments:
         key, equals, text = assignment.partition('=')
         if not equals:
             raise UsageError(f'--set takes KEY=VALUE, such as trainer.batch_size=64. Received: {assignment!r}')
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-            near = near or [field for field in fields if field.rpartition('.')[2] == key]
-            sections = dict.fromkeys(re.sub(r'\..*', '.*', field) for field in fields)
-            hint = f'did you mean {near[0]}?' if near else f'there are {", ".join(sections)}; see `run --help`.'
-            raise UsageError(f'--set {key}: there is no such setting; {hint}')
-        texts[key] = text
-    return _replace(config, texts, '')
+        if key not in keys:
+            raise _refuse_key(key, keys)
+        *parents, name = key.split('.')
+        place = tree
+        for parent in parents:
+            place = place[parent]
+        place[name] = _read_text(key, text, find_schema(schema, key.split('.')))
+    return type(config)(**tree)  # at once: some settings are valid only together

@@ -1,8 +1,8 @@
-"""The `predict` command: classifies image files with a pushed model, with TensorFlow alone."""
+"""The `predict` command: classifies image files with a pushed model; of the libraries it needs only TensorFlow."""
 
 import json
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import tensorflow as tf
 
@@ -12,8 +12,17 @@ from components.places import Place, fetch_folder
 from components.serving.versions import MODEL_FILE, find_serving_version
 
 
-def _classify(signature, image: Path) -> dict:
-    """The JSON object of one image. Raises OSError or tf.errors.InvalidArgumentError for one that cannot be read."""
+def _classify(signature: Any, image: Path) -> dict[str, Any]:
+    """Returns the JSON object of one image.
+
+    Args:
+      signature: the model's function for `serving_default`.
+      image: a PNG or JPEG file.
+
+    Raises:
+      OSError: the file cannot be read.
+      tf.errors.InvalidArgumentError: the file is not an image that can be decoded.
+    """
     outputs = signature(**{features.IMAGE_KEY: tf.constant([image.read_bytes()])})
     probabilities = outputs[features.OUTPUT_PROBABILITIES].numpy()[0]
     label = int(outputs[features.OUTPUT_LABEL].numpy()[0])
@@ -29,9 +38,9 @@ def predict(model: Place, images: list[Path], output: TextIO) -> list[str]:
     """Prints a JSON line for each readable image.
 
     Args:
-      model: a version's folder, or a serving folder, whose stable or newest version is taken.
+      model: a version's folder, or a serving folder, of which the stable or else the newest version is used.
       images: PNG or JPEG files of any size.
-      output: where the lines go.
+      output: receives the lines.
 
     Returns:
       A sentence for each image that cannot be classified.
@@ -41,7 +50,9 @@ def predict(model: Place, images: list[Path], output: TextIO) -> list[str]:
     """
     version = model if (model / MODEL_FILE).exists() else find_serving_version(model)
     if version is None:
-        raise UsageError(f'{model} holds no SavedModel, nor numbered versions of one; --model takes what a run pushed.')
+        raise UsageError(
+            f'{model} holds neither a SavedModel nor numbered versions; --model takes a folder that a run pushed to.'
+        )
     try:
         with fetch_folder(version) as folder:
             loaded = tf.saved_model.load(str(folder))
@@ -56,5 +67,5 @@ def predict(model: Place, images: list[Path], output: TextIO) -> list[str]:
         except OSError as error:
             failures.append(f'{image} cannot be read: {error.strerror}.')
         except tf.errors.InvalidArgumentError:
-            failures.append(f'{image} is no image that can be decoded; PNG and JPEG are.')
+            failures.append(f'{image} is not an image that can be decoded; give a PNG or JPEG file.')
     return failures

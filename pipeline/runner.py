@@ -1,8 +1,8 @@
-"""LocalRunner: runs the compiled graph here, component after component, and tells what each one did.
+"""LocalRunner: runs the compiled graph in this process, component after component, and reports what each one did.
 
-TFX's LocalDagRunner does the same and reports nothing; the loop here is its loop with a callback. It also mends
-what a killed run left: executions still marked as running are marked failed, and their files removed. Artifacts
-whose files somebody removed are marked as deleted, and the component that had made them runs again.
+TFX's LocalDagRunner does the same and reports nothing; the loop here is its loop with a callback. LocalRunner also
+cleans up after a run that was killed: it marks executions that are still recorded as running as failed, and removes
+their files. It marks artifacts whose files are gone as deleted, so that the component that made them runs again.
 """
 
 import collections
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from google.protobuf.message import Message
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.compiler import constants
@@ -24,7 +25,7 @@ from tfx.orchestration.portable import (
     tfx_runner,
 )
 from tfx.orchestration.portable.mlmd import execution_lib
-from tfx.proto.orchestration import pipeline_pb2
+from tfx.proto.orchestration import local_deployment_config_pb2, pipeline_pb2
 
 from components.errors import PipelineError, to_one_line
 
@@ -33,25 +34,28 @@ _LIVE = metadata_store_pb2.Artifact.LIVE
 
 
 class NodeResult(NamedTuple):
-    """A component that has run.
-
-    outputs: artifacts by key.
-    is_reused: an earlier run had made them.
-    seconds: it took.
-    lost: folders of its outputs that an earlier run had made and that were gone.
-    """
+    """What came of one component."""
 
     node_id: str
+    """The component's id in the pipeline."""
     outputs: Mapping[str, Sequence[types.Artifact]]
+    """Its output artifacts by key."""
     is_reused: bool
+    """Whether an earlier run had made the outputs, so that the component did not run."""
     seconds: float
+    """How long it took."""
     lost: tuple[str, ...]
+    """Folders of outputs that an earlier run had made and that were gone when this run began."""
 
 
 def fail_abandoned_executions(store: metadata.Metadata, artifacts: Path) -> None:
-    """Marks executions a killed run left as running as failed, and removes the files they had begun to write.
+    """Marks executions that a killed run left as running as failed, and removes the files that they began to write.
 
-    Only for a root that no other run is using.
+    Call it only for a root that no other run is using.
+
+    Args:
+      store: ML Metadata.
+      artifacts: the pipeline root, on this machine.
     """
     for execution in store.store.get_executions():
         if execution.last_known_state != _State.RUNNING:
@@ -63,7 +67,7 @@ def fail_abandoned_executions(store: metadata.Metadata, artifacts: Path) -> None
 
 
 def forget_lost_artifacts(store: metadata.Metadata, artifacts: Path) -> dict[str, tuple[str, ...]]:
-    """Marks artifacts whose folder is gone as deleted, so that nothing takes them for results.
+    """Marks artifacts whose folder is gone as deleted, so that they are not reused as results.
 
     Args:
       store: ML Metadata.
@@ -72,7 +76,7 @@ def forget_lost_artifacts(store: metadata.Metadata, artifacts: Path) -> dict[str
     Returns:
       The folders that are gone, by the component that made them.
     """
-    lost = collections.defaultdict(tuple)
+    lost: dict[str, tuple[str, ...]] = collections.defaultdict(tuple)
     for artifact in store.store.get_artifacts():
         folder = Path(artifact.uri)
         if artifact.state == _LIVE and folder.is_relative_to(artifacts) and not folder.exists():
@@ -86,17 +90,17 @@ class LocalRunner(tfx_runner.IrBasedRunner):
     """Runs a pipeline in this process.
 
     Args:
-      on_result: called after every component.
+      on_result: is called after every component.
     """
 
     def __init__(self, on_result: Callable[[NodeResult], None]):
         self._on_result = on_result
 
-    def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options=None) -> None:
+    def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
         """Runs the components of a compiled pipeline in their topological order.
 
         Raises:
-          PipelineError: a component failed; the first one ends the run.
+          PipelineError: a component failed; the components after it are not run.
         """
         if run_options:
             raise ValueError('LocalRunner does not run parts of a pipeline; an unchanged component is reused anyway.')
@@ -115,7 +119,13 @@ class LocalRunner(tfx_runner.IrBasedRunner):
             result = self._run_node(pipeline, node.pipeline_node, deployment, connection_config)
             self._on_result(result._replace(lost=lost.get(result.node_id, ())))
 
-    def _run_node(self, pipeline, node, deployment, connection_config) -> NodeResult:
+    def _run_node(
+        self,
+        pipeline: pipeline_pb2.Pipeline,
+        node: pipeline_pb2.PipelineNode,
+        deployment: local_deployment_config_pb2.LocalDeploymentConfig,
+        connection_config: Message,
+    ) -> NodeResult:
         node_id = node.node_info.id
         begin = time.monotonic()
         component_launcher = launcher.Launcher(

@@ -1,6 +1,6 @@
-"""Storage that fails, in words: a full disk, a metadata store that is locked or damaged.
+"""Faults of storage, explained in a sentence: a full disk, a metadata store that is locked or damaged.
 
-Called by `pipeline.local`, before a run for what can be known then, and after one that failed.
+`pipeline.local` calls it before a run, to find what can be found then, and after a run that failed.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from pathlib import Path
 from components.errors import StorageError
 from pipeline.config import Layout
 
-_LOCK_TIMEOUT_S = 5.0  # a reader, such as a backup, is soon gone
+_LOCK_TIMEOUT_S = 5.0  # as long as a reader, such as a backup, may need
 _MLMD_TABLE = 'MLMDEnv'  # every ML Metadata store has it
-# Libraries wrap the system's errors in their own and keep the text: TensorFlow's, HDF5's, Beam's, SQLite's.
+# TensorFlow, HDF5, Beam and SQLite wrap the system's errors in errors of their own, and keep the text.
 _FULL = (f'Errno {errno.ENOSPC}]', 'No space left on device', 'disk is full', 'Disk quota exceeded')
-_LOCKED = ('database is locked', 'Concurrent writes aborted')  # ML Metadata's word for it, after 20 s or more
+_LOCKED = ('database is locked', 'Concurrent writes aborted')  # what ML Metadata says, after 20 s or more
 _DAMAGED = ('database disk image is malformed', 'file is not a database')
 
 
@@ -39,20 +39,20 @@ def _describe_full_disk(layout: Layout) -> str:
 
 def _describe_locked_store(layout: Layout) -> str:
     return (
-        f'{layout.metadata} is locked by another process, such as an open sqlite3 shell or a backup; '
-        'end that, then run the same command again.'
+        f'{layout.metadata} is locked by a different process, such as an open sqlite3 shell or a backup; '
+        'end that process, then run the same command again.'
     )
 
 
 def _describe_damaged_store(layout: Layout, found: object) -> str:
     return (
-        f'{layout.metadata} is damaged or no ML Metadata store ({found}); put a backup in its place, or move it and '
-        f'{layout.artifacts} away to make every result anew; what is in {layout.serving} stays.'
+        f'{layout.metadata} is damaged or is not an ML Metadata store ({found}); put a backup in its place, or move it '
+        f'and {layout.artifacts} away to make every result again; the models in {layout.serving} stay.'
     )
 
 
 def _read_tables(connection: sqlite3.Connection) -> set[str]:
-    """The tables of a store that nobody writes to now and whose pages fit together."""
+    """Returns the tables of a store. Raises sqlite3.DatabaseError if it is being written to, or is not intact."""
     connection.execute('BEGIN IMMEDIATE')
     ((answer,),) = connection.execute('PRAGMA quick_check(1)')
     if answer != 'ok':
@@ -61,13 +61,15 @@ def _read_tables(connection: sqlite3.Connection) -> set[str]:
 
 
 def check_metadata_store(layout: Layout) -> None:
-    """Checks, before TFX waits for it or trips over it, that ML Metadata can be opened and goes with the artifacts.
+    """Checks that ML Metadata's store can be opened and belongs to the artifacts, before TFX waits for it or fails.
 
     Raises:
-      StorageError: it is locked or damaged, some other file is in its place, or it does not know the artifacts that
-        are there: a new store counts its executions from 1 again, and would write into old folders.
+      StorageError: the store is locked or damaged, a file of a different kind is in its place, or it does not know the
+        artifacts that are there. A new store would count executions from 1 again, and TFX would write into the folders
+        of old artifacts.
     """
-    tables, executions = set(), 0
+    tables: set[str] = set()
+    executions = 0
     if layout.metadata.exists():
         address = f'{layout.metadata.as_uri()}?mode=rw'
         try:
@@ -83,13 +85,13 @@ def check_metadata_store(layout: Layout) -> None:
             raise StorageError(_describe_damaged_store(layout, error)) from error
     if not executions and any(layout.artifacts.glob('*/*/[0-9]*')):
         raise StorageError(
-            f'{layout.artifacts} holds results that {layout.metadata} knows nothing of; '
-            'put the store they were made with in its place, or move them away to make every result anew.'
+            f'{layout.artifacts} holds results that {layout.metadata} does not know; put the store that they were made '
+            'with in its place, or move the results away to make them again.'
         )
 
 
 def explain_fault(error: BaseException, layout: Layout) -> StorageError | None:
-    """What to raise for an error that comes from a full disk or the metadata store, however wrapped, else None."""
+    """Returns what to raise for an error that a full disk or the metadata store caused, however wrapped, else None."""
     texts = [str(each) for each in _iterate_chain(error)]
     full = any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in _iterate_chain(error))
     if full or any(mark in text for text in texts for mark in _FULL):

@@ -1,4 +1,4 @@
-"""One line a component: what it did, in numbers, read from the artifacts it wrote."""
+"""A line for each component: what it did, in numbers, read from the artifacts that it wrote."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from components.model_gate.verdict import read_verdict
 from components.places import locate
 from components.reasons import list_broken
 from components.serving_check.report import read_report as read_serving_report
-from pipeline.config import Layout, PipelineConfig
+from pipeline.config import PipelineConfig
 from trainer.train import REPORT_FILE
 
 Outputs = Mapping[str, Sequence[types.Artifact]]
@@ -107,17 +107,25 @@ def _summarize_serving(outputs: Outputs, config: PipelineConfig) -> str:
     return read_serving_report(str(_get_uri(outputs, 'blessing'))).to_sentence()
 
 
-def make_closing_sentence(outputs: Mapping[str, Outputs]) -> tuple[str, bool]:
-    """Why a model was pushed or not, and whether it was.
+def make_closing_lines(outputs: Mapping[str, Outputs]) -> tuple[list[str], bool]:
+    """Says why a model was pushed or not.
 
     Args:
       outputs: artifacts by component and key.
+
+    Returns:
+      For a pushed model one line, with its accuracy; else a line for each bound that was not kept, with value, bound
+      and count, and a last line. And whether the model was pushed.
     """
     verdict = read_verdict(str(_get_uri(outputs['Evaluator'], 'evaluation')))
     report = read_serving_report(str(_get_uri(outputs['ServingCheck'], 'blessing')))
-    is_pushed = verdict.is_blessed and report.is_blessed
-    reasons = [verdict.overall.sentence, *list_broken((*verdict.reasons[1:], *report.reasons))]
-    return f'{", ".join(reasons)}: {"pushed" if is_pushed else "not pushed"}', is_pushed
+    if verdict.is_blessed and report.is_blessed:
+        return [f'{verdict.overall.sentence}: pushed'], True
+    reasons = (*verdict.reasons, *report.reasons)
+    broken = list_broken(reasons)
+    verb = 'was' if len(broken) == 1 else 'were'
+    last = f'not pushed: {len(broken)} of {len(reasons)} bounds {verb} not kept'
+    return [*(f'  {sentence}' for sentence in broken), last], False
 
 
 def _summarize_push(outputs: Outputs, config: PipelineConfig) -> str:
@@ -144,28 +152,27 @@ _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
 
 
 def summarize(node_id: str, outputs: Outputs, config: PipelineConfig) -> str:
-    """What a component did, in a few words and numbers.
+    """Says what a component did, in a few words and numbers.
 
     Args:
-      node_id: the component's id in the pipeline; one that has no summary of its own gets an empty one.
-      outputs: its output artifacts by key.
-      config: what the run was made with.
+      node_id: the component's id in the pipeline; a component that is not known here gets an empty summary.
+      outputs: the component's output artifacts by key.
+      config: the settings of the run.
     """
     summary = _SUMMARIES.get(node_id)
     return summary(outputs, config) if summary else ''
 
 
-def list_paths(outputs: Mapping[str, Outputs], layout: Layout) -> dict[str, Path | str]:
-    """The paths that matter after a run, by name.
+def list_paths(outputs: Mapping[str, Outputs]) -> dict[str, Path | str]:
+    """Returns the paths that matter after a run, by name.
 
     Args:
       outputs: artifacts by component and key.
-      layout: of the run's root.
 
     Raises:
       PipelineError: the pushed version has been removed since an earlier run pushed it.
     """
-    paths = {
+    paths: dict[str, Path | str] = {
         'evaluation': _get_uri(outputs['Evaluator'], 'evaluation'),
         'training': _get_uri(outputs['Trainer'], 'model_run'),
     }

@@ -2,8 +2,8 @@
 
     python -m tests.campaign [--kills N] [--seed S] [--out DIR] [--faults]
 
-`make campaign` runs it whole: 20 kills, then the faults of storage (tests/campaign_faults.py). Which components there
-are is learnt from the reference run's lines. tests/test_campaign.py runs three of the kills.
+`make campaign` runs all of it: 20 kills, then the faults of storage (tests/campaign_faults.py). The lines of the
+reference run say which components there are. tests/test_campaign.py runs three of the kills.
 """
 
 import argparse
@@ -29,22 +29,25 @@ _TOO_LATE = 'nothing, it came too late'
 
 
 class Moment(NamedTuple):
-    """When to kill: at a fraction of a step's time; None as soon as a version is in the serving folder."""
+    """When to kill a run."""
 
     step: str
     fraction: float | None
+    """The share of the step's time that has passed; None for as soon as a version is in the serving folder."""
 
     def __str__(self) -> str:
         return f'{self.step} ' + ('once pushed' if self.fraction is None else f'at {self.fraction:.2f}')
 
 
 def choose_moments(steps: list[Step], kills: int, seed: int) -> list[Moment]:
-    """Moments in every step, the longest ones twice or more; every fifth is between two steps, the last after a push.
+    """Chooses moments in every step, with several in the longest ones.
+
+    Every fifth moment is between two steps, and the last one is just after a push.
 
     Args:
-      steps: of the reference, but for the imports.
-      kills: how many moments.
-      seed: of the choice.
+      steps: those of the reference, without the imports.
+      kills: how many moments to choose.
+      seed: seed of the choice.
     """
     chance = random.Random(seed)
     names = [step.name for step in steps]
@@ -58,7 +61,7 @@ def choose_moments(steps: list[Step], kills: int, seed: int) -> list[Moment]:
 
 
 def kill(root: Path, moment: Moment, reference: Run) -> str:
-    """Starts a run and kills it, children and all; returns the step it was in, or _TOO_LATE where it had ended."""
+    """Starts a run and kills it with its children; returns the step it was in, or _TOO_LATE if it had ended."""
     steps = reference.steps
     position = [step.name for step in steps].index(moment.step)
     process = start(root)
@@ -77,14 +80,14 @@ def kill(root: Path, moment: Moment, reference: Run) -> str:
 
 
 def find_faults(resumed: Run, reference: Run) -> list[str]:
-    """What is wrong with a resumed run; nothing when it is as if it had never been killed."""
+    """Returns what is wrong with a resumed run; nothing if it is as if it had never been killed."""
     if resumed.exit_code:
         return [f'exit code {resumed.exit_code}: {resumed.error.strip()}']
     faults = []
     if [step.name for step in resumed.steps] != [step.name for step in reference.steps]:
-        faults.append(f'other components: {", ".join(step.name for step in resumed.steps)}')
+        faults.append(f'different components: {", ".join(step.name for step in resumed.steps)}')
     if resumed.verdict != reference.verdict:
-        faults.append(f'another verdict: {resumed.verdict}')
+        faults.append(f'a different verdict: {resumed.verdict}')
     return [
         *faults,
         *campaign_checks.find_metadata_faults(resumed.layout),
@@ -94,7 +97,7 @@ def find_faults(resumed: Run, reference: Run) -> list[str]:
 
 
 def kill_and_resume(out: Path, moment: Moment, reference: Run) -> tuple[str, list[str]]:
-    """One kill of the campaign: what happened, in a line, and what is wrong after the run was resumed."""
+    """Kills a run and resumes it; returns a line on what happened, and what is wrong with the resumed run."""
     root = Path(tempfile.mkdtemp(dir=out)) / 'root'
     begin = time.monotonic()
     place = kill(root, moment, reference)
@@ -111,7 +114,7 @@ def kill_and_resume(out: Path, moment: Moment, reference: Run) -> tuple[str, lis
 
 
 def run_kills(out: Path, kills: int, seed: int, reference: Run) -> bool:
-    """The kills; prints a line for each, and whether all went well."""
+    """Does the kills, prints a line for each, and returns whether all went well."""
     good = 0
     for number, moment in enumerate(choose_moments(reference.steps[1:], kills, seed), start=1):
         line, faults = kill_and_resume(out, moment, reference)
@@ -122,7 +125,7 @@ def run_kills(out: Path, kills: int, seed: int, reference: Run) -> bool:
 
 
 def run_faults(out: Path, reference: Run) -> bool:
-    """The faults of storage; prints a line for each, and whether all went well."""
+    """Causes the faults of storage, prints a line for each, and returns whether all went well."""
     outcomes = []
     for cause in FAULTS:
         begin = time.monotonic()
@@ -140,12 +143,12 @@ def run_faults(out: Path, reference: Run) -> bool:
 
 
 def main() -> int:
-    """Returns 0 where everything went well, else 1."""
+    """Runs the campaign; returns 0 if everything went well, else 1."""
     parser = argparse.ArgumentParser(prog='python -m tests.campaign', description=__doc__.splitlines()[0])
-    parser.add_argument('--kills', type=int, default=20, help='how many; default: %(default)s')
-    parser.add_argument('--seed', type=int, default=0, help='of the moments; default: %(default)s')
-    parser.add_argument('--out', metavar='DIR', type=Path, help='default: a new folder in the temp folder')
-    parser.add_argument('--faults', action='store_true', help='the faults of storage too')
+    parser.add_argument('--kills', type=int, default=20, help='how many runs to kill; default: %(default)s')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the moments; default: %(default)s')
+    parser.add_argument('--out', metavar='DIR', type=Path, help='folder for the runs; default: a temporary one')
+    parser.add_argument('--faults', action='store_true', help='cause the faults of storage too')
     arguments = parser.parse_args()
     out = (arguments.out or Path(tempfile.mkdtemp(prefix='campaign-'))).absolute()
     reference = run(out / 'reference' / 'root')

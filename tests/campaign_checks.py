@@ -1,4 +1,4 @@
-"""What is wrong with a run's root: orphans, leftovers, metadata that does not fit the files, a model that differs."""
+"""Checks of a run's root: leftover files, metadata that does not fit the files, a model that differs."""
 
 from pathlib import Path
 
@@ -12,18 +12,18 @@ from tfx.orchestration import metadata
 from components import features
 from pipeline.config import Layout
 
-_LOSS_RTOL = 1e-3  # one training twice differs by rounding
+_LOSS_RTOL = 1e-3  # two runs of the same training differ by rounding
 _State = metadata_store_pb2.Execution.State
 _GOOD = (_State.COMPLETE, _State.CACHED)
 
 
 def open_store(layout: Layout) -> MetadataStore:
-    """A run's ML Metadata."""
+    """Opens a run's ML Metadata."""
     return MetadataStore(metadata.sqlite_metadata_connection_config(str(layout.metadata)))
 
 
 def find_metadata_faults(layout: Layout) -> list[str]:
-    """Executions that never ended, a newest run that did not end well, and artifacts whose files are gone."""
+    """Finds executions that never ended or that failed in the newest run, and live artifacts whose files are gone."""
     store = open_store(layout)
     executions = store.get_executions()
     faults = [
@@ -48,7 +48,7 @@ def find_metadata_faults(layout: Layout) -> list[str]:
 
 
 def find_orphans(layout: Layout) -> list[str]:
-    """Folders that look like an artifact and are none, such as checkpoints, and what was staged and never moved."""
+    """Finds artifact folders that ML Metadata does not know, and staged files that were never moved."""
     artifacts = open_store(layout).get_artifacts()
     live = {artifact.uri for artifact in artifacts if artifact.state == metadata_store_pb2.Artifact.LIVE}
     folders = [
@@ -60,23 +60,23 @@ def find_orphans(layout: Layout) -> list[str]:
 
 
 def list_versions(layout: Layout) -> list[Path]:
-    """The pushed versions."""
+    """Returns the folders of the pushed versions."""
     return sorted(folder for folder in layout.serving.glob('*') if folder.name.isdigit())
 
 
 def compute_test_loss(layout: Layout) -> float:
-    """Mean cross-entropy of the newest pushed version on the test split."""
+    """Computes the mean cross-entropy of the newest pushed version on the test split."""
     model = tf.saved_model.load(str(list_versions(layout)[-1]))
     files = sorted(str(file) for file in (layout.sample / features.TEST_SPLIT).iterdir())
     records = [record.numpy() for record in tf.data.TFRecordDataset(files, 'GZIP')]
     examples = [tf.train.Example.FromString(record) for record in records]
     labels = [example.features.feature[features.LABEL_KEY].int64_list.value[0] for example in examples]
-    answers = model.signatures['examples'](tf.constant(records))['probabilities'].numpy()
-    return float(-np.log(answers[np.arange(len(labels)), labels]).mean())
+    probabilities = model.signatures['examples'](tf.constant(records))['probabilities'].numpy()
+    return float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
 
 
 def find_model_faults(layout: Layout, reference: Layout) -> list[str]:
-    """More or fewer versions than one, or one that answers otherwise than the reference's."""
+    """Finds more or fewer pushed versions than one, or a version whose predictions differ from the reference's."""
     versions = list_versions(layout)
     if not versions:
         return ['nothing was pushed']

@@ -1,6 +1,7 @@
-"""Faults of storage: each function causes one, wants one clear sentence, mends it, and wants a run that works.
+"""Faults of storage. Each function causes a fault, expects one clear sentence, mends the fault, and expects a good run.
 
-They return what went otherwise. `reference` is a run that has ended well; some faults are done to its root and mended.
+The functions return what went wrong, a sentence each. `reference` is a run that has ended well; some functions damage
+its root and mend it again.
 """
 
 import contextlib
@@ -17,16 +18,16 @@ from tests.campaign_runs import REUSED, Run, run
 
 
 class SkippedError(Exception):
-    """A fault that cannot be caused on this machine, and why."""
+    """The fault cannot be caused on this machine; the message says why."""
 
 
 def check_end(ended: Run, exit_code: int, sentence: str) -> list[str]:
-    """What is wrong with the end of a run that should fail with one line on standard error.
+    """Returns what is wrong with the end of a run that should fail with one line on standard error.
 
     Args:
       ended: the run.
-      exit_code: expected.
-      sentence: a regular expression that the line begins with, after 'error: '.
+      exit_code: the expected one.
+      sentence: a regular expression for how the line begins, after 'error: '.
     """
     if ended.exit_code == exit_code and re.fullmatch(rf'error: {sentence}[^\n]*\n', ended.error):
         return []
@@ -34,20 +35,20 @@ def check_end(ended: Run, exit_code: int, sentence: str) -> list[str]:
 
 
 def check_works(ended: Run, reference: Run) -> list[str]:
-    """What is wrong with the end of a run that should be as good as the reference."""
+    """Returns what is wrong with the end of a run that should end like the reference."""
     if (ended.exit_code, ended.verdict) == (0, reference.verdict):
         return []
     return [f'after the mend: exit code {ended.exit_code}, {ended.error.strip() or ended.verdict}']
 
 
 def flip_byte(content: bytes) -> bytes:
-    """A byte in the middle has all its bits changed."""
+    """Inverts every bit of the byte in the middle."""
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
 
 
 def cut(content: bytes) -> bytes:
-    """Two thirds of it."""
+    """Returns the first two thirds."""
     return content[: len(content) * 2 // 3]
 
 
@@ -72,23 +73,23 @@ def _damage_records(out: Path, reference: Run, damage: Callable[[bytes], bytes],
 
 
 def flip_byte_of_zipped_records(out: Path, reference: Run) -> list[str]:
-    """A flipped byte in a GZIP TFRecord file."""
+    """Flips a byte in a GZIP TFRecord file."""
     return _damage_records(out, reference, flip_byte, is_zipped=True)
 
 
 def cut_zipped_records(out: Path, reference: Run) -> list[str]:
-    """A truncated GZIP TFRecord file."""
+    """Cuts a GZIP TFRecord file short."""
     return _damage_records(out, reference, cut, is_zipped=True)
 
 
 def flip_byte_of_plain_records(out: Path, reference: Run) -> list[str]:
-    """A flipped byte in a TFRecord file that is not compressed."""
+    """Flips a byte in a TFRecord file that is not compressed."""
     return _damage_records(out, reference, flip_byte, is_zipped=False)
 
 
 @contextlib.contextmanager
 def mount_disk(folder: Path, size: str) -> Iterator[None]:
-    """A small file system in memory at `folder`.
+    """Mounts a small file system in memory at `folder`.
 
     Raises:
       SkippedError: this process may not mount.
@@ -105,7 +106,7 @@ def mount_disk(folder: Path, size: str) -> Iterator[None]:
 
 
 def fill_disk(out: Path, reference: Run) -> list[str]:
-    """A disk that fills while the data is written, while the model is trained, and is then made larger."""
+    """Fills the disk while the data is written and while the model is trained, and makes the disk larger each time."""
     disk, faults = out / 'disk', []
     with mount_disk(disk, '1m'):
         for larger in ('60m', '300m', '2g'):
@@ -116,21 +117,21 @@ def fill_disk(out: Path, reference: Run) -> list[str]:
 
 
 def lock_store(out: Path, reference: Run) -> list[str]:
-    """A metadata store that another process holds."""
+    """Locks the metadata store from a different process."""
     store = reference.layout.metadata
     holder = sqlite3.connect(store, isolation_level=None)
     holder.execute('BEGIN EXCLUSIVE')
-    faults = check_end(run(reference.layout.root), 1, f'{store} is locked by another process')
+    faults = check_end(run(reference.layout.root), 1, f'{store} is locked by a different process')
     holder.close()
     return faults + check_works(run(reference.layout.root), reference)
 
 
 def damage_store(out: Path, reference: Run) -> list[str]:
-    """A metadata store with overwritten bytes, one that is another file, and one that is empty."""
+    """Overwrites bytes of the metadata store, replaces it by a file of a different kind, and empties it."""
     store, faults = reference.layout.metadata, []
     whole = store.read_bytes()
-    wrong = rf'{store} is damaged or no ML Metadata store \('
-    unknown = rf'{reference.layout.artifacts} holds results that {store} knows nothing of; '
+    wrong = rf'{store} is damaged or is not an ML Metadata store \('
+    unknown = rf'{reference.layout.artifacts} holds results that {store} does not know; '
     middle = len(whole) // 4096 // 2 * 4096
     for content, sentence in (
         (whole[:middle] + b'\xa5' * 4096 + whole[middle + 4096 :], wrong),
@@ -144,7 +145,7 @@ def damage_store(out: Path, reference: Run) -> list[str]:
 
 
 def delete_artifacts(out: Path, reference: Run) -> list[str]:
-    """Folders of artifacts deleted behind the cache's back: each is made anew, and its line says so."""
+    """Deletes the folders of artifacts: the next run makes each again, and its line says so."""
     faults = []
     names = [step.name for step in reference.steps]
     for key in ('transform_graph', 'model'):
@@ -155,7 +156,7 @@ def delete_artifacts(out: Path, reference: Run) -> list[str]:
         mended = run(reference.layout.root)
         faults += check_works(mended, reference)
         (note,) = (step.note for step in mended.steps if step.name == maker) if not faults else ('',)
-        if note.startswith(REUSED) or f'made anew, since {newest} was gone' not in note:
+        if note.startswith(REUSED) or f'made again, because {newest} was gone' not in note:
             faults.append(f'{maker} says: {note}')
     return faults
 

@@ -1,4 +1,4 @@
-"""Runs of the pipeline in processes of their own, step by step, for the campaign."""
+"""Runs the pipeline in a process of its own and follows its lines, for the campaign."""
 
 import os
 import re
@@ -22,33 +22,38 @@ _SETTINGS = (
     *('--set', 'gate.calibration_error=1'),
 )
 _STEP = re.compile(r'(\w+|\([\w ]+\)) +[\d.]+ s  (.*)')
-REUSED = 'reused: '  # what the note of a component that did not run begins with
+REUSED = 'reused: '  # how the note of a component that did not run begins
 
 
 class Step(NamedTuple):
-    """A line of a run: what it was about, how long after the line before it came, and what it says."""
+    """A line of a run."""
 
     name: str
+    """The component, or such as '(imports)'."""
     seconds: float
+    """The time since the line before it."""
     note: str
+    """What the line says."""
 
 
 class Run(NamedTuple):
-    """A run that has ended. verdict: its last line; error: what it wrote to standard error."""
+    """A run that has ended."""
 
     layout: Layout
     exit_code: int
     steps: list[Step]
     verdict: str
+    """The last line."""
     error: str
+    """What it wrote to standard error."""
 
     def count_reused(self) -> int:
-        """Components that an earlier run had finished."""
+        """Returns the number of components whose results an earlier run had made."""
         return sum(step.note.startswith(REUSED) for step in self.steps)
 
 
-def start(root: Path, *arguments: str | Path) -> subprocess.Popen:
-    """Starts `python -m pipeline run` in a process group of its own, with a temp folder of its own beside the root."""
+def start(root: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Starts `python -m pipeline run` in its own process group, with its own temp folder beside the root."""
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, '-m', 'pipeline', 'run', '--root', root, *_SETTINGS, *arguments]
     return subprocess.Popen(
@@ -62,8 +67,8 @@ def start(root: Path, *arguments: str | Path) -> subprocess.Popen:
     )
 
 
-def follow(process: subprocess.Popen) -> Iterator[Step | str]:
-    """Yields the steps of a run as they are printed, and at its end the last line."""
+def follow(process: subprocess.Popen[str]) -> Iterator[Step | str]:
+    """Yields the steps of a run as they are printed, and when the run has ended its last line."""
     before = time.monotonic()
     line = ''
     for line in process.stdout:
@@ -76,11 +81,11 @@ def follow(process: subprocess.Popen) -> Iterator[Step | str]:
 
 
 def run(root: Path, *arguments: str | Path) -> Run:
-    """A run from start to end.
+    """Runs the pipeline from start to end.
 
     Args:
-      root: of the run.
-      arguments: further ones for the command line.
+      root: the root of the run.
+      arguments: added to the command line.
     """
     process = start(root, *arguments)
     *steps, verdict = follow(process)

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: data in every form, a Transform graph, and whole runs of the pipeline."""
+"""Fixtures that the tests share: data in every form, a Transform graph, object stores, a file server, the CLI."""
 
 import http.server
 import os
@@ -16,23 +16,23 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 
 import numpy as np
 import pytest
-import tfx  # noqa: F401  (before TFDV 1.16, which lacks a module that TFX replaces)
+import tfx  # noqa: F401  (must come before TFDV 1.16, which lacks a module that TFX replaces)
 
 from components.data import cifar10, sample
 
 PROJECT = Path(__file__).parents[1]
 REAL_ARCHIVE = PROJECT.parent / 'shared' / 'cifar10' / 'cifar-10-binary-12k.tar.gz'
-IMAGE_SIZE = 32  # pixels; the real ResNet50 at its smallest
+IMAGE_SIZE = 32  # pixels; the smallest that the real ResNet50 takes
 
 
-def run_cli(*arguments: str | Path, timeout_s: float = 600, folder: Path = PROJECT) -> subprocess.CompletedProcess:
-    """Runs `python -m pipeline` as a user would, in a process of its own."""
+def run_cli(*arguments: str | Path, timeout_s: float = 600, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m pipeline` as a user does, in a process of its own."""
     command = [sys.executable, '-m', 'pipeline', *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of whole runs go first, so that no worker starts one when the other has nothing left."""
+    """Sorts files with whole runs first, so that no worker starts one when the others have nothing left to do."""
     items.sort(key=lambda item: item.get_closest_marker('slow') is None)
 
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def real_archive() -> Path:
     """12,000 real CIFAR-10 images in the official layout."""
     if not REAL_ARCHIVE.exists():
-        pytest.skip(f'needs real CIFAR-10 images at {REAL_ARCHIVE.parent}, which are no part of the project')
+        pytest.skip(f'needs real CIFAR-10 images at {REAL_ARCHIVE.parent}, which are not part of the project')
     return REAL_ARCHIVE
 
 
@@ -76,7 +76,7 @@ def sample_data(sample_archive, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def make_transform_graph(tmp_path_factory):
-    """Makes the Transform graph of a backbone; one that was made before is given again."""
+    """Makes the Transform graph of a backbone, once for each backbone and size."""
     from benchmarks.models import write_transform_graph
 
     made: dict[tuple, Path] = {}
@@ -110,7 +110,7 @@ def model():
     keras.utils.set_random_seed(0)
     config = TrainerConfig(image_size=IMAGE_SIZE, head_units=(16,))
     model = build_model(config, build_backbone(config))
-    # Random weights give every image nearly the same probabilities; a steep last layer tells images apart.
+    # Random weights give every image nearly the same probabilities; a steeper last layer makes them differ.
     head = model.get_layer(features.OUTPUT_PROBABILITIES)
     head.set_weights([head.get_weights()[0] * 50, head.get_weights()[1]])
     return model
@@ -118,7 +118,7 @@ def model():
 
 @pytest.fixture(scope='module')
 def transform_output(transform_graph):
-    """That graph, loaded."""
+    """ResNet50's Transform graph at IMAGE_SIZE, loaded."""
     import tensorflow_transform as tft
 
     return tft.TFTransformOutput(str(transform_graph))
@@ -133,7 +133,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope='session')
 def object_stores() -> Iterator[dict[str, str]]:
-    """An S3 and a Cloud Storage on this machine; the environment that leads boto3's and Google's clients there."""
+    """Emulates S3 and Cloud Storage; gives the environment variables that lead boto3 and Google's client there."""
     from gcp_storage_emulator.server import create_server
     from moto.server import ThreadedMotoServer
 
@@ -149,7 +149,7 @@ def object_stores() -> Iterator[dict[str, str]]:
         'AWS_SECRET_ACCESS_KEY': 'secret',
         'AWS_DEFAULT_REGION': 'us-east-1',
         'STORAGE_EMULATOR_HOST': f'http://127.0.0.1:{port}',
-        'NO_GCE_CHECK': 'true',  # else Google's client waits for a metadata server
+        'NO_GCE_CHECK': 'true',  # without it Google's client waits for a metadata server
     }
     gs.stop()
     s3.stop()
@@ -157,7 +157,7 @@ def object_stores() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def make_bucket(object_stores, monkeypatch):
-    """Makes a new bucket of a scheme, 's3' or 'gs', and gives its URI."""
+    """Makes a new bucket for a scheme, 's3' or 'gs', and returns its URI."""
     for name, value in object_stores.items():
         monkeypatch.setenv(name, value)
 
@@ -177,7 +177,7 @@ def make_bucket(object_stores, monkeypatch):
 
 @pytest.fixture(params=['path', 's3', 'gs'])
 def place(request, tmp_path):
-    """An empty folder on this machine, and one in each object store."""
+    """An empty folder: on this machine, in S3, and in Cloud Storage."""
     if request.param == 'path':
         return tmp_path / 'place'
     from components.places import locate
@@ -186,13 +186,13 @@ def place(request, tmp_path):
 
 
 class FileServer:
-    """A local HTTP server with one file, that can resume, refuse, and break off."""
+    """A local HTTP server with one file. It can resume a download, refuse a request, and break off an answer."""
 
     def __init__(self, content: bytes):
         self.content = content
-        self.break_after: list[int] = []  # bytes to send before breaking off, one entry a request
-        self.statuses: list[int] = []  # to refuse with, one entry a request
-        self.ranges: list[str | None] = []  # what was asked for
+        self.break_after: list[int] = []  # bytes to send before it breaks off, an entry for each request
+        self.statuses: list[int] = []  # HTTP statuses to refuse requests with, an entry for each
+        self.ranges: list[str | None] = []  # the Range header of each request
         self.can_resume = True
         owner = self
 

@@ -10,7 +10,13 @@ from tests.conftest import PROJECT
 PACKAGES = ('components', 'trainer', 'pipeline', 'kubeflow', 'benchmarks')
 ALLOWED = {
     'components': {'components'},
-    'trainer': {'trainer', 'components.features', 'components.errors', 'components.source_digest'},
+    'trainer': {
+        'trainer',
+        'components.features',
+        'components.errors',
+        'components.settings',
+        'components.source_digest',
+    },
     'pipeline': {'pipeline', 'components', 'trainer'},
     'kubeflow': {'kubeflow', 'pipeline', 'components', 'trainer'},
 }

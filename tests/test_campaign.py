@@ -1,4 +1,4 @@
-"""Three of the campaign's kills, one after the other in one root; `make campaign` has the others."""
+"""Three of the campaign's kills, one after the other in one root; `make campaign` does all of them."""
 
 import pytest
 
@@ -27,8 +27,8 @@ def test_a_run_killed_in_statistics_in_the_trainer_and_at_the_push_ends_as_one_t
     assert others <= {step.name for step in resumed.steps if step.note.startswith(REUSED)}
 
 
-def test_what_a_kill_may_leave_is_found_where_it_is_left(reference):
-    """The campaign's own checks, on a root with a fault of each kind."""
+def test_the_checks_find_everything_that_a_kill_may_leave(reference):
+    """Runs the campaign's checks on a root with a fault of each kind."""
     layout = reference.layout
     assert campaign_checks.find_orphans(layout) == campaign_checks.find_metadata_faults(layout) == []
     orphan = layout.artifacts / 'Trainer' / 'model' / '999'

@@ -1,4 +1,4 @@
-"""Runs on storage that fails, as far as they get; `make campaign` mends each and runs it to the end."""
+"""Runs on storage that fails, up to the error; `make campaign` mends each fault and runs to the end."""
 
 import shutil
 
@@ -15,7 +15,7 @@ from tests.campaign_checks import find_metadata_faults
 from tests.campaign_faults import SkippedError, flip_byte, mount_disk
 
 
-def test_a_flipped_byte_in_the_data_ends_the_run_with_the_files_name(sample_data, tmp_path, capfd):
+def test_a_flipped_byte_in_the_data_ends_the_run_and_names_the_file(sample_data, tmp_path, capfd):
     data = tmp_path / 'data'
     shutil.copytree(sample_data, data)
     (file,) = (data / 'val').iterdir()
@@ -35,7 +35,7 @@ def test_a_full_disk_is_named(tmp_path):
         pytest.skip(f'needs to mount: {error}')
 
 
-def test_what_was_deleted_behind_the_cache_is_made_anew_and_the_rest_reused(tmp_path):
+def test_a_deleted_artifact_is_made_anew_and_the_others_are_reused(tmp_path):
     layout = Layout(str(tmp_path))
 
     def run() -> dict[str, NodeResult]:

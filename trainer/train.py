@@ -158,8 +158,7 @@ def run_fn(fn_args: FnArgs) -> None:
       fn_args: The arguments from TFX. Its `custom_config` holds a TrainerConfig ('trainer') and an ExportConfig
         ('export') as dicts.
     """
-    settings = fn_args.custom_config['trainer']
-    config = TrainerConfig(**{**settings, 'head_units': tuple(settings['head_units'])})
+    config = TrainerConfig(**fn_args.custom_config['trainer'])
     run_dir = fn_args.model_run_dir
     with use_device(config.precision) as device:
         cluster = join_cluster(config.strategy)

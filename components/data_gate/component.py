@@ -3,8 +3,6 @@
 These are two components because TFX removes what a failed component wrote: this way the report stays.
 """
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,7 +59,7 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
           output_dict: 'report'.
           exec_properties: 'config', a DataGateConfig as JSON; 'serving', path or URI of the serving folder.
         """
-        config = DataGateConfig(**json.loads(exec_properties[_CONFIG_KEY]))
+        config = DataGateConfig.from_json(exec_properties[_CONFIG_KEY])
         (examples,) = input_dict[_EXAMPLES_KEY]
         patterns = {split: f'{artifact_utils.get_split_uri([examples], split)}/*' for split in features.SPLITS}
         report_uri = artifact_utils.get_single_uri(output_dict[_REPORT_KEY])
@@ -156,7 +154,7 @@ class DataCheck(base_component.BaseComponent):
                 statistics=statistics,
                 schema=schema,
                 anomalies=anomalies,
-                config=json.dumps(dataclasses.asdict(config)),
+                config=config.to_json(),
                 serving=serving,
                 identity='',
                 report=types.Channel(type=DataReport),

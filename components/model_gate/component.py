@@ -4,8 +4,6 @@ TFX's own blessing knows single bounds; ours also weighs the change against the 
 says why. Both models are measured in one pass over the records.
 """
 
-import dataclasses
-import json
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,7 +60,7 @@ class Executor(executor.Executor):
         inputs = {**input_dict, standard_component_specs.BASELINE_MODEL_KEY: compared}
         super().Do(inputs, output_dict, exec_properties)
         evaluation_uri = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
-        gate = GateConfig(**json.loads(exec_properties[_GATE_KEY]))
+        gate = GateConfig.from_json(exec_properties[_GATE_KEY])
         verdict = judge(read_metrics(evaluation_uri), gate, baseline)
         write_verdict(evaluation_uri, verdict)
         blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
@@ -110,7 +108,7 @@ class Evaluator(component.Evaluator):
             baseline=baseline,
             eval_config=eval_config,
             example_splits=json_utils.dumps([features.TEST_SPLIT]),
-            gate=json.dumps(dataclasses.asdict(gate)),
+            gate=gate.to_json(),
             evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
             blessing=types.Channel(type=standard_artifacts.ModelBlessing),
         )

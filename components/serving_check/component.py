@@ -4,8 +4,6 @@ TFX's InfraValidator, whose place in the graph this takes, needs Docker or Kuber
 run goes on to the Pusher, which does not push what an InfraBlessing refuses.
 """
 
-import dataclasses
-import json
 import os
 import tempfile
 import time
@@ -102,8 +100,7 @@ class Executor(base_executor.BaseExecutor):
           output_dict: 'blessing'.
           exec_properties: 'config', a ServingCheckConfig as JSON.
         """
-        settings = json.loads(exec_properties[_CONFIG_KEY])
-        config = ServingCheckConfig(**{**settings, 'batch_sizes': tuple(settings['batch_sizes'])})
+        config = ServingCheckConfig.from_json(exec_properties[_CONFIG_KEY])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[_MODEL_KEY]))
         model_run = artifact_utils.get_single_uri(input_dict[_MODEL_RUN_KEY])
         blessing = artifact_utils.get_single_instance(output_dict[_BLESSING_KEY])
@@ -144,7 +141,7 @@ class ServingCheck(base_component.BaseComponent):
             _Spec(
                 model=model,
                 model_run=model_run,
-                config=json.dumps(dataclasses.asdict(config)),
+                config=config.to_json(),
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
         )

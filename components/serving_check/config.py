@@ -1,41 +1,45 @@
-"""ServingCheckConfig, apart from the check so that the command line can list it without importing TensorFlow."""
+"""ServingCheckConfig, in a file of its own so that the command line can list it without importing TensorFlow."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from components.settings import Settings
 
 MAX_BATCH_SIZES = 250  # each of four signatures is warmed up with each, and TensorFlow Serving takes 1,000 requests
 
+Limit = Annotated[float, Field(gt=0)]
+
 
 @dataclass(frozen=True, kw_only=True)
-class ServingCheckConfig:
-    """What a model must answer, how fast and in which memory, to be pushed. The check asks it on the CPU."""
+class ServingCheckConfig(Settings):
+    """What a model must predict, how fast, and in how much memory, to be pushed. The check runs on the CPU."""
+
+    SECTION: ClassVar[str] = 'serving_check'
 
     batch_sizes: tuple[int, ...] = (1, 8, 32)
-    """Images a request, ascending: a model server is warmed up with each, every signature is asked with the first and
-    the last."""
-    max_latency_ms: float = 1000
-    """Milliseconds that 99% of the single images may take at most, through `serving_default`."""
-    max_size_mb: float = 1000
-    """Megabytes of the SavedModel's files."""
-    max_memory_mb: float = 8000
-    """Megabytes that the process may hold at its peak, TensorFlow included."""
-    max_difference: float = 0.05
-    """Largest distance of the answers from the Trainer's own predictions, 0-1: half the sum of the absolute differences
-    of an image's probabilities, on average over the images, in each signature."""
-    requests: int = 30
-    """Single images to time."""
+    """Images in a request, ascending. A model server is warmed up with each size; the check asks every signature with
+    the first and the last."""
+    max_latency_ms: Limit = 1000.0
+    """Milliseconds within which 99% of the requests of one image must be answered, through `serving_default`."""
+    max_size_mb: Limit = 1000.0
+    """Largest size of the SavedModel's files, in megabytes."""
+    max_memory_mb: Limit = 8000.0
+    """Largest memory of the process that serves the model at its peak, in megabytes, with TensorFlow included."""
+    max_difference: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Largest distance of the predictions from the Trainer's own, 0 to 1: half the sum of the absolute differences of
+    an image's probabilities, as the mean over the images, for each signature."""
+    requests: Annotated[int, Field(ge=1)] = 30
+    """Requests of one image that are timed."""
     server: Literal['auto', 'off', 'required'] = 'auto'
-    """Whether a TensorFlow Serving is asked as well, a `tensorflow_model_server` or Docker's tensorflow/serving image:
-    if there is one, never, or always, so that a model is refused where there is none."""
+    """Whether a TensorFlow Serving is asked as well: 'auto' if there is one here, a `tensorflow_model_server` or
+    Docker's tensorflow/serving image; 'off' never; 'required' always, and a model is refused where there is none."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = self.batch_sizes
         if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)) or len(sizes) > MAX_BATCH_SIZES:
             raise ValueError(
-                f'serving_check.batch_sizes must be ascending, from 1, at most {MAX_BATCH_SIZES}. Received: {sizes}'
+                f'serving_check.batch_sizes must be 1 to {MAX_BATCH_SIZES} whole numbers, ascending '
+                f'from 1 on. Received: {sizes}'
             )
-        for name in ('max_latency_ms', 'max_size_mb', 'max_memory_mb', 'requests'):
-            if getattr(self, name) <= 0:
-                raise ValueError(f'serving_check.{name} must be over 0. Received: {getattr(self, name)!r}')
-        if not 0 <= self.max_difference <= 1:
-            raise ValueError(f'serving_check.max_difference must be 0 to 1. Received: {self.max_difference!r}')

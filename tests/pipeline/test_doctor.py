@@ -2,6 +2,7 @@ import dataclasses
 import importlib.metadata
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -12,12 +13,12 @@ from trainer.config import TrainerConfig
 CONFIG = PRESETS['cifar10']('/')
 
 
-def test_a_lock_is_read_with_its_hashes_left_out():
+def test_a_lock_is_read_without_its_hashes():
     text = 'absl-py==1.4.0 \\\n    --hash=sha256:00\n    # via keras\nkeras==3.15.1 ; python_version > "3"\n'
     assert doctor.read_lock(text) == {'absl-py': '1.4.0', 'keras': '3.15.1'}
 
 
-def test_packages_that_are_not_the_locked_ones_are_named_with_the_mend(tmp_path):
+def test_packages_that_do_not_have_the_locked_version_are_named_with_what_to_do(tmp_path):
     lock = tmp_path / 'requirements.txt'
     lock.write_text(f'numpy=={importlib.metadata.version("numpy")}\nkeras==0.0.1\nno-such-package==1\n')
     lines = [check.to_line() for check in doctor.check_packages(lock)]
@@ -33,7 +34,7 @@ def test_a_matching_environment_is_one_line(tmp_path):
     assert check.status == 'ok'
 
 
-def test_this_environment_is_the_locked_one():
+def test_this_environment_has_the_locked_versions():
     (check,) = doctor.check_packages()
     assert check.status == 'ok', check.to_line()
 
@@ -44,7 +45,7 @@ def test_glibc_is_compared_by_number(monkeypatch, version, status):
     assert doctor.check_glibc().status == status
 
 
-def test_another_libc_is_refused(monkeypatch):
+def test_a_c_library_that_is_not_glibc_is_refused(monkeypatch):
     monkeypatch.setattr(doctor.platform, 'libc_ver', lambda: ('', ''))
     assert doctor.check_glibc().status == 'FAIL'
 
@@ -71,7 +72,7 @@ def test_a_gpu_without_a_working_driver_fails(monkeypatch):
     assert doctor.check_gpu().status == 'FAIL'
 
 
-def test_a_gpu_that_tensorflow_cannot_use_is_said(monkeypatch):
+def test_a_gpu_that_tensorflow_cannot_use_is_reported(monkeypatch):
     answer = subprocess.CompletedProcess([], 0, stdout='NVIDIA A100, 580.1\n')
     monkeypatch.setattr(subprocess, 'run', lambda *arguments, **options: answer)
     check = doctor.check_gpu()
@@ -79,8 +80,8 @@ def test_a_gpu_that_tensorflow_cannot_use_is_said(monkeypatch):
     assert 'tensorflow[and-cuda]' in check.mend
 
 
-def test_a_full_disk_fails_with_both_numbers(monkeypatch):
-    monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda folder: doctor.shutil._ntuple_diskusage(10, 9, 1_000_000))
+def test_a_disk_without_room_fails_and_says_how_much_is_free(monkeypatch):
+    monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=1_000_000))
     check = doctor.check_disk(CONFIG)
     assert check.status == 'FAIL'
     assert '0.0 GB free' in check.found

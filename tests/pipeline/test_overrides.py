@@ -1,12 +1,13 @@
-from dataclasses import FrozenInstanceError, fields, replace
+import re
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
 from components.errors import UsageError
-from components.model_gate.config import GateConfig
-from pipeline.config import PRESETS, PipelineConfig, SampleConfig
+from components.settings import describe_values, find_schema, make_schema
+from pipeline.config import PRESETS, PipelineConfig
 from pipeline.overrides import apply_overrides, list_fields
-from trainer.config import ExportConfig, TrainerConfig
+from trainer.config import TrainerConfig
 
 
 @pytest.fixture
@@ -52,32 +53,53 @@ def test_one_step_of_kubeflow_can_be_set(config):
     [
         ('trainer.batchsize=3', r'no such setting; did you mean trainer\.batch_size\?'),
         ('batch_size=3', r'did you mean trainer\.batch_size\?'),
-        ('zzz=3', r'no such setting; there are name, root,'),
-        ('trainer=3', 'no such setting'),
+        ('acuracy=1', r'did you mean gate\.accuracy\?'),
+        ('trainer=3', r'--set trainer: this is a group of settings; name one of them, such as trainer\.backbone\.'),
         ('trainer.batch_size', 'takes KEY=VALUE'),
-        ('trainer.batch_size=many', r"takes a whole number\. Received: 'many'"),
-        ('trainer.batch_size=1.5', r"takes a whole number\. Received: '1\.5'"),
-        ('trainer.learning_rate=fast', 'takes a number'),
-        ('trainer.head_units=a,b', 'takes int values with commas'),
-        ('trainer.head_units=[1', 'takes int values with commas'),
-        ('trainer.precision=float8', 'takes one of auto, float32'),
+        ('trainer.batch_size=many', r"trainer\.batch_size must be a whole number, at least 1\. Received: 'many'"),
+        ('trainer.batch_size=1.5', r"must be a whole number, at least 1\. Received: '1\.5'"),
+        ('trainer.learning_rate=fast', r"trainer\.learning_rate must be a number, over 0\. Received: 'fast'"),
+        ('trainer.dropout=nan', r"must be a number, 0 to below 1\. Received: 'nan'"),
+        ('trainer.head_units=a,b', r"Each value of trainer\.head_units must be a whole number, .*\. Received: 'a'"),
+        ('trainer.head_units=[1', r"must be values with commas between them, or a JSON list; .* Received: '\[1'"),
+        ('trainer.head_units=64,0', r'Each value of trainer\.head_units must be at least 1\. Received: 0'),
+        ('trainer.head_batchnorm=maybe', r"must be true or false\. Received: 'maybe'"),
+        ('trainer.precision=float8', r'trainer\.precision must be one of auto, float32'),
         ('trainer.batch_size=0', r'trainer\.batch_size must be at least 1\. Received: 0'),
         ('trainer.image_size=16', r"must be at least 32, resnet50's smallest\. Received: 16"),
-        ('trainer.dropout=1', r'must be 0 to below 1\. Received: 1\.0'),
-        ('gate.accuracy=94', r'gate\.accuracy must be 0 to 1\. Received: 94\.0'),
-        ('export.precision=float16', 'takes one of float32, bfloat16'),
+        ('trainer.dropout=1', r'trainer\.dropout must be 0 to below 1\. Received: 1'),
+        ('gate.accuracy=94', r'gate\.accuracy must be 0 to 1\. Received: 94'),
+        ('export.precision=float16', r'export\.precision must be one of float32, bfloat16\.'),
         ('export.min_agreement=99.5', r'export\.min_agreement must be 0 to 1\. Received: 99\.5'),
         ('kubeflow.steps.Trainr.gpu=1', r'did you mean kubeflow\.steps\.Trainer\.gpu\?'),
-        ('kubeflow.default.memory=4 GB', r"memory takes a Kubernetes quantity, such as 4Gi\. Received: '4 GB'"),
-        ('kubeflow.default.retries=-1', r'retries must be at least 0\. Received: -1'),
-        ('kubeflow.steps.Pusher.pvcs=models', r"pvcs takes CLAIM:/PATH\. Received: 'models'"),
+        (
+            'kubeflow.default.memory=4 GB',
+            r"kubeflow\.default\.memory must be a Kubernetes quantity, such as 4Gi\. Received: '4 GB'",
+        ),
+        ('kubeflow.default.retries=-1', r'kubeflow\.default\.retries must be at least 0\. Received: -1'),
+        (
+            'kubeflow.steps.Pusher.pvcs=models',
+            r"Each value of kubeflow\.steps\.Pusher\.pvcs must be CLAIM:/PATH\. Received: 'models'",
+        ),
         ('kubeflow.steps.DataCheck.cache=true', r'^kubeflow\.steps\.DataCheck\.cache must be false'),
-        ('sample.train=5', r'sample\.train must be at least 50'),
+        ('sample.train=5', r'sample\.train must be at least 50\. Received: 5'),
     ],
 )
 def test_what_cannot_be_set_is_said_in_one_sentence(config, assignment, sentence):
-    with pytest.raises(UsageError, match=sentence):
+    with pytest.raises(UsageError, match=sentence) as refusal:
         apply_overrides(config, [assignment])
+    assert '\n' not in str(refusal.value)
+
+
+@pytest.mark.parametrize('key', ['foo', 'lr', 'zzz', 'trainer.foo'])
+def test_nothing_is_suggested_for_a_key_that_resembles_none_and_the_help_is_named(config, key):
+    with pytest.raises(UsageError) as refusal:
+        apply_overrides(config, [f'{key}=1'])
+    assert re.fullmatch(
+        rf'--set {key}: there is no such setting\. There are name, root, data, serving, trainer\.\*, .*; '
+        r'`python -m pipeline run --help-all` lists them\.',
+        str(refusal.value),
+    )
 
 
 def test_the_cifar10_preset_is_the_published_recipe(config):
@@ -123,7 +145,7 @@ def test_of_two_values_for_one_setting_the_last_is_taken(config):
         ({'pooling': 'max'}, r'pooling must be one of flatten, average'),
         ({'label_smoothing': 1.0}, r'label_smoothing must be 0 to below 1\. Received: 1\.0'),
         ({'momentum': -0.1}, r'momentum must be 0 to below 1\. Received: -0\.1'),
-        ({'weight_decay': -1.0}, r'weight_decay must be 0 or more\. Received: -1\.0'),
+        ({'weight_decay': -1.0}, r'weight_decay must be at least 0\. Received: -1\.0'),
         ({'train_from': ''}, r"train_from must be .*Received: ''"),
         (
             {'backbone': 'inception_v3', 'image_size': 74},
@@ -134,19 +156,21 @@ def test_of_two_values_for_one_setting_the_last_is_taken(config):
     ],
 )
 def test_a_wrong_trainer_setting_is_one_sentence(values, sentence):
-    with pytest.raises(ValueError, match=sentence) as refusal:
+    with pytest.raises(UsageError, match=sentence) as refusal:
         TrainerConfig(**values)
     assert '\n' not in str(refusal.value)
 
 
-def test_configs_are_frozen(config):
+def test_configs_are_immutable(config):
     with pytest.raises(FrozenInstanceError):
         config.trainer.epochs = 3
 
 
-def test_every_setting_is_documented_and_listed(config):
+def test_every_setting_is_listed_with_its_kind_and_a_docstring(config):
+    schema = make_schema(PipelineConfig)
     listed = list_fields(config)
-    sections = {'trainer': TrainerConfig, 'export': ExportConfig, 'gate': GateConfig, 'sample': SampleConfig}
-    for prefix, section in sections.items():
-        for field in fields(section):
-            assert f'{prefix}.{field.name}' in listed
+    assert {'name', 'trainer.seed', 'serving_check.server', 'kubeflow.steps.Trainer.gpu'} <= set(listed)
+    for key in listed:
+        field = find_schema(schema, key.split('.'))
+        assert describe_values(field), key
+        assert field['description'].endswith('.'), key

@@ -1,4 +1,4 @@
-"""The graph: what it is made of, and what makes a component run again."""
+"""The graph: its components, and what makes a component run again."""
 
 import json
 
@@ -14,7 +14,7 @@ from pipeline.overrides import apply_overrides
 
 
 def get_properties(assignments=()) -> dict[str, dict]:
-    """Execution properties by component id: what TFX's cache key is made from."""
+    """Returns the execution properties by component id; TFX makes its cache key from them."""
     config = apply_overrides(PRESETS['sample']('/root-folder'), list(assignments))
     return {node.id: dict(node.exec_properties) for node in graph.create_pipeline(config).components}
 
@@ -51,7 +51,7 @@ def test_the_graph_is_the_whole_chain():
         ('data_gate.max_imbalance=0.1', {'DataCheck'}),
     ],
 )
-def test_a_setting_changes_just_the_components_that_read_it(assignment, changed):
+def test_a_setting_changes_only_the_components_that_read_it(assignment, changed):
     before, after = get_properties(), get_properties([assignment])
     assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
 

@@ -1,4 +1,4 @@
-"""Whole runs through the real TFX components, as a user starts them: one at full size, the others at 32 pixels."""
+"""Whole runs of the real TFX components, started as a user does: one at full size, the others at 32 pixels."""
 
 import io
 import json
@@ -48,7 +48,7 @@ UNGATED = ['--set', 'gate.accuracy=0', '--set', 'gate.recall=0', '--set', 'gate.
 
 
 def read_lines(answer: subprocess.CompletedProcess) -> dict[str, str]:
-    """What a run printed for each component."""
+    """Returns what a run printed for each component."""
     lines = {}
     for line in answer.stdout.splitlines():
         match = re.match(r'(\w+) +[\d.]+ s  (.*)', line)
@@ -63,7 +63,7 @@ def list_reused(answer: subprocess.CompletedProcess) -> set[str]:
 
 @pytest.fixture(scope='module')
 def full_run(tmp_path_factory):
-    """`make run`: the sample preset as it is, 224 pixels."""
+    """`make run`: the sample preset without changes, 224 pixels."""
     layout = Layout(str(tmp_path_factory.mktemp('full') / 'runs' / 'sample'))  # as the documents name it
     return layout, run_cli('run', '--root', layout.root)
 
@@ -114,7 +114,7 @@ def test_a_second_run_reuses_every_result(full_run):
     assert len(list(layout.serving.iterdir())) == 1
 
 
-def test_another_gate_runs_from_the_evaluator_on(full_run):
+def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
     layout, _ = full_run
     answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
     assert answer.returncode == 0, answer.stdout + answer.stderr
@@ -138,7 +138,7 @@ def test_predict_prints_a_json_line_for_each_readable_image_and_an_error_for_the
         assert sum(line['probabilities']) == pytest.approx(1, abs=1e-4)
         assert line['label'] == np.argmax(line['probabilities'])
     assert answer.stderr.splitlines() == [
-        f'error: {images[2]} is no image that can be decoded; PNG and JPEG are.',
+        f'error: {images[2]} is not an image that can be decoded; give a PNG or JPEG file.',
         f'error: {images[3]} cannot be read: No such file or directory.',
     ]
 
@@ -146,11 +146,11 @@ def test_predict_prints_a_json_line_for_each_readable_image_and_an_error_for_the
 def test_predict_without_a_model_is_one_sentence(tmp_path):
     answer = run_cli('predict', '--model', tmp_path, 'cat.png')
     assert answer.returncode == 2
-    assert re.fullmatch(r'error: \S+ holds no SavedModel, nor numbered versions of one; .*\n', answer.stderr)
+    assert re.fullmatch(r'error: \S+ holds neither a SavedModel nor numbered versions; .*\n', answer.stderr)
 
 
 def write_foreign_records(folder: Path, count: int, kind: str, options: tf.io.TFRecordOptions | str) -> None:
-    """Records somebody else made: only image and label, noise with labels that cannot be learnt."""
+    """Writes records as others make them: only image and label, noise with labels that cannot be learned."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(count)
     name = 'images.tfrecord.gz' if options == 'GZIP' else 'images.tfrecord'
@@ -178,12 +178,13 @@ def test_a_model_trained_on_shuffled_labels_is_refused(full_run, tmp_path):
             writer.write(example.SerializeToString())
     answer = run_cli('run', '--data', tmp_path / 'data', '--root', tmp_path / 'root')
     assert answer.returncode == 3, answer.stdout + answer.stderr
-    assert re.match(r'accuracy 0\.[0-4]\d\d < 0\.800 on 100 test images', answer.stdout.splitlines()[-1])
+    assert re.fullmatch(r'not pushed: \d+ of \d+ bounds were not kept', answer.stdout.splitlines()[-1])
+    assert re.search(r'^  accuracy 0\.[0-4]\d\d < 0\.800 on 100 test images$', answer.stdout, flags=re.MULTILINE)
 
 
 @pytest.fixture(scope='module')
 def foreign_run(tmp_path_factory):
-    """A run on records made by others, whose model cannot pass the gate."""
+    """A run on records that others made; its model cannot pass the gate."""
     folder = tmp_path_factory.mktemp('foreign')
     write_foreign_records(folder / 'data' / 'train', 60, 'PNG', 'GZIP')
     write_foreign_records(folder / 'data' / 'val', 20, 'JPEG', '')
@@ -192,12 +193,14 @@ def foreign_run(tmp_path_factory):
     return Layout(str(folder / 'root')), arguments, run_cli(*arguments)
 
 
-def test_a_refused_model_is_not_pushed_and_the_last_line_says_why(foreign_run):
+def test_a_refused_model_is_not_pushed_and_the_last_lines_say_why_a_line_for_each_bound(foreign_run):
     layout, _, answer = foreign_run
     assert answer.returncode == 3, answer.stdout + answer.stderr
-    assert re.fullmatch(
-        r'accuracy 0\.\d{3} < 0\.800 on 50 test images(, .*)?: not pushed', answer.stdout.splitlines()[-1]
-    )
+    closing = answer.stdout[answer.stdout.index('\n  log ') + 1 :].splitlines()[1:]
+    assert re.fullmatch(r'  accuracy 0\.\d{3} < 0\.800 on 50 test images', closing[0])
+    broken, bounds = re.fullmatch(r'not pushed: (\d+) of (\d+) bounds were not kept', closing[-1]).groups()
+    assert int(broken) == len(closing) - 1 < int(bounds)
+    assert all(re.fullmatch(r'  \S.* [\d.]+ [<>] [\d.]+ .*', line) for line in closing[:-1]), closing
     assert read_lines(answer)['Pusher'] == 'nothing pushed'
     assert not [folder for folder in layout.serving.glob('*') if folder.name.isdigit()]
 
@@ -241,7 +244,7 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     assert ' records, 0 errors, ' in read_lines(answer)['DataCheck']
 
 
-def test_another_trainer_setting_runs_the_trainer_and_weights_that_cannot_be_had_stop_it_with_a_sentence(foreign_run):
+def test_a_changed_trainer_setting_runs_the_trainer_and_missing_weights_stop_it_with_a_sentence(foreign_run):
     _, arguments, _ = foreign_run
     answer = run_cli(*arguments, '--set', 'trainer.weights=/nowhere/resnet50.h5')
     assert answer.returncode == 1
@@ -252,13 +255,29 @@ def test_another_trainer_setting_runs_the_trainer_and_weights_that_cannot_be_had
     )
 
 
+def test_ctrl_c_ends_a_run_at_once_with_130_and_how_to_go_on(tmp_path):
+    command = [sys.executable, '-u', '-m', 'pipeline', 'run', '--root', str(tmp_path / 'root'), *SMALL]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not process.stdout.readline().startswith('CuratedSchemaGen'):
+            assert process.poll() is None
+        time.sleep(1)  # into Beam
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (
+        130,
+        'interrupted; run the same command again to go on: what is finished is reused\n',
+    )
+    assert time.monotonic() - begin < 4  # two seconds, and as much again for a busy machine
+
+
 def read_history(layout: Layout) -> list[dict]:
-    """The one training's epochs."""
+    """Returns the epochs of the only training in a root."""
     (history,) = (layout.artifacts / 'Trainer' / 'model_run').glob('*/history.json')
     return json.loads(history.read_text())
 
 
-def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_ends_as_one_that_was_not(tmp_path):
+def test_a_run_killed_in_epoch_3_of_5_goes_on_there_and_ends_like_a_run_that_was_not_killed(tmp_path):
     settings = [*SMALL, '--set', 'trainer.epochs=5', *UNGATED]
     killed = Layout(str(tmp_path / 'killed'))
     command = [sys.executable, '-m', 'pipeline', 'run', '--root', str(killed.root), *settings]

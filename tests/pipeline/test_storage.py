@@ -1,4 +1,4 @@
-"""What is said of storage that fails. Whole runs on such storage are in test_faults.py and in the campaign."""
+"""What is said about storage that fails. Whole runs on such storage are in test_faults.py and in the campaign."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def layout(tmp_path) -> Layout:
     return layout
 
 
-def test_a_store_that_goes_with_its_artifacts_is_accepted(layout):
+def test_a_store_that_belongs_to_the_artifacts_is_accepted(layout):
     check_metadata_store(layout)
 
 
@@ -41,7 +41,9 @@ def test_a_locked_store_is_named_and_works_again_when_it_is_free(layout, monkeyp
     monkeypatch.setattr(storage, '_LOCK_TIMEOUT_S', 0.1)
     holder = sqlite3.connect(layout.metadata, isolation_level=None)
     holder.execute('BEGIN EXCLUSIVE')
-    with pytest.raises(StorageError, match=r'metadata\.sqlite is locked by another process, .*; end that, then run'):
+    with pytest.raises(
+        StorageError, match=r'metadata\.sqlite is locked by a different process, .*; end that process, then run'
+    ):
         check_metadata_store(layout)
     holder.close()
     check_metadata_store(layout)
@@ -56,11 +58,13 @@ def overwrite(path, start: int, content: bytes) -> None:
 @pytest.mark.parametrize('start', [0, 4096 + 5])
 def test_a_store_with_overwritten_bytes_is_named_with_the_mend(start, layout):
     overwrite(layout.metadata, start, b'\xa5' * 512)
-    with pytest.raises(StorageError, match=r'metadata\.sqlite is damaged or no ML Metadata store \(.*move it and .*'):
+    with pytest.raises(
+        StorageError, match=r'metadata\.sqlite is damaged or is not an ML Metadata store \(.*move it and .*'
+    ):
         check_metadata_store(layout)
 
 
-def test_a_foreign_file_in_the_stores_place_is_named(layout):
+def test_a_file_of_a_different_kind_in_the_stores_place_is_named(layout):
     layout.metadata.write_text('notes\n' * 100)
     with pytest.raises(StorageError, match='file is not a database'):
         check_metadata_store(layout)
@@ -77,14 +81,14 @@ def test_results_without_their_store_are_not_mixed_with_new_ones(is_empty_file, 
     layout.metadata.unlink()
     if is_empty_file:
         layout.metadata.touch()
-    with pytest.raises(StorageError, match=r'artifacts holds results that .*metadata\.sqlite knows nothing of; put'):
+    with pytest.raises(StorageError, match=r'artifacts holds results that .*metadata\.sqlite does not know; put'):
         check_metadata_store(layout)
     layout.artifacts.rename(layout.root / 'away')
     check_metadata_store(layout)
 
 
 def wrap(text: str) -> RuntimeError:
-    """An error as Beam and TFX hand it on: the first one is two causes down."""
+    """Wraps an error as Beam and TFX do: the first one is two causes deep."""
     try:
         try:
             raise tf.errors.ResourceExhaustedError(None, None, text)
@@ -104,7 +108,7 @@ def wrap(text: str) -> RuntimeError:
         (wrap('SQLite: database or disk is full'), r'The disk of \S+ is full'),
         (
             wrap('Concurrent writes aborted after max number of retries.'),
-            r'metadata\.sqlite is locked by another process',
+            r'metadata\.sqlite is locked by a different process',
         ),
         (wrap('database disk image is malformed'), r'metadata\.sqlite is damaged'),
     ],
@@ -117,7 +121,7 @@ def test_other_errors_are_not_blamed_on_storage(tmp_path):
     assert explain_fault(wrap('OOM when allocating tensor'), Layout(str(tmp_path))) is None
 
 
-def test_a_log_on_a_full_disk_neither_stops_the_run_nor_comes_out_on_the_terminal():
+def test_a_log_on_a_full_disk_does_not_stop_the_run_and_is_not_printed_on_the_terminal():
     code = (
         'import sys; from pathlib import Path; from pipeline.console import divert_chatter\n'
         "with divert_chatter(Path('/dev/full'), verbose=False) as terminal:\n"

@@ -28,7 +28,7 @@ from components.data_gate.drift import identify_serving_statistics
 from components.data_gate.findings import Finding
 from components.data_gate.report import REPORT_FILE, DataReport, describe_refusal
 from components.data_gate.tally import inspect_image, read_tally, write_tally
-from components.errors import DataRefusedError, to_one_line
+from components.errors import DataRefusedError, UsageError, to_one_line
 from components.schema import SCHEMA_FILE
 from components.serving.versions import STATISTICS_FOLDER
 from pipeline.config import BeamConfig
@@ -220,7 +220,7 @@ def test_every_kind_of_record_fault_has_a_bound():
 
 @pytest.mark.parametrize('settings', [{'max_imbalance': 1.5}, {'max_missing': -0.1}, {'max_pixels': 0}])
 def test_impossible_bounds_are_refused(settings):
-    with pytest.raises(ValueError, match=r'data_gate\.max_\w+ must be'):
+    with pytest.raises(UsageError, match=r'data_gate\.max_\w+ must be'):
         DataGateConfig(**settings)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from components import features
+from components.errors import UsageError
 from components.model_gate.config import GateConfig
 from components.model_gate.verdict import VERDICT_FILE, judge, measure_change, read_verdict, write_verdict
 from components.reasons import list_broken
@@ -111,5 +112,5 @@ def test_a_verdict_is_kept_as_json(tmp_path):
     'settings', [{'accuracy': 1.5}, {'calibration_error': -1}, {'confidence': 1.0}, {'baseline': 'foo'}]
 )
 def test_impossible_bounds_are_refused(settings):
-    with pytest.raises(ValueError, match=r'gate\.\w+ must be .*Received: '):
+    with pytest.raises(UsageError, match=r'gate\.\w+ must be .*Received: '):
         GateConfig(**settings)

@@ -16,6 +16,7 @@ from tfx.components.util import model_utils
 from tfx.types import standard_artifacts
 
 from components import features
+from components.errors import UsageError
 from components.reasons import list_broken
 from components.serving.models_config import MODEL_NAME
 from components.serving_check import probe, tf_serving
@@ -410,7 +411,7 @@ def test_dockers_image_is_used_where_it_is_and_never_pulled(is_there, empty_path
 )
 def test_impossible_settings_are_refused(settings):
     (name,) = settings
-    with pytest.raises(ValueError, match=rf'serving_check\.{name} must be'):
+    with pytest.raises(UsageError, match=rf'serving_check\.{name} must be'):
         ServingCheckConfig(**settings)
 
 
