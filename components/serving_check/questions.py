@@ -118,7 +118,7 @@ def ask_server(
     server = find_server()
     if server is not None:
         return f'{server.name} asked', *check_server(server, versions, MODEL_NAME, sample, request)
-    faults = [
-        make_fault('server', '', 1, detail='there is none on this machine, and serving_check.server=required needs one')
-    ]
-    return 'no TensorFlow Serving on this machine', faults if is_required else [], {}
+    if not is_required:
+        return 'no TensorFlow Serving here', [], {}
+    detail = 'there is none on this machine, and serving_check.server=required needs one'
+    return 'no TensorFlow Serving here', [make_fault('server', '', 1, detail=detail)], {}

@@ -167,9 +167,7 @@ def _wait_until_loaded(client: _Client, process: subprocess.Popen[bytes], log: P
     while time.monotonic() < deadline:
         if process.poll() is not None:
             said = (log.read_text(errors='replace').splitlines() or [''])[-1]
-            raise _ServerError(
-                f'it ended with exit code {process.returncode} before it had loaded the model: {said[:200]}'
-            )
+            raise _ServerError(f'it ended with code {process.returncode} before it had loaded the model: {said[:200]}')
         for version in client.read_states():
             if version['state'] == 'AVAILABLE':
                 return

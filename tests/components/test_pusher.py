@@ -122,9 +122,8 @@ def test_a_model_that_is_the_newest_already_is_not_pushed_again(push, monkeypatc
     assert len(versions.list_versions(serving)) == 2
 
 
-def test_a_version_on_this_file_system_takes_no_space_of_its_own_and_outlives_the_other_copies(tmp_path, push, place):
-    if not isinstance(place, Path):
-        pytest.skip('an object store has no hard links')
+@pytest.mark.parametrize('place', ['path'], indirect=True)
+def test_a_version_on_this_file_system_takes_no_space_of_its_own_and_outlives_the_other_copies(push, tmp_path):
     serving, pushed = push()
     version = versions.find_newest_version(serving)
     trained, kept = tmp_path / 'model' / 'Format-Serving', Path(pushed.uri)

@@ -1,4 +1,4 @@
-"""Stands in for tensorflow_model_server, which the tests have none of: its flags, its REST and its gRPC interface."""
+"""Stands in for tensorflow_model_server, which the tests do not have: its flags, its REST and its gRPC interface."""
 
 import argparse
 import base64
@@ -15,7 +15,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Answers with the model of the base path's only version, once that is loaded."""
+    """Answers with the only version in the base path, once that model is loaded."""
 
     def __init__(self, name: str):
         self.name = name
@@ -37,7 +37,7 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         return answer
 
     def predict_rows(self, body: dict) -> dict:
-        """The body of a REST request -> its answer."""
+        """Takes the body of a REST request and returns the body of the response."""
         rows = body['instances']
         is_bytes = isinstance(rows[0], dict)
         batch = tf.constant([base64.b64decode(row['b64']) for row in rows]) if is_bytes else tf.constant(rows, tf.uint8)
