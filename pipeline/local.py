@@ -109,6 +109,7 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
             note += f'; made anew, since {", ".join(result.lost)} was gone'
         say(result.node_id, result.seconds, f'reused: {note}' if result.is_reused else note)
 
+    # The versions that this run pushes keep its id, so that `versions` can name the log.
     runner.LocalRunner(on_result, log_file.stem).run(pipeline.create_pipeline(config))
     outputs = {node_id: result.outputs for node_id, result in results.items()}
     lines = summaries.list_paths(outputs, layout)

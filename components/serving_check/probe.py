@@ -41,8 +41,8 @@ _WARM_REQUESTS = 3  # requests before the timed ones
 _SUM_TOLERANCE = 0.01
 
 Array = npt.NDArray[Any]
-Answer = dict[str, Array]  # a signature's outputs by key
-Ask = Callable[[Array], Answer]  # sends one batch to a signature
+Response = dict[str, Array]  # a signature's outputs by key
+Ask = Callable[[Array], Response]  # sends one batch to a signature
 Fault = dict[str, Any]
 Errors = tuple[type[Exception], ...]
 
@@ -110,11 +110,11 @@ def read_sample(request: dict[str, Any]) -> Sample:
     )
 
 
-def find_faults(answer: Answer, count: int, request: dict[str, Any], name: str) -> Iterator[Fault]:
-    """Finds what is wrong with the answer to `count` images, except for which class it gives.
+def find_faults(response: Response, count: int, request: dict[str, Any], name: str) -> Iterator[Fault]:
+    """Finds what is wrong with the response to `count` images, except for which class it gives.
 
     Args:
-      answer: the signature's outputs.
+      response: the signature's outputs.
       count: number of images in the request.
       request: see the module.
       name: of the signature, for the faults.
@@ -125,14 +125,14 @@ def find_faults(answer: Answer, count: int, request: dict[str, Any], name: str) 
         (request['class_name'], (count,), 'object'),
         (request['probabilities'], (count, len(classes)), 'float32'),
     ):
-        found = answer[key]
+        found = response[key]
         if found.shape != shape or found.dtype != dtype:
             yield make_fault('form', name, count, detail=f'{key} {found.dtype} {list(found.shape)}')
             return
-    probabilities, label = answer[request['probabilities']], answer[request['label']]
+    probabilities, label = response[request['probabilities']], response[request['label']]
     finite = np.isfinite(probabilities).all(axis=1)
     right = finite & (label == probabilities.argmax(axis=1))
-    named = classes[np.clip(label, 0, len(classes) - 1)] == answer[request['class_name']]
+    named = classes[np.clip(label, 0, len(classes) - 1)] == response[request['class_name']]
     for metric, faulty in (
         ('finite', ~finite),
         ('sum', finite & ~(np.abs(probabilities.sum(axis=1) - 1) <= _SUM_TOLERANCE)),
@@ -177,13 +177,13 @@ def check_signature(
         for start in range(0, len(rows) or 1, size or 1):
             batch = rows[start : start + size]
             try:
-                answer = ask(images[batch])
+                response = ask(images[batch])
             except errors as error:
                 return [make_fault('error', name, size, detail=_shorten(error))], None
-            faults = list(find_faults(answer, size, request, name))
+            faults = list(find_faults(response, size, request, name))
             if faults:
                 return faults, None
-            found.append(np.abs(answer[request['probabilities']] - expected[batch]).sum(axis=1) / 2)
+            found.append(np.abs(response[request['probabilities']] - expected[batch]).sum(axis=1) / 2)
         if size:
             distances.append(float(np.concatenate(found).mean()))
     return [], max(distances)
@@ -218,12 +218,12 @@ def check_transform(ask: Ask, sample: Sample, request: dict[str, Any]) -> list[F
     (name, output), images = request['transform'], sample.inputs[request['transform'][0]]
     for size in (*request['batch_sizes'], 0):
         try:
-            answer = ask(images[np.arange(size) % len(images)])[output]
+            response = ask(images[np.arange(size) % len(images)])[output]
         except tf.errors.OpError as error:
             return [make_fault('error', name, size, detail=_shorten(error))]
-        if len(answer) != size or answer.dtype != 'float32':
-            return [make_fault('form', name, size, detail=f'{output} {answer.dtype} {list(answer.shape)}')]
-        broken = sum(not np.isfinite(image).all() for image in answer)
+        if len(response) != size or response.dtype != 'float32':
+            return [make_fault('form', name, size, detail=f'{output} {response.dtype} {list(response.shape)}')]
+        broken = sum(not np.isfinite(image).all() for image in response)
         if broken:
             return [make_fault('finite', name, size, value=broken)]
     return []
@@ -251,7 +251,7 @@ def _read_peak_mb() -> float:
 def _make_ask(signature: Callable[..., Any], key: str, form: str) -> Ask:
     dtype = tf.uint8 if form == 'pixels' else tf.string
 
-    def ask(batch: Array) -> Answer:
+    def ask(batch: Array) -> Response:
         return {name: value.numpy() for name, value in signature(**{key: tf.constant(batch, dtype)}).items()}
 
     return ask

@@ -92,8 +92,8 @@ def ask_client(request: dict[str, Any], folder: Path, timeout_s: float = _TIMEOU
         detail = f'had no result after {timeout_s:.0f} s'
     else:
         if ended.returncode == 0:
-            answer: dict[str, Any] = json.loads(result.read_text())
-            return answer
+            found: dict[str, Any] = json.loads(result.read_text())
+            return found
         if ended.returncode < 0:
             detail = f'was ended by {signal.Signals(-ended.returncode).name}'
         else:

@@ -20,7 +20,7 @@ _SENTENCES = {
     'process': 'the process that asks the model {detail}',
     'missing': 'there is no signature {slice}',
     'error': '{slice} fails on a batch of {count:,}: {detail}',
-    'form': '{slice} answers a batch of {count:,} with {detail}',
+    'form': '{slice} responds to a batch of {count:,} with {detail}',
     'finite': '{slice} gives {value:,.0f} of {count:,} images values that are not numbers',
     'sum': '{slice} gives {value:,.0f} of {count:,} images probabilities that do not sum to 1',
     'label': '{slice} gives {value:,.0f} of {count:,} images a label that is not the most probable one',

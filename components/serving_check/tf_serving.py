@@ -21,7 +21,7 @@ import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from components.serving_check.probe import Answer, Array, Fault, Sample, check_broken, check_signature, make_fault
+from components.serving_check.probe import Array, Fault, Response, Sample, check_broken, check_signature, make_fault
 
 _BINARY = 'tensorflow_model_server'
 _IMAGE = 'tensorflow/serving'
@@ -33,7 +33,7 @@ _POLL_S = 0.2
 _REFUSALS = (requests.RequestException, grpc.RpcError)  # errors that the server reports, or of the connection
 
 
-_Put = Callable[[str, dict[str, Any], Array], Answer]  # signature, request, batch
+_Put = Callable[[str, dict[str, Any], Array], Response]  # signature, request, batch
 
 
 class _ServerError(Exception):
@@ -94,7 +94,7 @@ class _Client:
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def read_states(self) -> list[dict[str, Any]]:
-        """Returns the state of each version of the model on the server; [] while the server does not answer."""
+        """Returns the state of each version of the model on the server; [] while the server does not respond."""
         try:
             response = self._session.get(self._url, timeout=_REQUEST_TIMEOUT_S)
             states: list[dict[str, Any]] = response.json().get('model_version_status', [])
@@ -102,7 +102,7 @@ class _Client:
             return []
         return states
 
-    def ask_rest(self, signature: str, request: dict[str, Any], batch: Array) -> Answer:
+    def ask_rest(self, signature: str, request: dict[str, Any], batch: Array) -> Response:
         """Sends a batch in the form that curl would: row by row, bytes in base64."""
         is_bytes = batch.dtype == object
         rows = [{'b64': base64.b64encode(row).decode()} for row in batch] if is_bytes else batch.tolist()
@@ -117,7 +117,7 @@ class _Client:
             probabilities: np.array([row[probabilities] for row in predictions], np.float32),
         }
 
-    def ask_grpc(self, signature: str, request: dict[str, Any], batch: Array) -> Answer:
+    def ask_grpc(self, signature: str, request: dict[str, Any], batch: Array) -> Response:
         """Sends a batch in the form that a program would: as tensors, which are returned as tensors."""
         (key, _) = request['inputs'][signature]
         message = predict_pb2.PredictRequest()
@@ -187,7 +187,7 @@ def _ask_all(client: _Client, sample: Sample, request: dict[str, Any]) -> tuple[
                 continue
             name = f'{signature} over {protocol}'
 
-            def ask(batch: Array, put: _Put = put, signature: str = signature) -> Answer:
+            def ask(batch: Array, put: _Put = put, signature: str = signature) -> Response:
                 return put(signature, request, batch)
 
             sizes = [request['batch_sizes'][-1]]

@@ -1,6 +1,8 @@
 """The Pusher: what becomes a version, what a version says about itself, and what is not pushed."""
 
+import errno
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -134,6 +136,17 @@ def test_a_version_on_this_file_system_takes_no_space_of_its_own_and_outlives_th
     shutil.rmtree(trained)
     shutil.rmtree(kept)
     assert (version / 'variables' / 'variables.index').read_text() == 'weights'
+
+
+@pytest.mark.parametrize('place', ['path'], indirect=True)
+def test_a_file_system_without_hard_links_gets_a_copy(push, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EXDEV, 'Invalid cross-device link')
+
+    monkeypatch.setattr(os, 'link', refuse)
+    version = versions.find_newest_version(push()[0])
+    assert (version / 'saved_model.pb').read_text() == 'graph'
+    assert not (version / 'saved_model.pb').samefile(tmp_path / 'model' / 'Format-Serving' / 'saved_model.pb')
 
 
 def test_the_extra_files_of_a_version_never_change_those_of_the_model_itself(tmp_path, push):

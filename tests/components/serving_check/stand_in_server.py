@@ -26,15 +26,15 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request, context):
         inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
-        answer = predict_pb2.PredictResponse()
+        response = predict_pb2.PredictResponse()
         if request.model_spec.name != self.name:
             context.abort(grpc.StatusCode.NOT_FOUND, request.model_spec.name)
         try:
             for key, value in self.run(request.model_spec.signature_name, inputs).items():
-                answer.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+                response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
         except tf.errors.InvalidArgumentError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        return answer
+        return response
 
     def predict_rows(self, body: dict) -> dict:
         """Takes the body of a REST request and returns the body of the response."""
@@ -42,18 +42,18 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         is_bytes = isinstance(rows[0], dict)
         batch = tf.constant([base64.b64decode(row['b64']) for row in rows]) if is_bytes else tf.constant(rows, tf.uint8)
         (key,) = self.model.signatures[body['signature_name']].structured_input_signature[1]
-        answer = self.run(body['signature_name'], {key: batch})
+        response = self.run(body['signature_name'], {key: batch})
         columns = {
             key: [value.decode() for value in column] if column.dtype == object else column.tolist()
-            for key, column in answer.items()
+            for key, column in response.items()
         }
         return {'predictions': [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
 
 
 def make_handler(service: Service) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
-        def send(self, status: int, answer: dict) -> None:
-            content = json.dumps(answer).encode()
+        def send(self, status: int, response: dict) -> None:
+            content = json.dumps(response).encode()
             self.send_response(status)
             self.send_header('Content-Length', str(len(content)))
             self.end_headers()

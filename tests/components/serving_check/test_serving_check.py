@@ -152,8 +152,9 @@ def test_the_warm_up_requests_are_what_the_model_answers(blessing, exported):
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         assert request.model_spec.name == MODEL_NAME
         name, inputs = request.model_spec.signature_name, dict(request.inputs)
-        answer = loaded.signatures[name](**{key: tf.constant(tf.make_ndarray(value)) for key, value in inputs.items()})
-        asked.append((name, *{len(value) for value in answer.values()}))
+        tensors = {key: tf.constant(tf.make_ndarray(value)) for key, value in inputs.items()}
+        response = loaded.signatures[name](**tensors)
+        asked.append((name, *{len(value) for value in response.values()}))
     assert sorted(asked) == sorted((name, size) for name in (*SIGNATURES, 'transform_features') for size in SIZES)
 
 
@@ -269,34 +270,34 @@ EXPECTED = np.eye(10, dtype='float32')[[3, 5]]
 NAMES = np.array([b'cat', b'dog'], object)
 
 
-def make_answer(**changes) -> dict[str, np.ndarray]:
+def make_response(**changes) -> dict[str, np.ndarray]:
     return {'label': np.array([3, 5]), 'class_name': NAMES, 'probabilities': EXPECTED.copy(), **changes}
 
 
-FAULTY_ANSWERS = {
+FAULTY_RESPONSES = {
     's gives 1 of 2 images values that are not numbers': {'probabilities': EXPECTED * [[1], [np.nan]]},
     's gives 1 of 2 images probabilities that do not sum to 1': {'probabilities': EXPECTED * [[1], [2]]},
     's gives 1 of 2 images a label that is not the most probable one': {'label': np.array([3, 4])},
     's gives 2 of 2 images a name that does not belong to their label': {'class_name': NAMES[::-1]},
-    's answers a batch of 2 with label int32 [2]': {'label': np.array([3, 5], 'int32')},
-    's answers a batch of 2 with probabilities float32 [2, 9]': {'probabilities': EXPECTED[:, :9]},
+    's responds to a batch of 2 with label int32 [2]': {'label': np.array([3, 5], 'int32')},
+    's responds to a batch of 2 with probabilities float32 [2, 9]': {'probabilities': EXPECTED[:, :9]},
 }
 
 
-@pytest.mark.parametrize('sentence', FAULTY_ANSWERS)
-def test_a_faulty_answer_is_named(sentence):
+@pytest.mark.parametrize('sentence', FAULTY_RESPONSES)
+def test_a_faulty_response_is_named(sentence):
     changes = {
         key: value.astype('float32') if value.dtype == 'float64' else value
-        for key, value in FAULTY_ANSWERS[sentence].items()
+        for key, value in FAULTY_RESPONSES[sentence].items()
     }
-    (fault,) = find_faults(make_answer(**changes), 2, REQUEST, 's')
+    (fault,) = find_faults(make_response(**changes), 2, REQUEST, 's')
     assert make_reason(**fault).sentence == sentence
-    assert list(find_faults(make_answer(), 2, REQUEST, 's')) == []
+    assert list(find_faults(make_response(), 2, REQUEST, 's')) == []
 
 
 def predict_rows(batch: np.ndarray) -> dict[str, np.ndarray]:
     """Stands for a model that predicts cat for row 0 and dog for row 1."""
-    return {key: value[batch] for key, value in make_answer().items()}
+    return {key: value[batch] for key, value in make_response().items()}
 
 
 def test_the_distance_is_reported_for_the_batch_size_where_it_is_greatest():
