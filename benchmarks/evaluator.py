@@ -1,9 +1,9 @@
-"""TFX's stock Evaluator pipeline on the exported SavedModel, against one of Keras' ExportArchive.
+"""Evaluating the exported SavedModel (ours), against one that Keras' ExportArchive writes (the rival).
 
     python -m benchmarks.evaluator [--rounds N] [--images N]
 
-Both are evaluated by the Beam pipeline that tfx/components/evaluator/executor.py runs, with the pipeline's own
-EvalConfig, on the same TFRecord. The network is ResNet50 with the recipe's head at its own image size, random weights.
+Both are evaluated on the same TFRecord, by the Beam pipeline that tfx/components/evaluator/executor.py runs, with our
+pipeline's EvalConfig. The model is ResNet50 at 224 pixels with the recipe's head and random weights.
 """
 
 import os
@@ -15,7 +15,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 import apache_beam as beam
 import keras
 import tensorflow as tf
-import tfx  # noqa: F401  (before tensorflow_model_analysis, whose dependencies lack a module that TFX replaces)
+import tensorflow_transform as tft
+import tfx  # noqa: F401  (first, because TFX provides a module that tensorflow_model_analysis needs)
 
 import tensorflow_model_analysis as tfma  # isort: skip
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -30,15 +31,16 @@ from pipeline.config import BeamConfig
 from trainer.config import ExportConfig, TrainerConfig
 from trainer.device import has_cpu_bfloat16
 from trainer.export import export_model
+from trainer.inference_graph import Precision
 
 
-def export_with_keras(model: keras.Model, transform_output, out: str) -> None:
-    """The model with an `examples` signature through the Transform graph, the way Keras 3 documents."""
+def export_with_keras(model: keras.Model, transform_output: tft.TFTransformOutput, out: str) -> None:
+    """Exports the model as Keras 3 documents it, with an `examples` signature that runs the Transform graph."""
     spec = {features.IMAGE_KEY: transform_output.raw_feature_spec()[features.IMAGE_KEY]}
     transform = transform_output.transform_features_layer()
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
-    def serve_examples(examples):
+    def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         images = transform(tf.io.parse_example(examples, spec))[features.IMAGE_XF_KEY]
         return {features.OUTPUT_PROBABILITIES: model(images, training=False)}
 
@@ -49,11 +51,11 @@ def export_with_keras(model: keras.Model, transform_output, out: str) -> None:
 
 
 def make_evaluation(saved_model: str, records: str, out: str) -> Callable[[], float]:
-    """A function that evaluates once and returns the accuracy."""
+    """Makes a function that evaluates a SavedModel once and returns its accuracy."""
     eval_config = tfma.utils.update_eval_config_with_defaults(make_eval_config(), has_baseline=False, rubber_stamp=True)
 
     def evaluate() -> float:
-        # Loaded each time, as each run of the component does.
+        # The model is loaded every time, as in every run of the component.
         shared_model = tfma.default_eval_shared_model(
             eval_saved_model_path=saved_model, model_name='', eval_config=eval_config
         )
@@ -65,18 +67,20 @@ def make_evaluation(saved_model: str, records: str, out: str) -> Callable[[], fl
             _ = examples | tfma.ExtractEvaluateAndWriteResults(
                 eval_shared_model=shared_model, eval_config=eval_config, output_path=out
             )
-        return read_metrics(out)[None][ACCURACY]
+        accuracy: float = read_metrics(out)[None][ACCURACY]
+        return accuracy
 
     return evaluate
 
 
 def main() -> None:
+    """Runs the command line."""
     options = build_parser(
-        "TFX's Evaluator pipeline on the exported SavedModel against a plain Keras export", images=1000
+        "TFX's Evaluator on the exported SavedModel, against a plain Keras export", images=1000
     ).parse_args()
     print(describe_machine(), flush=True)
     config = TrainerConfig(weights='none')
-    precision = 'bfloat16' if has_cpu_bfloat16() else 'float32'
+    precision: Precision = 'bfloat16' if has_cpu_bfloat16() else 'float32'
     with tempfile.TemporaryDirectory() as folder:
         records = f'{folder}/test.gz'
         with tf.io.TFRecordWriter(records, options='GZIP') as writer:
@@ -90,9 +94,16 @@ def main() -> None:
         ours, rival = (
             make_evaluation(f'{folder}/{name}', records, f'{folder}/{name}_out') for name in ('ours', 'keras')
         )
-        accuracies = {'accuracy_ours': ours(), 'accuracy_rival': rival()}
-        title = f'evaluation of {options.images} images, {precision} against Keras float32'
-        finish(run_benchmark(title, ours, rival, rounds=options.rounds, precision=precision, **accuracies))
+        result = run_benchmark(
+            f'evaluation of {options.images} images, {precision} against Keras float32',
+            ours,
+            rival,
+            rounds=options.rounds,
+            precision=precision,
+            accuracy_ours=ours(),
+            accuracy_rival=rival(),
+        )
+        finish(result)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
-"""What every benchmark shares: ours against a rival, interleaved, in one run, with one JSON object as the last line.
+"""The harness of all benchmarks: it measures ours against a rival in one run, and prints the result as JSON.
 
-A benchmark is run as `python -m benchmarks.NAME`. The two sides take turns, because on a machine with other work
-only their ratio in the same minutes means something.
+A benchmark is run as `python -m benchmarks.NAME`; the last line of its output is one JSON object. The two sides take
+turns, because other work on the machine changes their times from minute to minute, and only times of the same minutes
+can be compared.
 """
 
 import argparse
@@ -15,32 +16,39 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from components.data.cifar10 import BatchFile
+
+Result = dict[str, Any]
+"""What a benchmark measured, by name; it is printed as JSON."""
 
 _CPU_INFO = Path('/proc/cpuinfo')
 _MATRIX_FLAGS = {'AMX': 'amx_bf16', 'AVX512-BF16': 'avx512_bf16'}
 _REAL_ARCHIVE = Path(__file__).parents[2] / 'shared' / 'cifar10' / 'cifar-10-binary-12k.tar.gz'
-_TEST_SHARE = 1 / 6  # of the embedded sample, as of CIFAR-10 itself
+_TEST_SHARE = 1 / 6  # of the images, as in CIFAR-10 itself
 
 
 def _parse_count(text: str) -> int:
     count = int(text)
     if count < 1:
-        raise argparse.ArgumentTypeError(f'{count} is not at least 1')
+        raise argparse.ArgumentTypeError(f'must be at least 1. Received: {count}')
     return count
 
 
 def build_parser(description: str, *, images: int, rounds: int = 5) -> argparse.ArgumentParser:
-    """The command line every benchmark has; both numbers are the defaults and must be at least 1."""
+    """Builds the command line that every benchmark has, with the defaults of its two options."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument('--rounds', type=_parse_count, default=rounds, help='measured rounds, after one warm-up')
-    parser.add_argument('--images', type=_parse_count, default=images, help='images that each side works on')
+    parser.add_argument('--rounds', type=_parse_count, default=rounds, help='number of rounds after the warm-up')
+    parser.add_argument('--images', type=_parse_count, default=images, help='number of images that each side works on')
     return parser
 
 
 def describe_machine() -> str:
-    """The CPU, whether it has bfloat16 units, and the cores this process may use, in one line."""
+    """Describes in one line the CPU, whether it has bfloat16 units, and how many cores this process may use."""
     text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ''
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(':') for line in text.splitlines())}
     model = fields.get('model name') or platform.processor() or platform.machine()
@@ -51,10 +59,10 @@ def describe_machine() -> str:
 
 @contextlib.contextmanager
 def divert_stdout() -> Iterator[None]:
-    """Sends what libraries write to standard output to standard error, so that the JSON stays the last line.
+    """Redirects standard output to standard error, so that only the benchmark's own lines are on standard output.
 
-    Wrap what imports TensorFlow or makes data; `run_benchmark` does it for the two sides. File descriptors
-    rather than `sys.stdout`, because much of the chatter is C++'s.
+    Use it around code that imports TensorFlow or makes data; `run_benchmark` uses it around both sides. It redirects
+    the file descriptor and not only `sys.stdout`, because most of the libraries' messages come from C++.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     sys.stdout.flush()
@@ -82,25 +90,27 @@ def run_benchmark(
     *,
     rounds: int = 5,
     ours_units: int = 1,
-    **extra,
-) -> dict:
-    """Measures both sides: a warm-up of each that does not count, then rounds in which they take turns at going first.
+    **extra: Any,
+) -> Result:
+    """Measures both sides: first a warm-up of each, which does not count, then the rounds.
+
+    In every round each side runs once; which one goes first alternates.
 
     Args:
-      description: what is measured, for the terminal.
-      ours, rival: do the work once; what they return is ignored.
-      rounds: how often each is measured.
-      ours_units: how many units of work ours does where the rival does one; its seconds are divided by that.
-      extra: goes into the result.
+      description: What is measured, for the terminal.
+      ours, rival: Functions that do the work once; what they return is ignored.
+      rounds: Number of rounds.
+      ours_units: How many units of work `ours` does where the rival does one; its seconds are divided by this number.
+      extra: More entries for the result.
 
     Returns:
-      ours and rival (medians, seconds), ratio (rival / ours, over 1 when ours is faster), rounds, and `extra`.
+      ours and rival (median seconds), ratio (rival / ours, more than 1 when ours is faster), rounds, and `extra`.
     """
     sides = {'ours': ours, 'rival': rival}
     print(description)
     for name, work in sides.items():
         print(f'  warm-up {name}: {_measure_seconds(work):.3f} s in all', flush=True)
-    seconds = {name: [] for name in sides}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
         for name in list(sides) if number % 2 == 0 else reversed(sides):
             seconds[name].append(_measure_seconds(sides[name]) / (ours_units if name == 'ours' else 1))
@@ -112,41 +122,41 @@ def run_benchmark(
     return {**medians, 'ratio': ratio, 'rounds': rounds, **extra}
 
 
-def finish(result: dict) -> None:
-    """Prints the result as one JSON object, the last line of the output."""
+def finish(result: Result) -> None:
+    """Prints the result as one JSON object, which is the last line of the output."""
     print(json.dumps(result), flush=True)
 
 
-def load_batches(count: int) -> tuple[str, list]:
-    """`count` images as CIFAR-10's six batches: real ones where they are at hand, else the embedded sample.
+def load_batches(folder: Path, count: int) -> tuple[str, list['BatchFile']]:
+    """Writes `count` images as CIFAR-10's six batch files: real images if the archive is there, else the sample.
+
+    Args:
+      folder: where the batch files go; it exists and is empty.
+      count: images in all batches together.
 
     Returns:
-      A sentence that says which, and a list of `components.data.cifar10.Batch`; all batches have the same share.
+      A sentence that says which images they are, and the batch files, which contribute the same share of their images.
 
     Raises:
-      DataError: the real archive holds fewer.
+      DataError: The archive of real images has fewer.
     """
     from components.data import cifar10, sample
-    from components.data.tfrecords import limit_batches
+    from components.data.splits import limit_batches
     from components.errors import DataError
 
     if _REAL_ARCHIVE.is_file():
-        batches = cifar10.read_archive(_REAL_ARCHIVE)
-        total = sum(len(batch.labels) for batch in batches)
+        batches = cifar10.extract_batches(_REAL_ARCHIVE, folder)
+        total = sum(batch.records for batch in batches)
         if total < count:
-            raise DataError(f'{_REAL_ARCHIVE.name} holds {total:,} images; {count:,} were asked for.')
+            raise DataError(f'{_REAL_ARCHIVE.name} has only {total:,} images; {count:,} were asked for. Set --images.')
         return f'{count:,} real CIFAR-10 images ({_REAL_ARCHIVE.name})', limit_batches(batches, count)
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / 'sample.tar.gz'
-        test = max(1, round(count * _TEST_SHARE))
-        sample.write_sample_archive(archive, train=count - test, test=test, seed=0)
-        return f'{count:,} images of the embedded sample, drawn (no real CIFAR-10 beside the project)', (
-            cifar10.read_archive(archive)
-        )
+    test = max(1, round(count * _TEST_SHARE))
+    batches = sample.write_sample(folder, train=count - test, test=test, seed=0)
+    return f'{count:,} synthetic images of the embedded sample (real CIFAR-10 images were not found)', batches
 
 
 def write_records(out: Path, count: int) -> str:
-    """Writes `count` images as the pipeline does, as TFRecords in train/, val/ and test/.
+    """Writes `count` images as TFRecords in train/, val/ and test/, as the pipeline does.
 
     Returns:
       A sentence that says which images they are.
@@ -155,17 +165,18 @@ def write_records(out: Path, count: int) -> str:
     from components.data.tfrecords import write_dataset
     from pipeline.config import BeamConfig
 
-    sentence, batches = load_batches(count)
-    source = Source(kind='archive', name=sentence, sha256='')
-    write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().args)
+    with tempfile.TemporaryDirectory() as folder:
+        sentence, batches = load_batches(Path(folder), count)
+        source = Source(kind='archive', name=sentence, sha256='')
+        write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().args)
     return sentence
 
 
 @contextlib.contextmanager
 def make_folder() -> Iterator[Path]:
-    """A folder that is removed at the end, with all that libraries leave in what they take for the system's.
+    """Makes a temporary folder that is removed at the end, and makes libraries put their temporary files in it too.
 
-    TFX copies itself to a temporary folder for every Beam component and never removes it.
+    TFX, for example, copies itself to a temporary folder for every Beam component, and never removes the copy.
     """
     saved = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
@@ -179,5 +190,5 @@ def make_folder() -> Iterator[Path]:
 
 
 def measure_bytes(folder: Path) -> int:
-    """Bytes of all files under a folder."""
+    """Returns the size of all files under a folder, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())

@@ -1,25 +1,31 @@
-"""Feeding the network: PNGs decoded and resized on the way, against images materialised at the network's size.
+"""Reading the model's inputs: PNGs that are decoded and resized while reading (ours), against materialized images.
 
     python -m benchmarks.input [--rounds N] [--images N]
 
-Ours is `trainer.dataset`, which runs the Transform graph on PNG TFRecords. The rival reads the same
-values as a materialising Transform writes them: float32 tf.Examples in GZIP TFRecords, read as TFX reads them (files
-in parallel) and cut into a file for each core, its best case. A measurement is one pass, in batches, to the end.
+Ours is `trainer.dataset`, which reads TFRecords of PNGs and runs the Transform graph on them. The rival reads the same
+inputs in the form in which a materializing Transform writes them: float32 tf.Examples in GZIP TFRecords. It reads the
+files in parallel, as TFX does, and there is one file for each core, which is its best case. A measurement is one pass
+over all batches.
 """
 
 import functools
 import itertools
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import harness
 
-_DESCRIPTION = 'Input, one pass in seconds: PNG through the Transform graph (ours) against materialised float32'
+_DESCRIPTION = 'One pass over the inputs: PNG through the Transform graph (ours) against materialized float32'
+
+Batches = Iterable[tuple[Any, Any]]
+"""Batches of tensors: (images float32 [N, S, S, 3], labels int64 [N])."""
 
 
-def write_materialised(dataset, out: Path) -> None:
-    """Writes (image_xf, label_xf) batches as a materialising Transform writes them, a file for each core."""
+def write_materialized(batches: Batches, out: Path) -> None:
+    """Writes batches in the form in which a materializing Transform writes them, with one file for each core."""
     import tensorflow as tf
 
     from components import features
@@ -29,7 +35,7 @@ def write_materialised(dataset, out: Path) -> None:
     count = len(os.sched_getaffinity(0))
     writers = [tf.io.TFRecordWriter(str(out / f'part-{number}.gz'), with_gzip) for number in range(count)]
     turns = itertools.cycle(writers)
-    for images, labels in dataset:
+    for images, labels in batches:
         for image, label in zip(images.numpy(), labels.numpy(), strict=True):
             values = {
                 features.IMAGE_XF_KEY: tf.train.Feature(float_list=tf.train.FloatList(value=image.ravel())),
@@ -41,8 +47,8 @@ def write_materialised(dataset, out: Path) -> None:
         writer.close()
 
 
-def read_materialised(folder: Path, image_size: int, batch_size: int):
-    """The rival's dataset: batches of (float32 [N, S, S, 3], int64 [N])."""
+def read_materialized(folder: Path, image_size: int, batch_size: int) -> Batches:
+    """Makes the rival's dataset from what `write_materialized` wrote."""
     import tensorflow as tf
 
     from components import features
@@ -52,35 +58,40 @@ def read_materialised(folder: Path, image_size: int, batch_size: int):
         features.LABEL_XF_KEY: tf.io.FixedLenFeature([], tf.int64),
     }
 
-    def parse(examples):
+    def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(examples, spec)
         return parsed[features.IMAGE_XF_KEY], parsed[features.LABEL_XF_KEY]
 
-    return (
+    dataset: Batches = (
         tf.data.Dataset.list_files(str(folder / '*'), shuffle=False)
         .interleave(lambda file: tf.data.TFRecordDataset(file, 'GZIP'), num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+    return dataset
 
 
-def read_to_end(dataset, images: int) -> None:
-    """One pass; fails when it is not of `images` images."""
-    seen = sum(int(labels.shape[0]) for _, labels in dataset)
+def read_to_end(batches: Batches, images: int) -> None:
+    """Reads all batches once.
+
+    Raises:
+      RuntimeError: They do not have `images` images.
+    """
+    seen = sum(int(labels.shape[0]) for _, labels in batches)
     if seen != images:
-        raise RuntimeError(f'{seen} images were read, {images} were written')
+        raise RuntimeError(f'{images} images were written, but {seen} were read.')
 
 
-def measure(folder: Path, images: int, rounds: int) -> dict:
-    """Writes both forms under `folder`, measures both sides and adds images a second."""
+def measure(folder: Path, images: int, rounds: int) -> harness.Result:
+    """Writes the images in both forms under `folder` and measures both sides; adds images per second and bytes."""
     with harness.divert_stdout():
-        import tfx  # noqa: F401  (before TFDV 1.16, which lacks a module that TFX replaces)
+        import tfx  # noqa: F401  (first, because TFX provides a module that TFDV 1.16 needs)
 
         from benchmarks.models import write_transform_graph
         from components import features
         from trainer.config import TrainerConfig
-        from trainer.dataset import EpochOrder, make_batches, make_image_rows, read_records
+        from trainer.dataset import EpochOrder, make_batches, read_split
 
         config = TrainerConfig()
         size = config.get_image_size()
@@ -88,14 +99,14 @@ def measure(folder: Path, images: int, rounds: int) -> dict:
         transform_output = write_transform_graph(str(folder / 'graph'), size)
         patterns = [str(folder / 'data' / split / '*') for split in features.SPLITS]
 
-        def read_ours():
-            """Reads the files and goes through the images once, as an epoch without a cache does."""
-            records = read_records(patterns, transform_output)
-            rows = make_image_rows(records, transform_output, 'none', 0)
-            return make_batches(rows, records.labels, EpochOrder(len(records.labels), None), config.batch_size)
+        def read_ours() -> Batches:
+            """Reads the files and makes the batches of one epoch, as a training without a cache does."""
+            split = read_split(patterns, transform_output)
+            batches: Batches = make_batches(split, EpochOrder(split.count, None), config.batch_size)
+            return batches
 
-        write_materialised(read_ours(), folder / 'materialised')
-        rival = read_materialised(folder / 'materialised', size, config.batch_size)
+        write_materialized(read_ours(), folder / 'materialized')
+        rival = read_materialized(folder / 'materialized', size, config.batch_size)
     result = harness.run_benchmark(
         f'{_DESCRIPTION}; {sentence} at {size} px, batches of {config.batch_size}',
         lambda: read_to_end(read_ours(), images),
@@ -106,11 +117,12 @@ def measure(folder: Path, images: int, rounds: int) -> dict:
         batch_size=config.batch_size,
     )
     speeds = {f'images_per_s_{name}': images / result[name] for name in ('ours', 'rival')}
-    used = {'bytes_ours': folder / 'data', 'bytes_rival': folder / 'materialised'}
+    used = {'bytes_ours': folder / 'data', 'bytes_rival': folder / 'materialized'}
     return {**result, **speeds, **{name: harness.measure_bytes(path) for name, path in used.items()}}
 
 
 def main() -> int:
+    """Runs the command line and returns the exit code."""
     args = harness.build_parser(_DESCRIPTION, images=2048).parse_args()
     print(harness.describe_machine(), flush=True)
     with harness.make_folder() as folder:

@@ -1,4 +1,4 @@
-"""The models and images that the benchmarks of the export share: random weights, the real architecture."""
+"""Models, images and Transform graphs for the benchmarks and the tests: real architectures with random weights."""
 
 import os
 import tempfile
@@ -23,9 +23,10 @@ from trainer.preprocessing import preprocessing_fn
 
 
 def build_random_model(config: TrainerConfig) -> keras.Model:
-    """The whole network with random weights and, as after training, BatchNorm statistics and biases that do something.
+    """Builds the whole network with random weights, and with BatchNorm statistics and biases as after training.
 
-    With those of a new model, mean 0, variance 1, bias 0, TensorFlow removes operations that a trained one needs.
+    With those of a new model (mean 0, variance 1, bias 0), TensorFlow would remove operations that a trained model
+    needs.
     """
     keras.utils.set_random_seed(config.seed)
     model = build_model(config, build_backbone(config))
@@ -42,25 +43,33 @@ def build_random_model(config: TrainerConfig) -> keras.Model:
 
 
 def draw_pngs(count: int, seed: int = 0) -> list[bytes]:
-    """Sample images as PNG bytes, the classes in turn."""
+    """Draws sample images as PNG bytes; image i is of class i modulo the number of classes."""
     random = np.random.default_rng(seed)
     images = (sample.draw_image(index % features.NUM_CLASSES, random) for index in range(count))
     return [tf.io.encode_png(image).numpy() for image in images]
 
 
 def make_example(png: bytes, label: int) -> bytes:
-    """A serialized tf.Example with an image and its label."""
+    """Serializes an image and its class label as a tf.Example."""
     feature = {
         features.IMAGE_KEY: tf.train.Feature(bytes_list=tf.train.BytesList(value=[png])),
         features.LABEL_KEY: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
     }
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    example: bytes = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    return example
 
 
 def write_transform_graph(
     out: str, image_size: int, *, backbone: str = 'resnet50', resize: str = 'bilinear'
 ) -> tft.TFTransformOutput:
-    """The graph of `preprocessing_fn`, made by tf.Transform on one record as the Transform component makes it."""
+    """Writes the graph of `preprocessing_fn` to the folder `out`, as the Transform component does.
+
+    The graph needs no statistics of the data, so one empty record is enough to make it.
+
+    Args:
+      out: Folder to write to.
+      image_size, backbone, resize: The settings of `trainer.preprocessing.preprocess_images`.
+    """
     settings = {'backbone': backbone, 'image_size': image_size, 'resize': resize}
     metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(str(SCHEMA_FILE)))
     rows = [{features.IMAGE_KEY: b'', features.LABEL_KEY: 0, features.ID_KEY: [b'']}]

@@ -1,9 +1,11 @@
-"""The Transform step: our graph alone against TFX's default, which materialises every image and computes statistics.
+"""The Transform step: ours, which writes only the graph, against TFX's default (the rival).
+
+The default also computes statistics and materializes every image, that is, writes it in its preprocessed form.
 
     python -m benchmarks.transform [--rounds N] [--images N]
 
-Both sides are TFX's own component and executor on the same examples and the same preprocessing_fn. Ours is the
-component that `pipeline.create_pipeline` makes, whatever its parameters are; the rival is Transform with the defaults.
+Both sides are TFX's own component and executor on the same examples with the same preprocessing_fn. Ours is the
+component that `pipeline.create_pipeline` makes, with whatever parameters it has there; the rival has the defaults.
 """
 
 import functools
@@ -11,15 +13,17 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
 
-_DESCRIPTION = (
-    'Transform step, seconds and bytes on disk: graph only (ours) against stock, materialised with statistics'
-)
+if TYPE_CHECKING:
+    from pipeline.config import PipelineConfig
+
+_DESCRIPTION = "The Transform step: graph only (ours) against TFX's default, materialized images and statistics"
 
 
-def make_inputs(config) -> dict:
+def make_inputs(config: 'PipelineConfig') -> dict[str, list[Any]]:
     """Runs ImportExampleGen and CuratedSchemaGen; returns {'examples': [artifact], 'schema': [artifact]}."""
     from tfx.components import ImportExampleGen
     from tfx.orchestration import metadata, pipeline
@@ -30,7 +34,7 @@ def make_inputs(config) -> dict:
     from pipeline.config import Layout
     from pipeline.runner import LocalRunner
 
-    found = {}
+    found: dict[str, Any] = {}
     layout = Layout(config.root)
     splits = [example_gen_pb2.Input.Split(name=split, pattern=f'{split}/*') for split in features.SPLITS]
     graph = pipeline.Pipeline(
@@ -47,8 +51,8 @@ def make_inputs(config) -> dict:
     return {key: list(found[key]) for key in ('examples', 'schema')}
 
 
-def make_sides(config) -> dict:
-    """The two Transform components: the one of our pipeline, and TFX's with a default for all that has one."""
+def make_sides(config: 'PipelineConfig') -> dict[str, Any]:
+    """Makes the two Transform components: that of our pipeline, and one with TFX's default for every parameter."""
     from tfx.components import Transform
 
     from pipeline.pipeline import PREPROCESSING_FN, create_pipeline
@@ -63,8 +67,8 @@ def make_sides(config) -> dict:
     return {'ours': components['Transform'], 'rival': stock}
 
 
-def run_transform(component, inputs: dict, out: Path, beam_args: tuple[str, ...]) -> None:
-    """Runs a Transform component's executor once, as its launcher would; `out` is replaced."""
+def run_transform(component: Any, inputs: dict[str, list[Any]], out: Path, beam_args: tuple[str, ...]) -> None:
+    """Runs the executor of a Transform component once, as TFX's launcher would, and replaces the folder `out`."""
     from tfx.components.transform.executor import Executor
 
     shutil.rmtree(out, ignore_errors=True)
@@ -78,8 +82,8 @@ def run_transform(component, inputs: dict, out: Path, beam_args: tuple[str, ...]
     Executor(context).Do(inputs, outputs, component.spec.exec_properties)
 
 
-def measure(folder: Path, images: int, rounds: int) -> dict:
-    """Prepares the examples under `folder`, runs both sides and adds what they leave on disk."""
+def measure(folder: Path, images: int, rounds: int) -> harness.Result:
+    """Prepares the examples under `folder` and measures both sides; adds the bytes that they leave on disk."""
     with harness.divert_stdout():
         from pipeline.config import PipelineConfig
 
@@ -92,13 +96,19 @@ def measure(folder: Path, images: int, rounds: int) -> dict:
         }
     size = config.trainer.get_image_size()
     result = harness.run_benchmark(
-        f'{_DESCRIPTION}; {sentence} at {size} px', **runs, rounds=rounds, images=images, image_size=size
+        f'{_DESCRIPTION}; {sentence} at {size} px',
+        runs['ours'],
+        runs['rival'],
+        rounds=rounds,
+        images=images,
+        image_size=size,
     )
     used = {f'bytes_{name}': harness.measure_bytes(folder / name) for name in runs}
     return {**result, **used, 'bytes_ratio': used['bytes_rival'] / used['bytes_ours']}
 
 
 def main() -> int:
+    """Runs the command line and returns the exit code."""
     args = harness.build_parser(_DESCRIPTION, images=500).parse_args()
     print(harness.describe_machine(), flush=True)
     with harness.make_folder() as folder:
@@ -106,10 +116,10 @@ def main() -> int:
     print(
         f'  on disk: ours {result["bytes_ours"]:,} bytes, rival {result["bytes_rival"]:,} bytes, '
         f'rival / ours = {result["bytes_ratio"]:,.0f}\n'
-        f'  the rival took {result["rival"] / args.images:.4f} s (its start included) and '
-        f'{result["bytes_rival"] / args.images:,.0f} bytes an image; ours writes a graph and reads no image, '
-        f'so it takes {result["ours"]:.2f} s for any number of them\n'
-        f'  so the ratios hold for {args.images:,} images, and grow with their number'
+        f'  the rival took {result["rival"] / args.images:.4f} s (including its start) and '
+        f'{result["bytes_rival"] / args.images:,.0f} bytes per image; ours writes only a graph and reads no image, '
+        f'so it takes {result["ours"]:.2f} s for any number of images\n'
+        f'  the ratios are for {args.images:,} images, and grow with their number'
     )
     harness.finish(result)
     return 0

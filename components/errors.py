@@ -1,45 +1,56 @@
-"""Errors a user can cause. The command line prints them as one sentence and exits with `exit_code`."""
+"""Errors that a user can cause or fix. The command line prints their message and exits with their `exit_code`."""
 
 
 def to_one_line(error: BaseException, limit: int = 300) -> str:
-    """A library's error as part of our sentence: one line of some `limit` characters, its type if it says nothing."""
+    """Makes one line of an error's text, for use inside a message of ours.
+
+    Args:
+      error: any error, such as a library's.
+      limit: characters after which the text is cut off.
+
+    Returns:
+      The text with every run of spaces and line breaks as one space; the error's type when it has no text.
+    """
     text = ' '.join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f'{text[:limit]}...'
 
 
 class PipelineError(Exception):
-    """What went wrong, where, and what to do, in one sentence that a user can act on."""
+    """The base of all our errors; the message says what went wrong, where, and what to do."""
 
     exit_code = 1
 
 
 class UsageError(PipelineError):
-    """The command line or the configuration asks for something that cannot be."""
+    """The command line or the configuration asks for something impossible."""
 
     exit_code = 2
 
 
 class DataError(PipelineError):
-    """Bytes that are not what the data contract says: which file, which record, what was found."""
+    """Data breaks the data contract; the message says which file, which record, and what was found."""
 
 
 class DataRefusedError(DataError):
-    """Data that the data gate refuses."""
+    """The data gate refuses the data."""
 
     exit_code = 4
 
 
 class StorageError(PipelineError):
-    """A full disk, a locked or damaged metadata store, an object store out of reach; a log would add nothing."""
+    """Storage fails: a full disk, a locked or damaged metadata store, an object store that cannot be reached.
+
+    The message says it all, so that nobody needs to read the log.
+    """
 
 
 class WeightsError(PipelineError):
-    """Pretrained weights that could not be had, or do not fit the model."""
+    """Pretrained weights cannot be obtained, or do not fit the model."""
 
 
 class TrainingError(PipelineError):
-    """Training that cannot go on, such as a loss that is not a number."""
+    """Training cannot go on, for example because the loss is not a number."""
 
 
 class ExportError(PipelineError):
-    """A trained model that must not be served as it would be exported."""
+    """A trained model cannot be exported in a form that may be served."""

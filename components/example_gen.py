@@ -1,7 +1,8 @@
-"""ImportExampleGen: TFX's own, which says what is wrong with a data folder, and takes one in an S3 store too.
+"""ImportExampleGen: TFX's own, with clear errors for data that cannot be read, and with data in S3 stores.
 
-Beam reads s3:// with boto3, and tries for minutes where it must not. TFX looks at the files before that, for its cache,
-through TensorFlow, which does not read s3:// at all.
+Beam reads s3:// with boto3, but retries for minutes even when access is refused, so the executor checks the folder
+first. Before that, TFX's driver lists the files for the cache key. It would do so through TensorFlow, which cannot read
+s3:// at all, so S3Filesystem does it instead.
 """
 
 from typing import Any, NamedTuple
@@ -20,41 +21,41 @@ from components.places import fetch_folder, locate
 
 
 class _Stat(NamedTuple):
-    """What TFX's fingerprint is made of, by TensorFlow's names: bytes, and nanoseconds since 1970."""
+    """What TFX computes a file's fingerprint from, with TensorFlow's names: bytes, and nanoseconds since 1970."""
 
     length: int
     mtime_nsec: int
 
 
 class S3Filesystem(filesystem.Filesystem):
-    """The two of TFX's file operations that its driver of ExampleGen needs; it writes nothing there."""
+    """The two file operations that ExampleGen's driver needs; nothing is written through it."""
 
-    SUPPORTED_SCHEMES = ['s3://']  # noqa: RUF012  (the base class declares it so)
+    SUPPORTED_SCHEMES = ['s3://']  # noqa: RUF012  (the base class declares it as a list)
 
     @staticmethod
     def glob(pattern: str) -> list[str]:
-        """The files of a folder whose names match the last part of `pattern`."""
+        """Lists the files of a folder whose names match the last part of `pattern`."""
         folder, _, names = pattern.rpartition('/')
         return sorted(str(file) for file in locate(folder).glob(names))
 
     @staticmethod
     def stat(path: str) -> _Stat:
-        """Size, and time of the last change."""
+        """Returns a file's size and the time of its last change."""
         stat = locate(path).stat()
         return _Stat(stat.st_size, int(stat.st_mtime * 1e9))
 
 
-filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.register(S3Filesystem, priority=-1)  # before TensorFlow's
+filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.register(S3Filesystem, priority=-1)  # preferred to TensorFlow's
 
 
 def check_readable(data: str) -> None:
-    """Reads every TFRecord file of a data folder to its end, to say which one a failed import broke on.
+    """Reads every TFRecord file of a data folder to its end, to find the file that made an import fail.
 
     Args:
-      data: folder or URI with a folder a split.
+      data: path or URI of a folder with a folder for each split.
 
     Raises:
-      DataRefusedError: a file is corrupted or cut short; names file, split and record.
+      DataRefusedError: a file is corrupted or cut short; the message names the file, the split and the record.
     """
     with fetch_folder(locate(data)) as folder:
         for file in sorted(file for split in features.SPLITS for file in folder.glob(f'{split}/*')):
@@ -66,13 +67,13 @@ def check_readable(data: str) -> None:
                 split, name = file.relative_to(folder).parts
                 raise DataRefusedError(
                     f'The data was refused, and nothing was trained: {split}: {data}/{split}/{name} is corrupted or '
-                    f'cut short, and cannot be read past record {count:,}; put a whole copy in its place, or remove '
-                    f'{data} and write the data again.'
+                    f'cut short, and cannot be read past record {count:,}; put an undamaged copy in its place, or '
+                    f'remove {data} and write the data again.'
                 ) from error
 
 
 class Executor(executor.Executor):
-    """Checks the data folder before Beam reads it, and its files where Beam could not."""
+    """Checks the data folder before Beam reads it, and the files when Beam fails to."""
 
     def Do(
         self,
@@ -91,6 +92,6 @@ class Executor(executor.Executor):
 
 
 class ImportExampleGen(components.ImportExampleGen):
-    """TFX's ImportExampleGen with the executor above."""
+    """TFX's ImportExampleGen with the executor of this module."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)

@@ -1,6 +1,7 @@
-"""IdentityDriver: puts what a component will find in the serving folder into TFX's cache key.
+"""IdentityDriver: adds the state of a folder outside the pipeline, such as the serving folder, to TFX's cache key.
 
-TFX reuses a result where inputs and execution properties are the same; a folder that changes is neither.
+TFX reuses a component's result when its inputs and execution properties are the same. A component that reads such a
+folder would be skipped although the folder has changed.
 """
 
 import abc
@@ -16,7 +17,10 @@ IDENTITY_KEY = 'identity'
 
 
 class IdentityDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
-    """Sets the execution property IDENTITY_KEY before TFX looks into its cache. Kubeflow knows no such drivers."""
+    """Sets the execution property IDENTITY_KEY before TFX looks into its cache.
+
+    It works only in local runs, because Kubeflow Pipelines does not run custom drivers.
+    """
 
     def __init__(self, metadata_handle: metadata.Metadata):
         base_driver.BaseDriver.__init__(self, metadata_handle)
@@ -24,7 +28,7 @@ class IdentityDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
 
     @abc.abstractmethod
     def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
-        """A text that is another one where the component must run again."""
+        """Returns a text that changes whenever the component must run again."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """See the base class."""

@@ -1,6 +1,6 @@
-"""Places: folders by path or by the URI of an object store, with pathlib's methods for both (cloudpathlib).
+"""Places: folders and files on this machine or in an object store, with pathlib's methods for both (cloudpathlib).
 
-An object store renames nothing and locks nothing, so what needs that asks `isinstance(place, Path)`.
+An object store can neither rename nor lock, so code that needs to do so first checks `isinstance(place, Path)`.
 """
 
 import contextlib
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
     Place = Path | CloudPath
 else:
-    Place = Path  # cloudpathlib takes half a second to import, and a path needs none of it
+    Place = Path  # cloudpathlib takes half a second to import, and a path does not need it
 
 SCHEMES = ('s3://', 'gs://')
-ENDPOINT_VARIABLE = 'AWS_ENDPOINT_URL'  # boto3's, for MinIO and other stores that speak S3
+ENDPOINT_VARIABLE = (
+    'AWS_ENDPOINT_URL'  # boto3 reads it: the address of MinIO, or a different store with the S3 protocol
+)
 
 
 def check_place(text: str) -> str:
-    """A path or a URI that `locate` takes.
+    """Checks that `locate` can take a path or URI, and returns it.
 
     Raises:
-      ValueError: a URI with another scheme, or without a bucket.
+      ValueError: the URI has an unknown scheme, or no bucket.
     """
     if '://' in text and not re.match(rf'({"|".join(SCHEMES)})[^/]', text):
         raise ValueError(
@@ -40,15 +42,15 @@ def check_place(text: str) -> str:
 
 
 def locate(text: str) -> Place:
-    """The place that a setting names.
+    """Turns a path or URI into a place, and checks that its object store can be used.
 
     Args:
-      text: a path, or the URI of a folder or file in an object store, whose credentials come from where boto3 and
-        google-auth look for them, such as AWS_ACCESS_KEY_ID.
+      text: a path, or the URI of a folder or file in an object store. boto3 and google-auth find the credentials in
+        their usual places, such as AWS_ACCESS_KEY_ID.
 
     Raises:
-      UsageError: a URI with a scheme that is not known.
-      StorageError: the store does not answer, lets nobody in, or has no such bucket.
+      UsageError: the URI has an unknown scheme, or no bucket.
+      StorageError: the store does not respond, refuses the credentials, or has no such bucket.
     """
     if '://' not in text:
         return Path(text)
@@ -65,7 +67,7 @@ def locate(text: str) -> Place:
 
     make_client = S3Client if text.startswith('s3://') else GSClient
     try:
-        place = make_client(file_cache_mode=FileCacheMode.close_file).CloudPath(text)
+        place: Place = make_client(file_cache_mode=FileCacheMode.close_file).CloudPath(text)
         place.exists()
     except (BotoCoreError, ClientError, GoogleAPIError, GoogleAuthError) as error:
         raise StorageError(
@@ -76,7 +78,7 @@ def locate(text: str) -> Place:
 
 
 def copy_folder(source: Place, target: Path) -> None:
-    """Copies a folder with all that is in it to this machine; `target` may exist."""
+    """Copies a folder and everything in it to this machine; `target` may exist."""
     if isinstance(source, Path):
         shutil.copytree(source, target, dirs_exist_ok=True)
     else:
@@ -106,7 +108,7 @@ def link_or_copy_folder(source: Place, target: Path) -> None:
 
 @contextlib.contextmanager
 def fetch_folder(place: Place) -> Iterator[Path]:
-    """The folder itself where it is on this machine, else a copy of it that lives as long as the context."""
+    """Gives the folder itself if it is on this machine, else a copy that is removed when the context ends."""
     if isinstance(place, Path):
         yield place
         return
@@ -116,7 +118,7 @@ def fetch_folder(place: Place) -> Iterator[Path]:
 
 
 def remove_folder(place: Place) -> None:
-    """Removes a folder with all that is in it."""
+    """Removes a folder and everything in it."""
     if isinstance(place, Path):
         shutil.rmtree(place)
     else:

@@ -1,19 +1,20 @@
-"""Reason: why a model was blessed or refused, one bound each, in numbers and in words."""
+"""Reason: one bound that a model kept or broke, in numbers and in words."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Reason(NamedTuple):
-    """A bound and what was found.
+@dataclass(frozen=True)
+class Reason:
+    """A bound, and the value that was measured.
 
     metric: such as 'accuracy' or 'latency'.
     slice: a class or a signature; '' for the whole test split or model.
-    value: what was found.
-    bound: which the value must not pass.
-    count: images or requests that were asked.
-    is_kept: whether the bound is kept.
-    sentence: all of it in words, such as 'recall of cat 0.412 < 0.750 on 10'.
+    value: what was measured, in the metric's unit.
+    bound: the least or the greatest value that is allowed, as the metric requires.
+    count: how many images or requests the value was measured on.
+    is_kept: whether the value is within the bound.
+    sentence: the same in words, such as 'recall of cat 0.412 < 0.750 on 10'.
     """
 
     metric: str
@@ -26,5 +27,5 @@ class Reason(NamedTuple):
 
 
 def list_broken(reasons: Iterable[Reason]) -> list[str]:
-    """A sentence for each bound that was not kept."""
+    """Lists the sentences of the bounds that were not kept."""
     return [reason.sentence for reason in reasons if not reason.is_kept]

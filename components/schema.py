@@ -1,8 +1,8 @@
 """CuratedSchemaGen: TFX's ImportSchemaGen for the schema that ships with this package.
 
-The stock component's cache key holds the file's path and not its content, so an edited schema would silently
-reuse the old one's results; and a path of the machine that compiled a pipeline means nothing in a container. Here
-the digest of the schema is the execution property, and the file is found where the component runs.
+The stock component takes a path, which has two faults: the cache key holds the path and not the content, so that
+results of the old schema would be reused after an edit, and a path of the machine that compiles a pipeline does not
+exist in a container. This component takes the schema's digest instead, and finds the file where it runs.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ _DIGEST_KEY = 'schema_digest'
 
 
 def compute_schema_digest() -> str:
-    """SHA-256 of the curated schema's text."""
+    """Computes the SHA-256 of the curated schema's text: lower-case hex."""
     return hashlib.sha256(SCHEMA_FILE.read_bytes()).hexdigest()
 
 
 class _Spec(types.ComponentSpec):
-    PARAMETERS: ClassVar = {_DIGEST_KEY: ExecutionParameter(type=str)}
-    INPUTS: ClassVar = {}
-    OUTPUTS: ClassVar = standard_component_specs.ImportSchemaGenSpec.OUTPUTS
+    PARAMETERS: ClassVar[dict[str, Any]] = {_DIGEST_KEY: ExecutionParameter(type=str)}
+    INPUTS: ClassVar[dict[str, Any]] = {}
+    OUTPUTS: ClassVar[dict[str, Any]] = standard_component_specs.ImportSchemaGenSpec.OUTPUTS
 
 
 class Executor(executor.Executor):
@@ -44,10 +44,10 @@ class Executor(executor.Executor):
         """See the stock executor.
 
         Raises:
-          DataError: the schema here is not the one the pipeline was made with.
+          DataError: the schema on this machine is not the one that the pipeline was compiled with.
         """
         if exec_properties[_DIGEST_KEY] != compute_schema_digest():
-            raise DataError(f'{SCHEMA_FILE} is not the schema this pipeline was compiled with; compile it again.')
+            raise DataError(f'{SCHEMA_FILE} is not the schema that this pipeline was compiled with; compile it again.')
         super().Do(input_dict, output_dict, {standard_component_specs.SCHEMA_FILE_KEY: str(SCHEMA_FILE)})
 
 
@@ -61,6 +61,6 @@ class CuratedSchemaGen(component.ImportSchemaGen):
     SPEC_CLASS = _Spec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self):
+    def __init__(self) -> None:
         spec = _Spec(schema_digest=compute_schema_digest(), schema=types.Channel(type=standard_artifacts.Schema))
-        base_component.BaseComponent.__init__(self, spec=spec)
+        base_component.BaseComponent.__init__(self, spec=spec)  # and not ImportSchemaGen's, which takes a path

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all: written beside their place, then renamed into it."""
+"""Staging folders, so that a folder appears whole or not at all: it is written beside its place and then renamed."""
 
 import contextlib
 import os
@@ -12,19 +12,21 @@ _PATTERN = re.compile(r'\..*\.partial-(?P<host>.+)-(?P<pid>\d+)')
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether the process that made a staging folder is gone; another host's processes cannot be seen, so no."""
+    """Whether the process that made a staging folder has ended; for a different host that is unknown, so False."""
     match = _PATTERN.fullmatch(folder.name)
     if not match or match['host'] != socket.gethostname():
         return False
     pid = int(match['pid'])
+    # A folder with our own id was left by an earlier process that had the same id.
     return pid == os.getpid() or not Path(f'/proc/{pid}').exists()
 
 
 @contextlib.contextmanager
 def stage_folder(target: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `target`, on the same file system, to be renamed to it by the caller.
+    """Gives an empty folder beside `target`, on the same file system, which the caller can rename to `target`.
 
-    What is left in it at the end is removed, and so is what killed processes of this host left for `target`.
+    The folder is removed at the end if it was not renamed. Staging folders that killed processes of this host left
+    beside `target` are removed at the beginning.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for leftover in target.parent.glob(f'.{target.name}.partial-*'):

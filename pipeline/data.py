@@ -1,32 +1,55 @@
-"""The `data` command: gets CIFAR-10's bytes from one of three sources and writes TFRecords, once."""
+"""The `data` command: gets CIFAR-10's batch files from one of three sources, and writes them once as TFRecords.
+
+Called by the command line, and by `pipeline.local` for the embedded sample. Beam and TensorFlow, which take some 15
+seconds to import, are imported only after every check that can do without them.
+"""
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from components.data import cifar10, download, sample
 from components.data.download import OFFICIAL_ARCHIVE, compute_sha256
-from components.data.manifest import Source, check_vacant, is_written, read_manifest
-from components.data.tfrecords import write_dataset
+from components.data.manifest import Manifest, Source, check_vacant, find_written
 from components.errors import DataError
+from components.staging import stage_folder
 from pipeline.config import BeamConfig, SampleConfig
 
 
-def _describe_counts(manifest: dict) -> str:
+def _describe_counts(manifest: Manifest) -> str:
     return ', '.join(f'{count:,} {split}' for split, count in manifest['counts'].items())
 
 
-def _write(archive: Path, out: Path, source: Source, limit: int | None, beam: BeamConfig) -> str:
-    if is_written(out, source, limit):
-        return f'{_describe_counts(read_manifest(out))} already in {out}: nothing to do'
-    check_vacant(out)
-    manifest = write_dataset(cifar10.read_archive(archive), out, source, limit=limit, beam_args=beam.args)
+def _describe_written(out: Path, source: Source, limit: int | None) -> str | None:
+    """Says that `out` already holds this data; returns None when it is yet to be written there.
+
+    Raises:
+      UsageError: `out` holds something else.
+    """
+    manifest = find_written(out, source, limit)
+    if manifest is None:
+        check_vacant(out)
+        return None
+    return f'{_describe_counts(manifest)} already in {out}: nothing to do'
+
+
+def _write(batches: Sequence[cifar10.BatchFile], out: Path, source: Source, limit: int | None, beam: BeamConfig) -> str:
+    from components.data.tfrecords import write_dataset  # imports Beam and TensorFlow
+
+    manifest = write_dataset(batches, out, source, limit=limit, beam_args=beam.args)
     return f'{_describe_counts(manifest)} written to {out}'
 
 
+def _extract_and_write(archive: Path, out: Path, source: Source, limit: int | None, beam: BeamConfig) -> str:
+    """Extracts the batch files beside `out`, on a disk that must have room for the data, and writes them."""
+    with stage_folder(out.with_name(f'{out.name}.batches')) as folder:
+        return _write(cifar10.extract_batches(archive, folder), out, source, limit, beam)
+
+
 def write_from_archive(archive: Path, out: Path, *, limit: int | None, beam: BeamConfig) -> str:
-    """Writes a local archive's records as TFRecords; returns what it did in a sentence.
+    """Writes a local archive's records as TFRecords.
 
     Args:
       archive: in the official binary layout, with any number of records.
@@ -34,40 +57,62 @@ def write_from_archive(archive: Path, out: Path, *, limit: int | None, beam: Bea
       limit: records to keep, the same share of every batch; None for all.
       beam: how Beam runs.
 
+    Returns:
+      A sentence that says what was done.
+
     Raises:
-      DataError: the archive is damaged, unsafe, or another kind.
-      UsageError: `out` holds other data.
+      DataError: the archive is missing, damaged, unsafe, or of a different kind.
+      UsageError: `out` holds something else.
     """
     if not archive.is_file():
-        raise DataError(f'{archive} is no file; --archive takes a cifar-10-binary.tar.gz.')
+        raise DataError(f'{archive} is not a file; --archive takes a cifar-10-binary.tar.gz.')
     source = Source(kind='archive', name=archive.name, sha256=compute_sha256(archive))
-    return _write(archive, out, source, limit, beam)
+    return _describe_written(out, source, limit) or _extract_and_write(archive, out, source, limit, beam)
 
 
 def write_from_download(out: Path, *, limit: int | None, beam: BeamConfig, progress: TextIO) -> str:
-    """The same from the official archive, which is kept beside `out` for the next time."""
+    """Downloads the official archive, which is kept beside `out` for the next time, and writes it as TFRecords.
+
+    Args:
+      out, limit, beam: see `write_from_archive`.
+      progress: where a progress bar is shown if it is a terminal.
+
+    Returns:
+      A sentence that says what was done.
+
+    Raises:
+      DataError: the download failed.
+      UsageError: `out` holds something else.
+    """
     source = Source(kind='download', name=OFFICIAL_ARCHIVE.url, sha256=OFFICIAL_ARCHIVE.sha256)
+    note = _describe_written(out, source, limit)
+    if note:
+        return note
     archive = out.parent / OFFICIAL_ARCHIVE.url.rpartition('/')[2]
-    if not is_written(out, source, limit):
-        check_vacant(out)
-        download.download(OFFICIAL_ARCHIVE, archive, progress=progress)
-    return _write(archive, out, source, limit, beam)
+    download.download(OFFICIAL_ARCHIVE, archive, progress=progress)
+    return _extract_and_write(archive, out, source, limit, beam)
 
 
 def write_from_sample(
     config: SampleConfig, out: Path, *, limit: int | None, beam: BeamConfig, replace: bool = False
 ) -> str:
-    """The same from the embedded sample, drawn anew each time: equal settings give equal bytes.
+    """Draws the embedded sample and writes it as TFRecords; equal settings give equal records.
 
     Args:
       config: how many images, and the seed.
-      out, limit, beam: as above.
-      replace: removes other data at `out`, where it is a run's own.
+      out, limit, beam: see `write_from_archive`.
+      replace: whether to remove different data from `out`, as a run does in its own folder.
+
+    Returns:
+      A sentence that says what was done.
+
+    Raises:
+      UsageError: `out` holds something else, and `replace` is not set.
     """
     with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / 'sample.tar.gz'
-        sample.write_sample_archive(archive, train=config.train, test=config.test, seed=config.seed)
-        source = Source(kind='sample', name=f'seed {config.seed}', sha256=compute_sha256(archive))
-        if replace and not is_written(out, source, limit):
+        batches = sample.write_sample(Path(folder), train=config.train, test=config.test, seed=config.seed)
+        digest = compute_sha256(*(batch.path for batch in batches))
+        source = Source(kind='sample', name=f'seed {config.seed}', sha256=digest)
+        if replace and not find_written(out, source, limit):
             shutil.rmtree(out, ignore_errors=True)
-        return _write(archive, out, source, limit, beam)
+        return _describe_written(out, source, limit) or _write(batches, out, source, limit, beam)

@@ -34,7 +34,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
       pipeline_root: folder or URI of the artifacts; None for the local run's.
 
     Returns:
-      A TFX pipeline for any runner; the ML Metadata connection is the local one.
+      A TFX pipeline for any runner. Only the local run's has a connection to ML Metadata.
     """
     layout = Layout(config.root)
     splits = [example_gen_pb2.Input.Split(name=split, pattern=f'{split}/*') for split in features.SPLITS]
@@ -130,11 +130,13 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         pusher,
     ]
     add_source_digests(components)
+    # Making the configuration makes the store's folder, and only a local run has a store.
+    connection = None if pipeline_root else metadata.sqlite_metadata_connection_config(str(layout.metadata))
     return pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root or str(layout.artifacts),
         components=components,
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(layout.metadata)),
+        metadata_connection_config=connection,
         beam_pipeline_args=list(config.beam.args),
     )

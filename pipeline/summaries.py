@@ -11,7 +11,7 @@ from tfx.utils import io_utils
 
 from components import features
 from components.baseline import read_baseline
-from components.data_gate.component import read_anomalies, read_report
+from components.data_gate.report import read_anomalies, read_report
 from components.errors import PipelineError
 from components.model_gate.metrics import RECALL
 from components.model_gate.verdict import read_verdict

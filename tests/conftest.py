@@ -5,9 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -43,11 +44,19 @@ def real_archive() -> Path:
     return REAL_ARCHIVE
 
 
+def write_archive(path: Path, batches: Iterable[cifar10.BatchFile]) -> None:
+    """Writes an archive in the official layout."""
+    with tarfile.open(path, 'w:gz') as tar:
+        for batch in batches:
+            tar.add(batch.path, f'cifar-10-batches-bin/{batch.path.name}')
+
+
 @pytest.fixture(scope='session')
 def sample_archive(tmp_path_factory) -> Path:
-    """A sample archive of 100 training and 20 test images."""
-    path = tmp_path_factory.mktemp('archive') / 'sample.tar.gz'
-    sample.write_sample_archive(path, train=100, test=20, seed=1)
+    """An archive with the embedded sample: 100 training and 20 test images."""
+    folder = tmp_path_factory.mktemp('archive')
+    path = folder / 'sample.tar.gz'
+    write_archive(path, sample.write_sample(folder, train=100, test=20, seed=1))
     return path
 
 
@@ -60,7 +69,8 @@ def sample_data(sample_archive, tmp_path_factory) -> Path:
 
     out = tmp_path_factory.mktemp('data') / 'sample'
     source = Source(kind='archive', name=sample_archive.name, sha256='0' * 64)
-    write_dataset(cifar10.read_archive(sample_archive), out, source, limit=None, beam_args=BeamConfig().args)
+    batches = cifar10.extract_batches(sample_archive, tmp_path_factory.mktemp('batches'))
+    write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().args)
     return out
 
 

@@ -1,5 +1,6 @@
-"""The harness on sides that do nothing, and a benchmark as a user runs it."""
+"""The harness, with sides that do nothing, and one benchmark as a user runs it."""
 
+import importlib
 import json
 import statistics
 import subprocess
@@ -8,13 +9,15 @@ import time
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import harness, transform
 from components.errors import DataError
 from tests.conftest import PROJECT
 
+BENCHMARKS = ('evaluator', 'export', 'feature_extraction', 'input', 'training', 'transform')
+
 
 def record(calls: list[str], name: str):
-    """A side that only notes that it was called."""
+    """Makes a side that only records that it was called."""
     return lambda: calls.append(name)
 
 
@@ -24,14 +27,14 @@ def run_recorded(rounds: int) -> tuple[list[str], dict]:
     return calls, result
 
 
-def test_each_side_warms_up_and_they_take_turns_at_going_first():
+def test_each_side_warms_up_and_which_one_goes_first_alternates():
     calls, result = run_recorded(rounds=3)
     assert calls == ['ours', 'rival', 'ours', 'rival', 'rival', 'ours', 'ours', 'rival']
     assert result['rounds'] == 3
     assert result['images'] == 7
 
 
-def test_medians_leave_the_warm_up_out(monkeypatch, capsys):
+def test_the_medians_do_not_include_the_warm_up(monkeypatch, capsys):
     seconds = {'ours': [100, 1, 2, 9], 'rival': [100, 30, 10, 20]}
     left = {name: iter(values) for name, values in seconds.items()}
     monkeypatch.setattr(harness, '_measure_seconds', lambda work: next(left[work()]))
@@ -45,13 +48,13 @@ def test_medians_leave_the_warm_up_out(monkeypatch, capsys):
     assert 'median: ours 2.000 s, rival 20.000 s, rival / ours = 10.00' in capsys.readouterr().out
 
 
-def test_a_slower_rival_gives_a_ratio_over_one():
+def test_the_ratio_is_over_one_when_the_rival_is_slower():
     result = harness.run_benchmark('Sleep', lambda: None, lambda: time.sleep(0.01), rounds=2)
     assert result['rival'] > 0.01
     assert result['ratio'] > 1
 
 
-def test_what_the_sides_print_stays_off_standard_output(capfd):
+def test_what_the_sides_print_goes_to_standard_error(capfd):
     def chat():
         sys.stdout.write('from Python\n')
         subprocess.run(['echo', 'from a process'], check=True)
@@ -64,7 +67,7 @@ def test_what_the_sides_print_stays_off_standard_output(capfd):
     assert set(json.loads(out.splitlines()[-1])) == {'ours', 'rival', 'ratio', 'rounds'}
 
 
-def test_a_side_that_fails_ends_the_benchmark_and_gives_standard_output_back(capfd):
+def test_a_side_that_fails_ends_the_benchmark_and_standard_output_is_restored(capfd):
     with pytest.raises(ZeroDivisionError):
         harness.run_benchmark('Failing', lambda: 1 / 0, lambda: None, rounds=1)
     sys.stdout.write('back\n')
@@ -79,36 +82,36 @@ def test_bad_arguments_are_refused(arguments, capsys):
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_the_defaults_are_the_benchmarks_own():
+def test_every_benchmark_has_its_own_defaults():
     args = harness.build_parser('Nothing', images=10, rounds=4).parse_args([])
     assert (args.images, args.rounds) == (10, 4)
 
 
 @pytest.mark.parametrize(('flags', 'expected'), [('fpu amx_bf16', 'AMX yes, AVX512-BF16 no'), ('fpu', 'AMX no')])
-def test_the_machine_is_told_by_its_flags(flags, expected, tmp_path, monkeypatch):
+def test_the_machine_is_described_by_its_flags(flags, expected, tmp_path, monkeypatch):
     info = tmp_path / 'cpuinfo'
     info.write_text(f'processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n')
     monkeypatch.setattr(harness, '_CPU_INFO', info)
     assert harness.describe_machine().startswith(f'Some CPU: {expected}')
 
 
-def test_without_real_images_the_sample_is_drawn_and_named(tmp_path, monkeypatch):
+def test_without_real_images_the_embedded_sample_is_used_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, '_REAL_ARCHIVE', tmp_path / 'none.tar.gz')
-    sentence, batches = harness.load_batches(60)
-    assert sum(len(batch.labels) for batch in batches) == 60
+    sentence, batches = harness.load_batches(tmp_path, 60)
+    assert sum(batch.records for batch in batches) == 60
     assert 'embedded sample' in sentence
 
 
-def test_real_images_are_used_where_they_are_and_never_fewer_than_asked_for(sample_archive, monkeypatch):
+def test_real_images_are_used_if_they_are_there_and_never_fewer_than_asked_for(sample_archive, monkeypatch, tmp_path):
     monkeypatch.setattr(harness, '_REAL_ARCHIVE', sample_archive)
-    sentence, batches = harness.load_batches(60)
-    assert sum(len(batch.labels) for batch in batches) == 60
+    sentence, batches = harness.load_batches(tmp_path, 60)
+    assert sum(batch.records for batch in batches) == 60
     assert f'real CIFAR-10 images ({sample_archive.name})' in sentence
-    with pytest.raises(DataError, match='holds 120 images; 121'):
-        harness.load_batches(121)
+    with pytest.raises(DataError, match='has only 120 images; 121 were asked for'):
+        harness.load_batches(tmp_path, 121)
 
 
-def test_the_folder_and_what_libraries_leave_are_removed():
+def test_the_folder_is_removed_with_the_temporary_files_of_libraries():
     import tempfile
 
     before = tempfile.gettempdir()
@@ -119,6 +122,22 @@ def test_the_folder_and_what_libraries_leave_are_removed():
     assert not folder.exists()
     assert not left.startswith(before) or str(folder) in left
     assert tempfile.gettempdir() == before
+
+
+@pytest.mark.parametrize('name', BENCHMARKS)
+def test_every_benchmark_can_be_imported_and_has_a_command_line(name):
+    """Most benchmarks take minutes, so the tests run only one. The others must at least find what they import."""
+    assert callable(importlib.import_module(f'benchmarks.{name}').main)
+
+
+def test_the_transform_benchmark_compares_a_component_without_statistics_to_one_with(tmp_path):
+    from pipeline.config import PipelineConfig
+
+    sides = transform.make_sides(PipelineConfig(name='benchmark', root=str(tmp_path), data=str(tmp_path)))
+    statistics_off = {name: side.exec_properties['disable_statistics'] for name, side in sides.items()}
+    assert statistics_off == {'ours': 1, 'rival': 0}
+    assert 'transformed_examples' not in sides['ours'].outputs
+    assert 'transformed_examples' in sides['rival'].outputs
 
 
 @pytest.mark.slow

@@ -1,14 +1,15 @@
-"""Checkpoints that survive a kill at any moment: a training goes on at the epoch after the last whole one.
+"""Checkpoints that survive a kill at any moment: a training continues after its last complete epoch.
 
-Keras' BackupAndRestore writes the weights and the epoch's number one after the other into the same files, so a kill
-between the two resumes at an epoch that the weights are not of; and Keras leaves the state of dropout's random
-generators out of a weights file. Here an epoch is a folder that is renamed into place, and holds those too.
+Keras' BackupAndRestore callback is not enough for that. It overwrites the weights and the epoch number in the same
+files, one after the other, so a kill between the two leaves weights that do not belong to the epoch number. And Keras'
+weights files do not contain the state of dropout's random generators. Here every epoch is a folder that is renamed
+into place once it is complete, and the random generators are saved in it too.
 """
 
 import hashlib
 import json
 import os
-from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,12 +17,21 @@ import tensorflow as tf
 
 from components.errors import TrainingError, to_one_line
 
-_WEIGHTS_FILE = 'state.weights.h5'  # the optimizer's state too
-_STATE_FILE = 'state.json'  # history and random generators; written last, so a folder that has it is whole
+History = list[dict[str, Any]]
+"""One dict for each epoch: 'phase' (str), 'epoch' (int, from 1) and the epoch's metrics (float), by name."""
+
+_WEIGHTS_FILE = 'state.weights.h5'  # holds the optimizer's state too
+_STATE_FILE = 'state.json'  # history and random generators; written last, so a folder that contains it is complete
 
 
-def compute_training_key(settings: dict, file_patterns: list[str], transform_graph: str) -> str:
-    """What two trainings must share for one to go on where the other stopped: settings, source, data and graph."""
+def compute_training_key(settings: dict[str, Any], file_patterns: list[str], transform_graph: str) -> str:
+    """Returns a key that is the same for two trainings only if one may continue from the other's checkpoints.
+
+    Args:
+      settings: The Trainer's `custom_config`: all its settings and the digest of its source.
+      file_patterns: Globs of the training data; names and sizes of the files become part of the key.
+      transform_graph: Path of the Transform graph.
+    """
     files = sorted(file for pattern in file_patterns for file in tf.io.gfile.glob(pattern))
     described = {
         'settings': settings,
@@ -32,16 +42,16 @@ def compute_training_key(settings: dict, file_patterns: list[str], transform_gra
 
 
 def _list_random_states(model: keras.Model) -> list[keras.Variable]:
-    """The states of the model's random generators, dropout's, in the order of its layers."""
+    """Returns the states of the random generators of the model's dropout layers, in the order of the layers."""
     return [variable for variable in model.variables if variable.path.endswith('seed_generator_state')]
 
 
 class CheckpointFolder:
-    """The checkpoints of one training phase: `epoch-00003/` holds the state after the third epoch.
+    """The checkpoints of one training phase: the folder `epoch-00003` holds the state after the third epoch.
 
     Args:
-      folder: a local path or a URI that TensorFlow opens. A rename is atomic on a local file system alone; elsewhere
-        the state file, which is written last, tells whether an epoch is whole.
+      folder: A local path, or a URI that TensorFlow can open. Only on a local file system is a rename atomic; elsewhere
+        an epoch counts as complete when its state file is there, because that file is written last.
     """
 
     def __init__(self, folder: str):
@@ -50,22 +60,23 @@ class CheckpointFolder:
 
     def _list_epochs(self) -> list[int]:
         names = [name.rstrip('/') for name in tf.io.gfile.listdir(self._folder)]
-        whole = [name for name in names if name.startswith('epoch-') and name.removeprefix('epoch-').isdigit()]
+        numbers = [name.removeprefix('epoch-') for name in names if name.startswith('epoch-')]
         return sorted(
-            int(name.removeprefix('epoch-'))
-            for name in whole
-            if tf.io.gfile.exists(os.path.join(self._folder, name, _STATE_FILE))
+            int(number)
+            for number in numbers
+            if number.isdigit() and tf.io.gfile.exists(os.path.join(self._folder, f'epoch-{number}', _STATE_FILE))
         )
 
-    def save(self, model: keras.Model, history: list[dict]) -> None:
-        """Saves the state after epoch `len(history)` and removes the one before.
+    def save(self, model: keras.Model, history: History) -> None:
+        """Saves the state after epoch `len(history)`, then removes the checkpoint of the epoch before.
 
         Args:
-          model: compiled; its weights, optimizer and random generators are saved.
-          history: an entry an epoch.
+          model: A compiled model; its weights, optimizer and random generators are saved.
+          history: The history of the phase up to this epoch.
         """
         epoch = len(history)
-        staging = os.path.join(self._folder, 'writing')  # one name, so that attempts on a full disk leave one behind
+        # The name is always the same, so that repeated attempts on a full disk leave only one such folder behind.
+        staging = os.path.join(self._folder, 'writing')
         if tf.io.gfile.exists(staging):
             tf.io.gfile.rmtree(staging)
         tf.io.gfile.makedirs(staging)
@@ -79,11 +90,14 @@ class CheckpointFolder:
             if old != epoch:
                 tf.io.gfile.rmtree(os.path.join(self._folder, f'epoch-{old:05d}'))
 
-    def restore(self, model: keras.Model) -> list[dict]:
-        """Loads the newest whole epoch into a compiled model; returns its history, empty where there is none.
+    def restore(self, model: keras.Model) -> History:
+        """Loads the newest complete epoch into a compiled model.
+
+        Returns:
+          The history up to that epoch; empty when there is no checkpoint.
 
         Raises:
-          TrainingError: the checkpoint cannot be read.
+          TrainingError: The checkpoint cannot be read.
         """
         epochs = self._list_epochs()
         if not epochs:
@@ -96,32 +110,32 @@ class CheckpointFolder:
                 state = json.load(file)
             for variable, seed in zip(_list_random_states(model), state['seeds'], strict=True):
                 variable.assign(np.array(seed, variable.dtype))
+            history: History = state['history']
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             raise TrainingError(
                 f'The checkpoint {folder} is damaged ({to_one_line(error)}); remove it and run again.'
             ) from error
-        return state['history']
+        return history
 
 
 def locate_checkpoints(model_run_dir: str, key: str) -> str:
-    """The folder for a training's checkpoints: beside the Trainer's outputs, the same for every attempt.
+    """Returns the folder for a training's checkpoints: beside the Trainer's outputs, the same for every attempt.
 
     Args:
-      model_run_dir: `<pipeline root>/Trainer/model_run/<execution>`; another attempt has another execution.
-      key: from `compute_training_key`.
+      model_run_dir: `<pipeline root>/Trainer/model_run/<execution>`, a path or a URI; every attempt is an execution of
+        its own.
+      key: The training's key, from `compute_training_key`.
     """
-    return (
-        str(Path(model_run_dir).parents[1] / 'checkpoints' / key)
-        if '://' not in model_run_dir
-        else (f'{model_run_dir.rstrip("/").rsplit("/", 2)[0]}/checkpoints/{key}')
-    )
+    return os.path.join(os.path.dirname(os.path.dirname(model_run_dir.rstrip('/'))), 'checkpoints', key)
 
 
 def remove_checkpoints(folder: str) -> None:
-    """Removes a finished training's checkpoints; a kill on the way leaves none that would be taken for whole.
+    """Removes the checkpoints of a finished training.
+
+    The state files are removed first, so that a kill in between leaves no checkpoint that looks complete.
 
     Args:
-      folder: from `locate_checkpoints`, with a folder a phase.
+      folder: The folder from `locate_checkpoints`, which holds a folder for each phase.
     """
     for file in tf.io.gfile.glob(os.path.join(folder, '*', '*', _STATE_FILE)):
         tf.io.gfile.remove(file)

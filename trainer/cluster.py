@@ -1,10 +1,10 @@
-"""Over which devices a training is spread, through tf.distribute, and the parts of that which Keras 3 leaves open."""
+"""Spreads a training over devices and machines with tf.distribute, and fills the gaps that Keras 3 leaves there."""
 
 import contextlib
 import json
 import logging
 import os
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -16,10 +16,16 @@ _log = logging.getLogger('trainer')
 
 
 class Share(NamedTuple):
-    """Which rows are computed here.
+    """The share of every epoch that this worker computes.
 
-    Replica r of R takes the places r, r + R, ... of an epoch, and worker w of W has the replicas w, w + W, ...; so it
-    has the places w, w + W, ..., which in `trainer.dataset.EpochOrder` always hold the rows w, w + W, ... of the split.
+    A worker is a process, and has one replica of the model for each of its devices. The places in an epoch are dealt
+    out in turn: replica r of R takes the places r, r + R, r + 2R, ... Worker w of W has the replicas w, w + W, ..., so
+    it takes the places w, w + W, ... In `trainer.dataset.EpochOrder` these places hold the same rows in every epoch:
+    the split's rows w, w + W, ...
+
+    workers: Number of workers.
+    worker: Index of this worker.
+    replicas: Number of replicas of all workers together.
     """
 
     workers: int = 1
@@ -28,15 +34,21 @@ class Share(NamedTuple):
 
     @property
     def replicas_here(self) -> range:
-        """The numbers of this worker's replicas."""
+        """The indices of this worker's replicas."""
         return range(self.worker, self.replicas, self.workers)
+
+    def get_rows(self, count: int) -> range:
+        """Returns the numbers of the rows, out of `count`, that this worker trains on."""
+        return range(self.worker, count, self.workers)
 
 
 def _read_cluster(tf_config: str) -> tuple[int, int]:
-    """The number of workers that TF_CONFIG lists, and this one's index; the chief, where there is one, is worker 0.
+    """Returns the number of workers that TF_CONFIG lists, and the index of this one.
+
+    The chief, if there is one, is worker 0.
 
     Raises:
-      TrainingError: it is not what TensorFlow takes.
+      TrainingError: TensorFlow would not accept the text, or it is not for a worker.
     """
     try:
         config = json.loads(tf_config or '{}')
@@ -51,20 +63,20 @@ def _read_cluster(tf_config: str) -> tuple[int, int]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f'The environment variable TF_CONFIG does not describe a worker of a cluster ({to_one_line(error)}); see '
-            'tf.distribute.MultiWorkerMirroredStrategy for its form, or unset it to train on one machine.'
+            'tf.distribute.MultiWorkerMirroredStrategy for its format, or unset it to train on one machine.'
         ) from error
 
 
-def choose_strategy(wanted: str, workers: int, gpus: int) -> StrategyName:
-    """Resolves `trainer.strategy`.
+def choose_strategy(wanted: StrategyName | Literal['auto'], workers: int, gpus: int) -> StrategyName:
+    """Resolves the setting `trainer.strategy`.
 
     Args:
-      wanted: the setting; 'auto' takes all workers that TF_CONFIG lists, else all GPUs of this machine.
-      workers: how many TF_CONFIG lists; 1 without it.
-      gpus: on this machine.
+      wanted: The setting. 'auto' means all workers that TF_CONFIG lists, or else all GPUs of this machine.
+      workers: Number of workers that TF_CONFIG lists; 1 without TF_CONFIG.
+      gpus: Number of GPUs of this machine.
 
     Raises:
-      TrainingError: several workers are asked for, and TF_CONFIG lists none.
+      TrainingError: The setting is 'multi_worker', and TF_CONFIG does not list several workers.
     """
     if wanted == 'multi_worker' and workers < 2:
         raise TrainingError(
@@ -92,34 +104,35 @@ def _make_strategy(name: StrategyName) -> tf.distribute.Strategy:
 
 
 class _MultiWorkerModel(keras.Model):
-    """A functional model whose `fit` works under MultiWorkerMirroredStrategy as well, which in Keras 3.15 it does not.
+    """A functional model that `fit` can train under MultiWorkerMirroredStrategy; Keras 3.15's own cannot be.
 
-    Keras builds on a batch that it reduces over all replicas, which fails for tuples, and it reduces the logs of
-    a step over their first axis, which scalars do not have.
+    Keras fails in two places. It builds the model on a batch that it reduces over all replicas, which fails for a
+    batch that is a tuple. And it reduces the logs of a step over their first axis, which scalars do not have. So the
+    model is built on symbolic tensors here, and every scalar in the logs gets an axis.
     """
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         (inputs,) = self.inputs
         features = keras.KerasTensor((None, *inputs.shape[1:]), inputs.dtype)
         labels, weights = keras.KerasTensor((None,), 'int64'), keras.KerasTensor((None,), 'float32')
-        with self._distribute_strategy.scope():
+        with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=(features, labels, weights))
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         return {name: value[None] for name, value in super().train_step(data).items()}
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         return {name: value[None] for name, value in super().test_step(data).items()}
 
 
 class Cluster:
-    """The devices that train together.
+    """The devices that train one model together.
 
-    All workers run the same code on the same settings and see the same storage. Only worker 0, the chief, writes.
+    All workers run the same code with the same settings, and see the same storage. Only worker 0, the chief, writes.
 
     Args:
-      strategy: that spreads the training; tf.distribute's default one for a single device.
-      share: what is computed here.
+      strategy: The strategy that spreads the training; for a single device, tf.distribute's default strategy.
+      share: The share of the training that this worker computes.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, share: Share):
@@ -132,17 +145,21 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes what a training leaves behind."""
+        """Whether this process is the one that writes checkpoints, logs and the trained model."""
         return self.share.worker == 0
 
-    def scope(self) -> contextlib.AbstractContextManager:
-        """Where variables have to be made: a model's, and an optimizer's."""
-        return self.strategy.scope() if self.is_distributed else contextlib.nullcontext()
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context in which the variables of a model and of an optimizer have to be created."""
+        if not self.is_distributed:
+            return contextlib.nullcontext()
+        scope: contextlib.AbstractContextManager[Any] = self.strategy.scope()
+        return scope
 
     def adapt_model(self, model: keras.Model) -> keras.Model:
-        """A model of the same layers that can be fitted here; call it, and compile, in the scope.
+        """Returns a model of the same layers that can be trained on these devices.
 
-        Trained BatchNorms get the statistics of whole batches instead of those of a replica's rows.
+        Call this method, and compile the model, within `scope`. Trained BatchNorm layers compute their statistics over
+        the whole batch instead of over the rows of one replica.
         """
         if not self.is_distributed:
             return model
@@ -152,26 +169,32 @@ class Cluster:
         cls = _MultiWorkerModel if self.share.workers > 1 else keras.Model
         return cls(model.inputs, model.outputs, name=model.name)
 
-    def distribute(self, batches: tf.data.Dataset):
-        """What `fit` takes: this worker's batches, replica by replica, as `trainer.dataset.make_batches` gives them."""
+    def distribute(self, batches: tf.data.Dataset) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        """Makes `fit` take one batch for each replica of this worker.
+
+        Args:
+          batches: The batches from `trainer.dataset.make_batches`, made for this worker's share.
+        """
         if not self.is_distributed:
             return batches
         return self.strategy.distribute_datasets_from_function(lambda context: batches)
 
     def wait_for_all(self) -> None:
-        """Returns when every worker has come here."""
+        """Waits until every worker has called this method."""
         if self.share.workers > 1:
             ones = self.strategy.run(tf.function(lambda: tf.constant(1.0)))
             self.strategy.reduce('SUM', ones, axis=None).numpy()
 
 
-def join_cluster(wanted: str) -> Cluster:
-    """Finds the devices that `trainer.strategy` names, and says which they are; waits until all workers are there.
+def join_cluster(wanted: StrategyName | Literal['auto']) -> Cluster:
+    """Finds the devices that `trainer.strategy` names, and logs how many there are.
 
-    TensorFlow wants it before the process runs anything else when there are several workers.
+    With several workers it waits until all of them have started. TensorFlow then requires that nothing else has used it
+    in this process before.
 
     Raises:
-      TrainingError: see `choose_strategy`; or TF_CONFIG is wrong.
+      TrainingError: TF_CONFIG is wrong, or does not fit the setting (see `choose_strategy`), or this process could not
+        join the other workers.
     """
     workers, worker = _read_cluster(os.environ.get('TF_CONFIG', ''))
     name = choose_strategy(wanted, workers, len(tf.config.list_physical_devices('GPU')))

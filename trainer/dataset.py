@@ -1,11 +1,17 @@
-"""TFRecords -> rows -> batches, in an order that a seed and an epoch decide, so that a resumed run sees the same."""
+"""Reads a split's TFRecords, and makes the batches that Keras trains on.
+
+The order of the rows and the augmentation depend only on the seed and the epoch. A training that was interrupted
+therefore sees the same batches after it is resumed as one that was not.
+"""
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -13,34 +19,50 @@ from components import features
 from components.errors import DataError
 from trainer.cluster import Share
 
-SHARDS = 8  # of a split; any divisor of it is a number of workers that train in the order of a single one
+SHARDS = 8  # of a split; if the number of workers divides it, they train in the same order as a single worker
 Augmentation = Literal['none', 'flip', 'flip_crop']
 _CROP_SHARE = 4 / 32  # pad-and-crop shifts by up to 4 of CIFAR-10's 32 pixels, as He et al. 2015 do (section 4.2)
 
-Rows = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""Reads rows: (indices int64 [N], epoch int64 scalar) -> features [N, ...]."""
+RowReader = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""Reads the model's inputs for some rows: (row numbers int64 [N], epoch int64 scalar) -> inputs [N, ...]."""
 
 
-class Records(NamedTuple):
-    """A split, held in memory as it is stored: some 2.5 KB an image.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """One split of the data set, held in memory as encoded images, and how the model's inputs are read from it.
 
-    encoded: string tensor [N], PNG or JPEG bytes.
-    labels: int64 [N].
+    Row i is the i-th image together with its class label.
     """
 
     encoded: tf.Tensor
-    labels: np.ndarray
+    """PNG or JPEG bytes, string [N]; some 2.5 KB an image."""
+    labels: npt.NDArray[np.int64]
+    """Class labels, int64 [N]."""
+    read_rows: RowReader
+    """Reads the model's inputs: the preprocessed images, or the trunk's cached outputs for them."""
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.labels)
 
 
-def read_records(file_patterns: list[str], transform_output: tft.TFTransformOutput) -> Records:
-    """Reads a whole split, in the order of its files.
+def read_split(
+    file_patterns: list[str],
+    transform_output: tft.TFTransformOutput,
+    augmentation: Augmentation = 'none',
+    seed: int = 0,
+) -> Split:
+    """Reads a whole split, in the order of its files; its rows are read as preprocessed images.
 
     Args:
-      file_patterns: globs of GZIP TFRecord files.
-      transform_output: for the raw features' specification.
+      file_patterns: Globs of GZIP TFRecord files.
+      transform_output: Holds the specification of the raw features and the Transform graph.
+      augmentation: What is done to the images, see `make_image_reader`.
+      seed: Seed of the augmentation.
 
     Raises:
-      DataError: the patterns match no file, or the files hold no record.
+      DataError: The patterns match no file, or the files hold no record.
     """
     files = sorted(file for pattern in file_patterns for file in tf.io.gfile.glob(pattern))
     raw_spec = transform_output.raw_feature_spec()
@@ -48,26 +70,34 @@ def read_records(file_patterns: list[str], transform_output: tft.TFTransformOutp
     batches = tf.data.TFRecordDataset(files, compression_type='GZIP').batch(1024)
     parsed = [tf.io.parse_example(batch, spec) for batch in batches] if files else []
     if not parsed:
-        raise DataError(f'No TFRecord file with records matches {", ".join(file_patterns)}; the split is empty.')
+        raise DataError(
+            f'No TFRecord file with records matches {", ".join(file_patterns)}; the split is empty. Write the data '
+            'again with `python -m pipeline data`.'
+        )
+    encoded = tf.concat([batch[features.IMAGE_KEY] for batch in parsed], axis=0)
     labels = np.concatenate([batch[features.LABEL_KEY].numpy() for batch in parsed])
-    return Records(tf.concat([batch[features.IMAGE_KEY] for batch in parsed], axis=0), labels)
+    reader = make_image_reader(encoded, transform_output, augmentation, seed)
+    return Split(encoded=encoded, labels=labels, read_rows=reader)
 
 
-def make_image_rows(
-    records: Records, transform_output: tft.TFTransformOutput, augmentation: Augmentation, seed: int
-) -> Rows:
-    """Rows of preprocessed images, float32 [N, S, S, 3], through the graph that evaluation and serving run as well.
+def make_image_reader(
+    encoded: tf.Tensor, transform_output: tft.TFTransformOutput, augmentation: Augmentation, seed: int
+) -> RowReader:
+    """Makes a reader of preprocessed images, float32 [N, S, S, 3].
+
+    It runs the Transform graph, which evaluation and serving run as well.
 
     Args:
-      records: the split.
-      transform_output: whose graph to run.
-      augmentation: 'flip' mirrors half of the images; 'flip_crop' also shifts them, by up to an eighth of the size.
-      seed: with the epoch and the row it decides what an image's augmentation is.
+      encoded: PNG or JPEG bytes, string [N].
+      transform_output: Holds the Transform graph.
+      augmentation: 'none'; 'flip' mirrors half of the images; 'flip_crop' also shifts them, by up to an eighth of
+        their size.
+      seed: Together with the epoch and the row number, it decides how an image is augmented.
     """
     transform = transform_output.transform_features_layer()
 
     def read(indices: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        images = transform({features.IMAGE_KEY: tf.gather(records.encoded, indices)})[features.IMAGE_XF_KEY]
+        images = transform({features.IMAGE_KEY: tf.gather(encoded, indices)})[features.IMAGE_XF_KEY]
         if augmentation == 'none':
             return images
         seeds = tf.stack([tf.fill(tf.shape(indices), epoch + seed * 1_000_003), indices], axis=1)
@@ -79,7 +109,10 @@ def make_image_rows(
 
 
 def _augment(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """One image, float32 [S, S, 3], mirrored and shifted as `seed`, int64 [2], decides; the border is repeated."""
+    """Mirrors and shifts one image, float32 [S, S, 3], as `seed`, int64 [2], decides.
+
+    Pixels that a shift brings in are the image's own border, mirrored.
+    """
     image = tf.image.stateless_random_flip_left_right(image, seed)
     if augmentation == 'flip':
         return image
@@ -90,25 +123,28 @@ def _augment(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> t
 
 
 class EpochOrder:
-    """The order of a split's rows: the seed and the epoch decide it, and not how many workers train.
+    """The order in which an epoch takes a split's rows, decided by the seed and the epoch.
 
-    A row's number and its place are equal modulo SHARDS, so that a worker's places always hold the rows of its share.
+    It is the same for every number of workers that divides SHARDS. Rows are permuted only among those whose numbers are
+    equal modulo SHARDS, so place p of every epoch holds a row whose number equals p modulo SHARDS. The places of a
+    worker (see `trainer.cluster.Share`) therefore hold the same rows in every epoch, and it caches only these.
 
     Args:
-      count: rows.
-      seed: of the permutations; None keeps the order of the rows.
-      workers: that train; where they do not divide SHARDS, the order is another one than a single worker's.
+      count: Number of rows.
+      seed: Seed of the permutations; None keeps the order of the rows.
+      workers: Number of workers that train. If it does not divide SHARDS, the least common multiple of the two
+        takes the place of SHARDS, and the order differs from that of a single worker.
     """
 
     def __init__(self, count: int, seed: int | None, workers: int = 1):
         self.count = count
         self.epoch = 0
-        """Where batches begin; set by a callback as each epoch begins."""
+        """The epoch at which the next iteration over the batches begins; a callback sets it as each epoch begins."""
         self._seed = seed
         self._shards = math.lcm(SHARDS, workers)
 
-    def list_rows(self, epoch: int) -> np.ndarray:
-        """The rows of an epoch, int64 [count]."""
+    def list_rows(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Returns the row numbers in the order of an epoch, int64 [count]."""
         rows = np.arange(self.count)
         if self._seed is not None:
             random = np.random.default_rng([self._seed, epoch])
@@ -118,10 +154,12 @@ class EpochOrder:
 
 
 def list_batch_starts(count: int, batch_size: int, replicas: int = 1) -> range:
-    """Where the batches of an epoch begin; a last one with less than a row for each replica joins the one before.
+    """Returns the places in an epoch at which its batches begin.
+
+    A last batch that has fewer rows than there are replicas is merged into the batch before it.
 
     Raises:
-      DataError: there are fewer rows than replicas.
+      DataError: There are fewer rows than replicas.
     """
     if count < replicas:
         raise DataError(
@@ -132,34 +170,37 @@ def list_batch_starts(count: int, batch_size: int, replicas: int = 1) -> range:
 
 
 def make_batches(
-    rows: Rows,
-    labels: np.ndarray,
+    split: Split,
     order: EpochOrder,
     batch_size: int,
     share: Share | None = None,
-    class_weights: np.ndarray | None = None,
+    class_weights: npt.NDArray[np.float32] | None = None,
 ) -> tf.data.Dataset:
-    """Batches from epoch `order.epoch` on: of that one alone, iterated anew for each; or, for replicas, without end.
+    """Makes a dataset of batches.
+
+    For a single replica, every iteration over the dataset gives the batches of one epoch, `order.epoch`. For several
+    replicas it begins at that epoch and continues with the following ones without end, because TensorFlow would
+    otherwise have to ask all replicas at every step whether they have reached the end.
 
     Args:
-      rows: reads the features.
-      labels: int64 [N].
-      order: which rows come when.
-      batch_size: rows a batch, over all replicas; the last batch may be smaller.
-      share: which rows of a batch are computed here; None is all.
-      class_weights: float32 [classes].
+      split: The rows.
+      order: The order of the rows.
+      batch_size: Number of rows in a batch, over all replicas together; the last batch may be smaller.
+      share: The share of every batch that is computed by this worker; None means all of it.
+      class_weights: The weight of each class in the loss, float32 [classes].
 
     Returns:
-      Batches of (features [B, ...], labels int64 [B]), one for each replica here in turn. With class weights or
-      replicas there is a third, float32 [B]: the examples' weights, which also make the mean over replicas that have
-      different numbers of rows the mean over the batch.
+      Batches of (inputs [B, ...], labels int64 [B]). With several replicas, every batch is cut into one part for each
+      replica of this worker, and the parts follow each other. With class weights or several replicas there is a third
+      component, the weights of the rows, float32 [B]. They also correct for replicas that get different numbers of
+      rows, so that the mean of the replicas' losses is the mean over the batch.
     """
     share = share or Share()
     starts = list_batch_starts(order.count, batch_size, share.replicas)
     ends = [*starts[1:], order.count]
-    is_endless = share.replicas > 1  # whether all replicas have come to an end would be asked at every step
+    is_endless = share.replicas > 1
 
-    def generate() -> Iterator[tuple[np.ndarray, int, float]]:
+    def generate() -> Iterator[tuple[npt.NDArray[np.int64], int, float]]:
         for epoch in itertools.count(order.epoch) if is_endless else [order.epoch]:
             indices = order.list_rows(epoch)
             for start, end in zip(starts, ends, strict=True):
@@ -167,10 +208,10 @@ def make_batches(
                     mine = indices[start:end][(replica - start) % share.replicas :: share.replicas]
                     yield mine, epoch, share.replicas * len(mine) / (end - start)
 
-    labels = tf.constant(labels)
+    labels = tf.constant(split.labels)
 
     def read(indices: tf.Tensor, epoch: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        example = rows(indices, epoch), tf.gather(labels, indices)
+        example = split.read_rows(indices, epoch), tf.gather(labels, indices)
         if class_weights is None and share.replicas == 1:
             return example
         weights = tf.fill(tf.shape(indices), weight)

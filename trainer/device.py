@@ -1,26 +1,27 @@
-"""Which device trains, in which arithmetic."""
+"""Chooses the device that trains, and the precision it computes in."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
+from trainer.inference_graph import Precision
+
 _ONEDNN_PASS = 'auto_mixed_precision_onednn_bfloat16'
-FrozenPrecision = Literal['float32', 'bfloat16']
 
 
 class Device(NamedTuple):
-    """What training runs on.
+    """The device that trains.
 
-    name: the GPUs by name, or 'CPU (no GPU found)'.
-    precision: float32; onednn_bfloat16 (CPU: oneDNN's bfloat16 through grappler, float32 variables); or Keras'
-      mixed_bfloat16 or mixed_float16 (GPU).
-    is_gpu: whether a GPU trains.
+    name: The names of the GPUs, or 'CPU (no GPU found)'.
+    precision: 'float32'; 'onednn_bfloat16' (on a CPU: oneDNN's bfloat16, switched on in Grappler, with float32
+      variables); or Keras' 'mixed_bfloat16' or 'mixed_float16' (on a GPU).
+    is_gpu: Whether it is a GPU.
     """
 
     name: str
@@ -28,19 +29,20 @@ class Device(NamedTuple):
     is_gpu: bool
 
     @property
-    def frozen_precision(self) -> FrozenPrecision:
-        """What the frozen layers run in on a CPU."""
+    def trunk_precision(self) -> Precision:
+        """The precision in which a CPU runs the trunk."""
         return 'float32' if self.precision == 'float32' else 'bfloat16'
 
     @property
-    def cache_dtype(self) -> np.dtype:
-        """What the frozen layers' outputs are kept in: the type they were computed in."""
-        kept = {'float32': np.float32, 'mixed_float16': np.float16}
-        return np.dtype(kept.get(self.precision, ml_dtypes.bfloat16))
+    def cache_dtype(self) -> np.dtype[Any]:
+        """The NumPy dtype in which the trunk's outputs are cached: the one in which they were computed."""
+        if self.precision == 'float32':
+            return np.dtype(np.float32)
+        return np.dtype(np.float16 if self.precision == 'mixed_float16' else ml_dtypes.bfloat16)
 
 
 def has_cpu_bfloat16(cpuinfo: Path = Path('/proc/cpuinfo')) -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware, with AMX or AVX512-BF16; else it is slower than float32."""
+    """Returns whether the CPU has units for bfloat16 (AMX or AVX512-BF16). Without them it is slower than float32."""
     try:
         flags = cpuinfo.read_text()
     except OSError:
@@ -49,18 +51,21 @@ def has_cpu_bfloat16(cpuinfo: Path = Path('/proc/cpuinfo')) -> bool:
 
 
 def choose_precision(precision: str, gpu_capability: tuple[int, int] | None) -> str:
-    """Resolves `trainer.precision`.
+    """Resolves the setting `trainer.precision`.
 
     Args:
-      precision: the setting; 'auto' takes bfloat16 where the hardware has it, float16 on compute capability 7, else
-        float32.
-      gpu_capability: the least compute capability of the GPUs; None without a GPU.
+      precision: The setting. 'auto' means bfloat16 where the hardware has it, float16 on GPUs of compute capability 7,
+        and float32 elsewhere.
+      gpu_capability: The lowest compute capability among the GPUs; None when there is no GPU.
 
     Raises:
-      ValueError: oneDNN's bfloat16 is asked for on a GPU.
+      ValueError: The setting is 'onednn_bfloat16' and there is a GPU.
     """
     if precision == 'onednn_bfloat16' and gpu_capability is not None:
-        raise ValueError('trainer.precision=onednn_bfloat16 is for CPUs; a GPU takes mixed_bfloat16 or float32.')
+        raise ValueError(
+            'trainer.precision=onednn_bfloat16 is for CPUs, and this machine has a GPU; set '
+            'trainer.precision=mixed_bfloat16 or float32.'
+        )
     if precision != 'auto':
         return precision
     if gpu_capability is None:
@@ -72,13 +77,14 @@ def choose_precision(precision: str, gpu_capability: tuple[int, int] | None) -> 
 
 @contextlib.contextmanager
 def use_device(precision: str) -> Iterator[Device]:
-    """Lets GPU memory grow, and sets grappler and the dtype policy for the precision chosen.
+    """Sets TensorFlow and Keras up for the device and the precision, and sets the precision back at the end.
 
-    Both are switches of the whole process, and in a local run the Evaluator comes after in the same one; so they are
-    set back in the end.
+    GPU memory is set to grow with use instead of being taken all at once. Grappler's oneDNN pass and Keras' dtype
+    policy are set for the precision. These two apply to the whole process, and in a local run the Evaluator comes later
+    in the same process; so they are set back when the context ends.
 
     Args:
-      precision: `trainer.precision`.
+      precision: The setting `trainer.precision`.
     """
     gpus = tf.config.list_physical_devices('GPU')
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]

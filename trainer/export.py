@@ -1,4 +1,7 @@
-"""The SavedModel: four signatures, each through the Transform graph, so that serving cannot differ from training."""
+"""Exports the trained model as a SavedModel with four signatures.
+
+Every signature runs the Transform graph that training ran, so that serving cannot preprocess images differently.
+"""
 
 import json
 import os
@@ -15,25 +18,25 @@ from components.errors import ExportError
 from trainer.config import EXPORT_FILE, ExportConfig, ExportReport
 from trainer.inference_graph import InferenceGraph
 
-LABELS_FILE = 'labels.txt'  # in the SavedModel's assets, a class name a line
-EXTRA_FOLDER = 'assets.extra'  # of the SavedModel; TensorFlow leaves it alone
+LABELS_FILE = 'labels.txt'  # in the SavedModel's assets, one class name on each line
+EXTRA_FOLDER = 'assets.extra'  # in the SavedModel; TensorFlow ignores it
 
-# Images that a signature decodes, resizes and classifies at a time. It bounds memory whatever a caller sends (TFMA
-# sends up to 1,000, whose activations take gigabytes at 224 pixels), and larger batches are no faster on a CPU.
+# Number of images that a signature decodes, resizes and classifies at a time. It bounds the memory for any request:
+# TFMA sends up to 1,000 images, whose activations take gigabytes at 224 pixels. Larger batches are no faster on a CPU.
 MICRO_BATCH = 32
 
 Classify = Callable[[tf.Tensor], tf.Tensor]
 
 
 def measure_agreement(ours: Classify, reference: Classify, dataset: tf.data.Dataset) -> tuple[float, int]:
-    """Share of images to which two models give the same class.
+    """Measures for how many images two models predict the same class.
 
     Args:
-      ours, reference: images -> probabilities [N, classes].
-      dataset: batches of (image_xf, label); labels are not read.
+      ours, reference: The models, images -> probabilities [N, classes].
+      dataset: Batches of (image_xf, label); the labels are not used.
 
     Returns:
-      The share, 0-1 (0 of no images), and the number of images.
+      The share of images with the same prediction, 0-1 (0 when there are no images), and the number of images.
     """
     agreed = count = 0
     for images, _ in dataset:
@@ -44,42 +47,42 @@ def measure_agreement(ours: Classify, reference: Classify, dataset: tf.data.Data
 
 
 def make_served_graph(model: keras.Model, config: ExportConfig, val: tf.data.Dataset) -> tuple[Classify, ExportReport]:
-    """The graph to serve, and how far it may be trusted.
+    """Builds the graph to serve, and measures how well bfloat16 agrees with float32.
 
     Raises:
-      ExportError: bfloat16 gives too many val images another class than float32 does.
+      ExportError: The bfloat16 model predicts a different class than float32 for too many val images.
     """
-    # As constants float32 weights are no faster in a model server, and would take ten times the memory and the time
-    # to load; bfloat16 ones answer a single image in half the time.
-    graph = InferenceGraph(model, config.precision, is_frozen=config.precision == 'bfloat16')
+    # bfloat16 weights are constants, which halves the time for a single image. float32 weights are variables: as
+    # constants they would be no faster in a model server, and would take ten times the memory and the time to load.
+    graph = InferenceGraph(model, config.precision, as_constants=config.precision == 'bfloat16')
     if config.precision == 'float32':
         return graph, ExportReport(precision=config.precision, agreement=None, count=0)
     agreement, count = measure_agreement(graph, InferenceGraph(model, 'float32'), val)
     if agreement < config.min_agreement:
         raise ExportError(
-            f'The {config.precision} model gives only {agreement:.2%} of {count:,} val images the class that the '
-            f'float32 model gives them, and export.min_agreement is {config.min_agreement:.2%}; '
+            f'The {config.precision} model predicts the same class as the float32 model for only {agreement:.2%} of '
+            f'{count:,} val images, and export.min_agreement is {config.min_agreement:.2%}; '
             f'set export.precision=float32.'
         )
     return graph, ExportReport(precision=config.precision, agreement=agreement, count=count)
 
 
 def map_micro_batches(function: Classify, inputs: tf.Tensor) -> tf.Tensor:
-    """`function` over at most MICRO_BATCH rows at a time, in memory that does not grow with their number.
+    """Applies `function` to MICRO_BATCH rows at a time, so that memory does not grow with the number of rows.
 
     Args:
       function: [n] -> float32 [n, NUM_CLASSES].
-      inputs: [N], N from 0.
+      inputs: [N]; N may be 0.
 
     Returns:
       float32 [N, NUM_CLASSES].
     """
     count = tf.shape(inputs)[0]
     steps = (count + MICRO_BATCH - 1) // MICRO_BATCH
-    # Micro-batches differ in length, the last being shorter.
+    # The elements may differ in shape, because the last micro-batch may be shorter.
     outputs = tf.TensorArray(tf.float32, size=steps, infer_shape=False, element_shape=[None, features.NUM_CLASSES])
 
-    def run_step(step, outputs):
+    def run_step(step: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         rows = inputs[step * MICRO_BATCH : (step + 1) * MICRO_BATCH]
         return step + 1, outputs.write(step, function(rows))
 
@@ -88,13 +91,18 @@ def map_micro_batches(function: Classify, inputs: tf.Tensor) -> tf.Tensor:
 
 
 class ServedModel(tf.Module):
-    """What is saved: the Transform graph, the network's graph, the class names, and the signatures over them."""
+    """The module that is saved: the Transform graph, the model's graph, the class names, and the signatures.
+
+    Args:
+      graph: The model's graph, preprocessed images -> probabilities.
+      transform_output: Holds the Transform graph that made the training images.
+      folder: A folder for the file of class names; saving copies the file into the SavedModel.
+    """
 
     def __init__(self, graph: Classify, transform_output: tft.TFTransformOutput, folder: Path):
-        """Args: the network; the graph that made its training images; where to write a file that saving copies."""
         super().__init__()
         self._graph = graph
-        # Attributes are saved with the module: the tables and assets that the graphs refer to.
+        # tf.saved_model.save saves the variables, tables and assets that are attributes of the module.
         self._transform = transform_output.transform_features_layer()
         self._image_spec = {features.IMAGE_KEY: transform_output.raw_feature_spec()[features.IMAGE_KEY]}
         labels = folder / LABELS_FILE
@@ -119,20 +127,20 @@ class ServedModel(tf.Module):
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.IMAGE_KEY)])
-    def serve_bytes(self, image):
+    def serve_bytes(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._classify(image)
 
     @tf.function(input_signature=[tf.TensorSpec([None, *features.IMAGE_SHAPE], tf.uint8, name=features.IMAGE_KEY)])
-    def serve_raw(self, image):
-        # PNG is lossless, and the detour keeps the Transform graph, which takes bytes, the only way in.
+    def serve_raw(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The Transform graph takes encoded images. PNG is lossless, so encoding the pixels first changes nothing.
         return self._classify(tf.map_fn(tf.io.encode_png, image, fn_output_signature=tf.string))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
-    def serve_examples(self, examples):
+    def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._classify(self._parse(examples))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
-    def transform_features(self, examples):
+    def transform_features(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return {features.IMAGE_XF_KEY: self._transform_images(self._parse(examples))}
 
 
@@ -141,26 +149,26 @@ def export_model(
 ) -> ExportReport:
     """Writes `model` as a SavedModel that TensorFlow Serving, TFMA and plain TensorFlow load without our code.
 
-    Signatures (N is the batch, from 0):
+    The signatures, where N is the batch size and may be 0:
       serving_default: image, string [N], PNG or JPEG bytes of any size.
       serving_raw: image, uint8 [N, 32, 32, 3], RGB.
-      examples: examples, string [N], serialized tf.Example with an `image`.
+      examples: examples, string [N], serialized tf.Examples with an `image`.
       transform_features: examples, string [N] -> image_xf, float32 [N, S, S, 3].
-    The first three answer with label, int64 [N]; class_name, string [N]; probabilities, float32 [N, 10], and take
-    memory for MICRO_BATCH images at most. They share one graph and its weights.
+    The first three return label, int64 [N]; class_name, string [N]; and probabilities, float32 [N, 10]. They process
+    MICRO_BATCH images at a time, and share one graph and its weights.
 
     Args:
-      model: preprocessed images -> probabilities, float32; functional.
-      transform_output: the graph that made the training images.
-      out: folder to write to; a local path or a URI that TensorFlow opens.
-      config: what it computes with.
-      val: batches of (image_xf, label), on which lower precision has to agree with float32.
+      model: A functional model, preprocessed images -> probabilities, float32.
+      transform_output: Holds the Transform graph that made the training images.
+      out: Folder to write to; a local path or a URI that TensorFlow can open.
+      config: The precision, and how well a lower precision must agree with float32.
+      val: Batches of (image_xf, label), on which the agreement is measured.
 
     Returns:
-      What was exported, as EXPORT_FILE in the SavedModel has it.
+      What was exported; EXPORT_FILE in the SavedModel holds the same.
 
     Raises:
-      ExportError: see `make_served_graph`; nothing is written.
+      ExportError: See `make_served_graph`. Nothing is written then.
     """
     graph, report = make_served_graph(model, config, val)
     with tempfile.TemporaryDirectory() as folder:

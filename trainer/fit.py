@@ -1,30 +1,32 @@
-"""One phase of training: epochs over batches, with checkpoints, the best weights kept, and a history."""
+"""Trains one phase: epochs over batches, with checkpoints, a history, and the weights of the best epoch kept."""
 
 import logging
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from components import features
 from components.errors import TrainingError
-from trainer.checkpoint import CheckpointFolder
+from trainer.checkpoint import CheckpointFolder, History
 from trainer.cluster import Cluster
 from trainer.config import TrainerConfig
-from trainer.dataset import EpochOrder, Rows, list_batch_starts, make_batches
+from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches
+from trainer.model import LearningRate
 
 _log = logging.getLogger('trainer')
 
 
 class Phase(NamedTuple):
-    """What to train in one go.
+    """A part of the training in which the same layers are trained throughout.
 
-    name: in logs, history and checkpoints.
-    epochs: passes over the training rows.
-    learning_rate: the peak of the schedule.
+    name: The phase's name in logs, history and checkpoints.
+    epochs: Number of passes over the train split.
+    learning_rate: The peak of the learning rate schedule.
     """
 
     name: str
@@ -32,15 +34,8 @@ class Phase(NamedTuple):
     learning_rate: float
 
 
-class Examples(NamedTuple):
-    """A split to fit on. features: reads the rows; labels: int64 [N]."""
-
-    features: Rows
-    labels: np.ndarray
-
-
-def make_schedule(config: TrainerConfig, phase: Phase, steps_per_epoch: int):
-    """The learning rate by step: constant, or warm-up and a cosine to zero (Loshchilov and Hutter 2017, SGDR)."""
+def make_schedule(config: TrainerConfig, phase: Phase, steps_per_epoch: int) -> LearningRate:
+    """Makes the learning rate: constant, or a warm-up and then a cosine to zero (SGDR, Loshchilov and Hutter 2017)."""
     if config.schedule == 'constant':
         return phase.learning_rate
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
@@ -52,46 +47,56 @@ def make_schedule(config: TrainerConfig, phase: Phase, steps_per_epoch: int):
     )
 
 
-def compute_class_weights(labels: np.ndarray) -> np.ndarray:
-    """Weights, float32 [classes], that make every class count the same.
+def compute_class_weights(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Computes weights, float32 [classes], with which every class counts the same in the loss.
 
-    N / (classes * count), as scikit-learn's 'balanced' has it.
+    The formula is that of scikit-learn's 'balanced': N / (classes * count of the class).
     """
     counts = np.bincount(labels, minlength=features.NUM_CLASSES)
     return (len(labels) / (features.NUM_CLASSES * np.maximum(1, counts))).astype(np.float32)
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps the history, the best weights and the checkpoints, in that order, after each epoch.
+    """Records each epoch: first in the history, then the weights if they are the best so far, then a checkpoint.
 
     Args:
-      phase: what is trained.
-      order: of the training rows; told which epoch begins.
-      checkpoints: where the state goes; None for a worker that is not the chief, which keeps the history alone.
-      best_weights: file that keeps the best epoch's weights.
-      history: entries of epochs before a restart; appended to.
+      phase: The phase that is trained.
+      order: The order of the training rows; it is told which epoch begins.
+      checkpoints: Where checkpoints are saved. None for a worker that is not the chief, which only keeps the history.
+      best_weights: The file for the weights of the best epoch.
+      history: The history of the epochs before a restart; new epochs are appended to it.
     """
 
-    def __init__(self, phase, order: EpochOrder, checkpoints, best_weights: str, history: list[dict]):
+    def __init__(
+        self,
+        phase: Phase,
+        order: EpochOrder,
+        checkpoints: CheckpointFolder | None,
+        best_weights: str,
+        history: History,
+    ):
         super().__init__()
         self.history = history
         self._phase, self._order = phase, order
         self._checkpoints, self._best_weights = checkpoints, best_weights
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._order.epoch = epoch
         self._begin = self._end = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._end = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = {} if logs is None else logs
         best = max((entry['val_accuracy'] for entry in self.history), default=-1.0)
         seconds = max(self._end - self._begin, 1e-9)
-        logs['images_per_s'] = self._order.count / seconds  # in the logs themselves, for TensorBoard, which comes after
+        # These go into `logs` itself, because the TensorBoard callback comes later and writes what it finds there.
+        logs['images_per_s'] = self._order.count / seconds
         logs['seconds'] = time.monotonic() - self._begin
         logs['learning_rate'] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        entry = {'phase': self._phase.name, 'epoch': epoch + 1} | {key: float(value) for key, value in logs.items()}
+        metrics = {key: float(value) for key, value in logs.items()}
+        entry: dict[str, Any] = {'phase': self._phase.name, 'epoch': epoch + 1, **metrics}
         self.history.append(entry)
         if self._checkpoints is None:
             return
@@ -106,96 +111,118 @@ class Recorder(keras.callbacks.Callback):
 
 
 class _EarlyStopping(keras.callbacks.Callback):
-    """Stops after `patience` epochs without a better val_accuracy; reads the history, so a restart changes nothing."""
+    """Ends a phase after `patience` epochs without a better val_accuracy.
+
+    Unlike Keras' callback of that name it reads the history, which a restart does not change.
+    """
 
     def __init__(self, recorder: Recorder, patience: int):
         super().__init__()
         self._recorder, self._patience = recorder, patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if has_stalled(self._recorder.history, self._patience):
             self.model.stop_training = True
-            _log.info('no better val_accuracy for %d epochs: stopped', self._patience)
+            _log.info('stopped early: no better val_accuracy for %d epochs', self._patience)
 
 
-def has_stalled(history: list[dict], patience: int | None) -> bool:
-    """Whether the last `patience` epochs brought no better val_accuracy than the ones before; None never stalls."""
+def has_stalled(history: History, patience: int | None) -> bool:
+    """Returns whether none of the last `patience` epochs has a better val_accuracy than the epochs before them.
+
+    With `patience` None it is always False.
+    """
     if patience is None or len(history) <= patience:
         return False
-    accuracies = [entry['val_accuracy'] for entry in history]
+    accuracies: list[float] = [entry['val_accuracy'] for entry in history]
     return max(accuracies[-patience:]) <= max(accuracies[:-patience])
+
+
+def _fit_epochs(
+    model: keras.Model,
+    config: TrainerConfig,
+    phase: Phase,
+    train: Split,
+    val: Split,
+    order: EpochOrder,
+    cluster: Cluster,
+    callbacks: list[Any],
+) -> None:
+    """Runs the epochs of a phase from `order.epoch` on; see `fit_phase`."""
+    weights = compute_class_weights(train.labels) if config.class_weights == 'balanced' else None
+    batches = make_batches(train, order, config.batch_size, cluster.share, weights)
+    val_batches = make_batches(val, EpochOrder(val.count, None), config.batch_size, cluster.share)
+    steps, val_steps = (
+        len(list_batch_starts(split.count, config.batch_size, cluster.share.replicas)) for split in (train, val)
+    )
+    try:
+        model.fit(
+            cluster.distribute(batches),
+            steps_per_epoch=steps if cluster.is_distributed else None,
+            validation_data=cluster.distribute(val_batches),
+            validation_steps=val_steps if cluster.is_distributed else None,
+            initial_epoch=order.epoch,
+            epochs=phase.epochs,
+            callbacks=callbacks,
+            verbose=0,
+        )
+    except RuntimeError as error:
+        if 'NaN' not in str(error):
+            raise
+        raise TrainingError(
+            f'The training loss became NaN or infinite ({error}); lower trainer.learning_rate '
+            f'({phase.learning_rate:g}) or set trainer.precision=float32.'
+        ) from error
 
 
 def fit_phase(
     model: keras.Model,
     config: TrainerConfig,
     phase: Phase,
-    train: Examples,
-    val: Examples,
+    train: Split,
+    val: Split,
     *,
     cluster: Cluster,
     fill: Callable[[], None],
     checkpoint_dir: str,
     log_dir: str,
-) -> list[dict]:
-    """Trains, or goes on where an earlier attempt stopped, and leaves the best epoch's weights in `model`.
+) -> History:
+    """Trains a phase and leaves the weights of its best epoch in `model`.
+
+    If an earlier attempt at the same training was interrupted, it continues after that attempt's last complete epoch.
 
     Args:
-      model: compiled for the phase, adapted to the cluster; changed in place.
-      config: batches, early stopping and class weights.
-      phase: what to train.
-      train, val: what on.
-      cluster: which devices train; its chief alone writes.
-      fill: called before any row is read, and not at all where the phase was finished in an earlier attempt.
-      checkpoint_dir: the same for every attempt at this phase, and for all workers.
-      log_dir: where TensorBoard's logs go.
+      model: A model compiled for the phase and adapted to the cluster; changed in place.
+      config: Settings of the batches, the class weights and early stopping.
+      phase: The phase to train.
+      train, val: The splits to train and to validate on; their rows are the model's inputs.
+      cluster: The devices that train. Only its chief writes.
+      fill: Fills the cache that the rows are read from. It is called before any row is read, and not at all when an
+        earlier attempt has finished the phase.
+      checkpoint_dir: Folder of the checkpoints, the same for every attempt at this training and for all workers.
+      log_dir: Folder of TensorBoard's logs.
 
     Returns:
-      The history: a dict an epoch with the metrics, learning_rate, images_per_s and seconds.
+      The history. Each epoch has the metrics, learning_rate, images_per_s and seconds.
 
     Raises:
-      TrainingError: the loss is not a number.
+      TrainingError: The loss became NaN or infinite.
     """
     checkpoints = CheckpointFolder(os.path.join(checkpoint_dir, phase.name))
     best_weights = os.path.join(checkpoint_dir, f'{phase.name}-best.weights.h5')
     history = checkpoints.restore(model)
     if history:
-        _log.info('%s goes on after epoch %d of %d', phase.name, len(history), phase.epochs)
-    order = EpochOrder(len(train.labels), config.seed, cluster.share.workers)
-    order.epoch = len(history)
-    recorder = Recorder(phase, order, checkpoints if cluster.is_chief else None, best_weights, history)
-    callbacks = [keras.callbacks.TerminateOnNaN(raise_error=True), recorder]
-    if cluster.is_chief:
-        callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
-    if config.early_stopping_patience is not None:
-        callbacks.append(_EarlyStopping(recorder, config.early_stopping_patience))
+        _log.info('%s resumes after epoch %d of %d', phase.name, len(history), phase.epochs)
     if len(history) < phase.epochs and not has_stalled(history, config.early_stopping_patience):
+        order = EpochOrder(train.count, config.seed, cluster.share.workers)
+        order.epoch = len(history)
+        recorder = Recorder(phase, order, checkpoints if cluster.is_chief else None, best_weights, history)
+        callbacks = [keras.callbacks.TerminateOnNaN(raise_error=True), recorder]
+        if cluster.is_chief:
+            callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
+        if config.early_stopping_patience is not None:
+            callbacks.append(_EarlyStopping(recorder, config.early_stopping_patience))
         fill()
-        weights = compute_class_weights(train.labels) if config.class_weights == 'balanced' else None
-        batches = make_batches(*train, order, config.batch_size, cluster.share, weights)
-        val_order = EpochOrder(len(val.labels), None)
-        val_batches = make_batches(*val, val_order, config.batch_size, cluster.share)
-        steps, val_steps = (
-            len(list_batch_starts(rows.count, config.batch_size, cluster.share.replicas)) for rows in (order, val_order)
-        )
-        try:
-            model.fit(
-                cluster.distribute(batches),
-                steps_per_epoch=steps if cluster.is_distributed else None,
-                validation_data=cluster.distribute(val_batches),
-                validation_steps=val_steps if cluster.is_distributed else None,
-                initial_epoch=len(history),
-                epochs=phase.epochs,
-                callbacks=callbacks,
-                verbose=0,
-            )
-        except RuntimeError as error:
-            if 'NaN' not in str(error):
-                raise
-            raise TrainingError(
-                f'The training loss became NaN or infinite ({error}); lower trainer.learning_rate '
-                f'({phase.learning_rate:g}) or set trainer.precision=float32.'
-            ) from error
-    cluster.wait_for_all()  # until the chief has written them
+        _fit_epochs(model, config, phase, train, val, order, cluster, callbacks)
+    cluster.wait_for_all()  # the chief may still be writing the best weights
     model.load_weights(best_weights)
     return history

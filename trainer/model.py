@@ -1,4 +1,9 @@
-"""The network: a partly frozen backbone and a head, its loss and optimizer. Pure Keras 3, any backend."""
+"""Builds the network, a partly frozen backbone and a head, and its loss and optimizer.
+
+Everything here is pure Keras 3 and runs on any backend.
+"""
+
+from typing import Any, TypeAlias
 
 import keras
 
@@ -6,65 +11,79 @@ from components import features
 from trainer.backbones import get_builder
 from trainer.config import TrainerConfig
 
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+
 
 def build_backbone(config: TrainerConfig) -> keras.Model:
-    """The backbone without its top, random weights: float [N, S, S, 3] -> [N, S/32, S/32, channels].
+    """Builds the backbone without its top, with random weights: float [N, S, S, 3] -> [N, S/32, S/32, channels].
 
-    ResNet50 has 175 layers and 23,587,712 parameters; trainer/backbones.py has the others' (pinned in tests).
+    ResNet50 has 175 layers and 23,587,712 parameters. The numbers of the others are in trainer/backbones.py, and tests
+    hold them.
     """
     size = config.get_image_size()
     return get_builder(config.backbone)(include_top=False, weights=None, input_shape=(size, size, 3))
 
 
 def _is_named_by_keras(layer: keras.Layer) -> bool:
-    """Whether the name is Keras' own, such as InceptionV3's conv2d_93.
+    """Returns whether Keras chose the layer's name, such as conv2d_93 in InceptionV3.
 
-    Such a name counts what the process has built before, so that it means another layer the next time.
+    Keras numbers these names through all models that the process has built, so the same name may belong to a different
+    layer the next time.
     """
-    return layer.name.replace('_', '').startswith(type(layer).__name__.lower())
+    name: str = layer.name
+    return name.replace('_', '').startswith(type(layer).__name__.lower())
 
 
 def _list_inputs(layer: keras.Layer) -> list[int]:
-    """Identities of the tensors that a layer takes; Keras tensors compare element by element, so not themselves."""
+    """Returns the ids of a layer's input tensors; Keras compares the tensors themselves element by element."""
     return [] if isinstance(layer, keras.layers.InputLayer) else [id(x) for x in keras.tree.flatten(layer.input)]
 
 
 def freeze_below(backbone: keras.Model, train_from: str) -> None:
-    """Trains the layers whose names begin with `train_from` and all that depend on them; freezes the others.
+    """Freezes the layers of a backbone that come before `train_from`.
 
-    It follows the graph and not the order of the layers, in which the branches of an Inception block are mixed.
-    Keras runs a frozen BatchNorm in inference mode, so the frozen part gives the same features whatever the batch.
-    Must come before `compile`: Keras ignores a later change silently.
+    Trained are the layers whose names begin with `train_from`, and all layers that depend on their outputs. This
+    follows the graph and not the list of layers, in which the branches of an Inception block are mixed.
+
+    Keras runs a frozen BatchNorm in inference mode, so frozen layers give the same output for an image in every batch.
+    Call this before `compile`, because Keras silently ignores a change that comes later.
 
     Args:
-      backbone: from `build_backbone`; changed in place.
-      train_from: the beginning of layer names, 'none' or 'all'.
+      backbone: The backbone from `build_backbone`; changed in place.
+      train_from: A prefix of layer names; 'none' freezes all layers, 'all' freezes none.
 
     Raises:
-      ValueError: no layer's name starts so.
+      ValueError: No layer's name begins with `train_from`.
     """
     named = [layer.name for layer in backbone.layers if not _is_named_by_keras(layer)]
     first = {name for name in named if name.startswith(train_from)}
     if train_from not in ('none', 'all') and not first:
         stages = dict.fromkeys(name.split('_')[0] for name in named)
         raise ValueError(
-            f'trainer.train_from must be "auto", "none", "all" or the beginning of a name of the layers of '
+            f'trainer.train_from must be "auto", "none", "all" or the beginning of the name of a layer of '
             f'{backbone.name}, such as {", ".join(stages)}. Received: {train_from!r}'
         )
-    trained = set()
+    trained: set[int] = set()
     for layer in backbone.layers:
         layer.trainable = train_from == 'all' or layer.name in first or not trained.isdisjoint(_list_inputs(layer))
         if layer.trainable:
             trained.add(id(layer.output))
 
 
-def add_head(outputs, config: TrainerConfig):
-    """Pooling, BatchNorm, then Dense (relu), Dropout, BatchNorm for each of `head_units`, then the softmax.
+def add_head(outputs: keras.KerasTensor, config: TrainerConfig) -> keras.KerasTensor:
+    """Adds the head: pooling and BatchNorm; then Dense (relu), Dropout and BatchNorm for each of `head_units`; softmax.
 
-    The softmax is float32 under mixed precision too, where half precision would lose small probabilities.
+    The softmax computes in float32 under mixed precision too, because half precision would lose small probabilities.
+
+    Args:
+      outputs: The backbone's output, [N, H, W, channels].
+      config: The settings of the head.
+
+    Returns:
+      The probabilities, float32 [N, 10].
     """
 
-    def normalize(x, name):
+    def normalize(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         return keras.layers.BatchNormalization(name=name)(x) if config.head_batchnorm else x
 
     if config.pooling == 'average':
@@ -82,14 +101,14 @@ def add_head(outputs, config: TrainerConfig):
 
 
 def build_model(config: TrainerConfig, backbone: keras.Model) -> keras.Model:
-    """The whole network, not compiled: float [N, S, S, 3], preprocessed -> probabilities float32 [N, 10].
+    """Builds the whole network: preprocessed images, float [N, S, S, 3] -> probabilities, float32 [N, 10].
 
     Args:
-      config: what to freeze, and the head.
-      backbone: from `build_backbone`, with the weights to start from; its layers become the model's.
+      config: The layers to freeze, and the settings of the head.
+      backbone: A backbone from `build_backbone`, with the weights to start from. The network shares its layers.
 
     Raises:
-      ValueError: the backbone has no layer that `train_from` names.
+      ValueError: The backbone has no layer whose name begins with `train_from`.
     """
     freeze_below(backbone, config.get_train_from())
     model = keras.Model(backbone.input, add_head(backbone.output, config), name=f'cifar10_{config.backbone}')
@@ -100,36 +119,38 @@ def build_model(config: TrainerConfig, backbone: keras.Model) -> keras.Model:
 
 
 def split_at_border(model: keras.Model) -> tuple[keras.Model | None, keras.Model]:
-    """Cuts a model where its first trained weights are: `model(x)` is `top(trunk(x))`.
+    """Cuts a model below its first trained weights into trunk and top: `model(x)` is `top(trunk(x))`.
 
-    What the trunk gives never changes while training, so it can be computed once. Layers without weights at the
-    border, such as pooling, are the trunk's where one tensor still crosses, else the top's.
+    All of the trunk's layers are frozen, so its output for an image never changes and can be computed once. Layers
+    without weights at the border, such as pooling, go to the trunk if a single tensor still crosses the border then,
+    and to the top otherwise.
 
     Args:
-      model: from `build_model`, whose layers both parts share: training `top` trains `model`.
+      model: A model from `build_model`. Both parts share its layers, so training `top` trains `model`.
 
     Returns:
-      trunk, [N, S, S, 3] -> the one tensor that crosses the border, and top, from there to the probabilities,
-      not compiled. (None, model) when no weights are frozen below the border.
+      The trunk, from the images to the one tensor that crosses the border, and the top, from that tensor to the
+      probabilities, not compiled. (None, model) if there are no frozen weights below the border.
 
     Raises:
-      ValueError: more than one tensor crosses.
+      ValueError: More than one tensor crosses the border.
     """
     makers = {id(layer.output): layer for layer in model.layers}
     order = {tensor: index for index, tensor in enumerate(makers)}
-    above, crossing = set(), set()
+    above: set[int] = set()  # tensors that depend on trained weights
+    crossing: set[int] = set()  # tensors that do not, and enter a layer whose output does
     for tensor, layer in makers.items():
         inputs = _list_inputs(layer)
         if layer.trainable_weights or not above.isdisjoint(inputs):
             above.add(tensor)
             crossing.update(set(inputs) - above)
-    while len(crossing) > 1:
-        last = max(crossing, key=order.get)
+    while len(crossing) > 1:  # move the border down, as long as only layers without weights go to the top
+        last = max(crossing, key=order.__getitem__)
         if makers[last].weights:
-            names = ', '.join(makers[tensor].name for tensor in sorted(crossing, key=order.get))
+            names = ', '.join(makers[tensor].name for tensor in sorted(crossing, key=order.__getitem__))
             raise ValueError(
-                f'The frozen part cannot be cut off: the outputs of {names} all enter the trained part; '
-                'let trainer.train_from name a whole stage.'
+                f'The frozen layers cannot be cut off: the outputs of {names} all enter the trained layers; '
+                'set trainer.train_from to the name of a whole stage.'
             )
         crossing.remove(last)
         crossing.update(_list_inputs(makers[last]))
@@ -142,25 +163,25 @@ def split_at_border(model: keras.Model) -> tuple[keras.Model | None, keras.Model
 
 @keras.saving.register_keras_serializable(package='cifar10')
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy of integer labels [N] with probabilities [N, C], the labels smoothed.
+    """Computes the cross-entropy of smoothed class labels, int [N], and probabilities, float [N, C].
 
-    Keras smooths one-hot labels alone; the datasets and the metrics keep integers.
+    Keras' own losses smooth only one-hot labels, and the datasets and metrics here have integers.
     """
 
-    def __init__(self, label_smoothing: float, name: str = 'smoothed_crossentropy', **options):
+    def __init__(self, label_smoothing: float, name: str = 'smoothed_crossentropy', **options: Any):
         super().__init__(name=name, **options)
         self.label_smoothing = label_smoothing
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         one_hot = keras.ops.one_hot(keras.ops.cast(y_true, 'int32'), y_pred.shape[-1], dtype=y_pred.dtype)
         return keras.losses.categorical_crossentropy(one_hot, y_pred, label_smoothing=self.label_smoothing)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), 'label_smoothing': self.label_smoothing}
 
 
-def make_optimizer(config: TrainerConfig, learning_rate) -> keras.optimizers.Optimizer:
-    """The optimizer that the config names; `learning_rate` is a number or a schedule of Keras'."""
+def make_optimizer(config: TrainerConfig, learning_rate: LearningRate) -> keras.optimizers.Optimizer:
+    """Makes the optimizer that the configuration names."""
     if config.optimizer == 'sgd':
         return keras.optimizers.SGD(learning_rate, momentum=config.momentum)
     if config.optimizer == 'adamw':
@@ -170,15 +191,15 @@ def make_optimizer(config: TrainerConfig, learning_rate) -> keras.optimizers.Opt
     return {'rmsprop': keras.optimizers.RMSprop, 'adam': keras.optimizers.Adam}[config.optimizer](learning_rate)
 
 
-def compile_model(model: keras.Model, config: TrainerConfig, learning_rate=None) -> None:
-    """Compiles with the config's loss and optimizer; the loss is on probabilities, which is what the head gives.
+def compile_model(model: keras.Model, config: TrainerConfig, learning_rate: LearningRate | None = None) -> None:
+    """Compiles a model with a loss on probabilities, which are the head's output, and the configured optimizer.
 
     Args:
-      model: changed in place; the whole network, or the top of a split one.
-      config: the optimizer and the label smoothing.
-      learning_rate: a number or a keras.optimizers.schedules.LearningRateSchedule; None is the config's.
+      model: The whole network, or its top; changed in place.
+      config: The settings of the optimizer and the label smoothing.
+      learning_rate: A number or a schedule; None means the configuration's learning rate.
     """
-    # Without smoothing it is Keras' own loss, so that the .keras file loads where this module is not installed.
+    # Without smoothing the loss is Keras' own, so that the .keras file loads where this module is not installed.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=False)
     if config.label_smoothing:
         loss = SmoothedCrossentropy(config.label_smoothing)

@@ -1,8 +1,10 @@
-"""preprocessing_fn: from raw features to what the backbone takes.
+"""preprocessing_fn: turns raw features into the inputs of the backbone.
 
-TFX Transform calls it once and saves its graph; training, evaluation and serving all run that graph, so that
-they cannot differ.
+TFX's Transform component calls it once and saves its graph. Training, evaluation and serving all run that graph, so
+they cannot preprocess images differently.
 """
+
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,16 +13,16 @@ from trainer.backbones import get_preprocess_input
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """One PNG or JPEG of any size as uint8 [32, 32, 3].
+    """Decodes one PNG or JPEG of any size to uint8 [32, 32, 3].
 
-    Larger or smaller images are brought to the size of the training images (antialiased), because a model
-    that has only seen upscaled 32-pixel images does worse on sharp ones. Grey images become RGB.
+    Larger and smaller images are resized (antialiased) to the size of the training images, because a model that has
+    only seen upscaled 32-pixel images is worse at sharp ones. Grey images become RGB.
 
     Args:
-      encoded: string scalar.
+      encoded: PNG or JPEG bytes, string scalar.
 
     Raises:
-      tf.errors.InvalidArgumentError: when run, if the bytes are no image that TensorFlow can decode.
+      tf.errors.InvalidArgumentError: When run, if the bytes are not an image that TensorFlow can decode.
     """
     height, width, channels = features.IMAGE_SHAPE
     image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
@@ -39,17 +41,17 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 def preprocess_images(
     images: tf.Tensor, image_size: int, *, backbone: str = 'resnet50', resize: str = 'bilinear'
 ) -> tf.Tensor:
-    """Applies the backbone's own preprocessing, then resizes; TensorFlow ops only, so that it can be traced.
+    """Applies the backbone's own preprocessing and resizes the images, with TensorFlow operations only.
 
-    Every preprocessing here is a scale and a shift by channel, which commute with resizing; done on the small image
-    they cost next to nothing.
+    All backbones' preprocessing only scales and shifts the channels, which gives the same before and after resizing.
+    Before it, on the small images, the cost is negligible.
 
     Args:
-      images: uint8 [N, 32, 32, 3], RGB.
-      image_size: pixels; for 'upsampling' a multiple of 32.
-      backbone: key of `trainer.backbones.BACKBONES`. ResNet50's preprocessing is RGB to BGR, minus the ImageNet
-        means (103.939, 116.779, 123.68), no scaling.
-      resize: 'bilinear', or 'upsampling': each pixel repeated, as Keras' UpSampling2D does.
+      images: RGB images, uint8 [N, 32, 32, 3].
+      image_size: Height and width of the result in pixels; for 'upsampling' a multiple of 32.
+      backbone: Key of `trainer.backbones.BACKBONES`. ResNet50's preprocessing reorders RGB to BGR and subtracts the
+        ImageNet means (103.939, 116.779, 123.68), without scaling.
+      resize: 'bilinear', or 'upsampling', which repeats each pixel as Keras' UpSampling2D does.
 
     Returns:
       float32 [N, image_size, image_size, 3].
@@ -59,12 +61,12 @@ def preprocess_images(
     return tf.image.resize(preprocessed, [image_size, image_size], method=method)
 
 
-def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict) -> dict[str, tf.Tensor]:
-    """Transform's entry point.
+def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
+    """Preprocesses a batch; the Transform component calls this function.
 
     Args:
-      inputs: raw features of a batch: image, string [N]; label, int64 [N].
-      custom_config: 'image_size', pixels; 'backbone' and 'resize', as TrainerConfig has them.
+      inputs: Raw features: image, string [N]; label, int64 [N].
+      custom_config: 'image_size' in pixels; 'backbone' and 'resize' with the values of TrainerConfig's settings.
 
     Returns:
       image_xf, float32 [N, image_size, image_size, 3], and label_xf, int64 [N].

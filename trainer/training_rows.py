@@ -1,4 +1,7 @@
-"""What an epoch of training runs on: images, or the frozen layers' outputs, computed once."""
+"""Decides what an epoch reads: the images, or the trunk's outputs for them, which are computed once and cached.
+
+The trunk is the part of the network in which all layers are frozen. What comes after it is the top.
+"""
 
 import contextlib
 import logging
@@ -6,56 +9,51 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.cache import CacheKind, FeatureCache, fill_cache, make_cached_rows, plan_cache
+from trainer.cache import CacheKind, CachePlan, FeatureCache, fill_cache, make_cache_reader, plan_cache
 from trainer.cluster import Share
 from trainer.config import TrainerConfig
-from trainer.dataset import Rows
+from trainer.dataset import Split
 from trainer.device import Device
 from trainer.inference_graph import InferenceGraph
 from trainer.model import split_at_border
 
+TRUNK_BATCH = 32  # images that the trunk takes at once
 _log = logging.getLogger('trainer')
-_FROZEN_BATCH = 32
 
 
 class TrainingRows(NamedTuple):
-    """What to fit on what.
+    """The model to fit in one phase, and the splits to fit it on.
 
-    model: the whole network when nothing is cached, else the part above the frozen layers, sharing its weights.
-    train, val: read its inputs, once `fill` was called.
-    cache: where they are kept.
-    fill: runs the frozen layers, where anything is kept.
+    model: The whole network if nothing is cached, else its top, which shares its weights.
+    train, val: The splits; their rows are the inputs of `model`. They must not be read before `fill` was called.
+    cache: Where the trunk's outputs are cached.
+    fill: Runs the trunk over both splits and fills the cache; does nothing if there is none.
     """
 
     model: keras.Model
-    train: Rows
-    val: Rows
+    train: Split
+    val: Split
     cache: CacheKind
     fill: Callable[[], None]
 
 
-class Split(NamedTuple):
-    """A split's preprocessed images. images: reads them; count: how many there are."""
-
-    images: Rows
-    count: int
-
-
 def _make_trunk_function(trunk: keras.Model, device: Device) -> Callable[[tf.Tensor], tf.Tensor]:
-    if device.is_gpu:
-        return tf.function(lambda images: trunk(images, training=False))
-    return InferenceGraph(trunk, device.frozen_precision)
+    if not device.is_gpu:
+        return InferenceGraph(trunk, device.trunk_precision)
+    run: Callable[[tf.Tensor], tf.Tensor] = tf.function(lambda images: trunk(images, training=False))
+    return run
 
 
-def _measure_row_seconds(run: Callable[[tf.Tensor], tf.Tensor], split: Split) -> float:
-    """Seconds the frozen layers take for an image, from one batch after a warm-up."""
-    batch = split.images(tf.range(min(_FROZEN_BATCH, split.count), dtype=tf.int64), tf.constant(0, tf.int64))
+def _measure_image_seconds(run: Callable[[tf.Tensor], tf.Tensor], split: Split) -> float:
+    """Measures how many seconds the trunk takes for an image, on one batch after a warm-up."""
+    batch = split.read_rows(tf.range(min(TRUNK_BATCH, split.count), dtype=tf.int64), tf.constant(0, tf.int64))
     run(batch)
     begin = time.monotonic()
     run(batch)
@@ -63,10 +61,49 @@ def _measure_row_seconds(run: Callable[[tf.Tensor], tf.Tensor], split: Split) ->
 
 
 def _choose_folder(config: TrainerConfig, run_dir: str) -> str:
-    """A local folder for the cache's file: the run's, or the system's where the run's is remote."""
+    """Returns a local folder for a cache on disk: the run's folder, or a temporary one if that is remote."""
     folder = config.cache_dir or (tempfile.gettempdir() if '://' in run_dir else run_dir)
     os.makedirs(folder, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def _cache_rows(
+    trunk: keras.Model,
+    top: keras.Model,
+    device: Device,
+    train: Split,
+    val: Split,
+    share: Share,
+    *,
+    views: int,
+    plan: CachePlan,
+    folder: str,
+) -> Iterator[TrainingRows]:
+    """Creates a cache of the trunk's outputs for each split; the top is fitted on the cached rows."""
+    train_rows, val_rows = share.get_rows(train.count), share.get_rows(val.count)
+    count = len(train_rows) * views + len(val_rows)
+    shape, dtype = trunk.output_shape[1:], device.cache_dtype
+    with contextlib.ExitStack() as stack:
+        train_cache = FeatureCache(plan.kind, len(train_rows) * views, shape, dtype, folder)
+        stack.callback(train_cache.close)
+        val_cache = FeatureCache(plan.kind, len(val_rows), shape, dtype, folder)
+        stack.callback(val_cache.close)
+
+        def fill() -> None:
+            run = _make_trunk_function(trunk, device)
+            forecast = count * _measure_image_seconds(run, train)
+            _log.info(
+                'cache in %s: %s; the frozen layers run once over %d images, about %.0f s',
+                *(plan.kind, plan.reason, count, forecast),
+            )
+            seconds = fill_cache(train_cache, train.read_rows, train_rows, views, run, TRUNK_BATCH)
+            seconds += fill_cache(val_cache, val.read_rows, val_rows, 1, run, TRUNK_BATCH)
+            _log.info('frozen layers took %.1f s, %.1f images/s', seconds, count / seconds)
+
+        cached_train = replace(train, read_rows=make_cache_reader(train_cache, train_rows, views))
+        cached_val = replace(val, read_rows=make_cache_reader(val_cache, val_rows, 1))
+        yield TrainingRows(top, cached_train, cached_val, plan.kind, fill)
 
 
 @contextlib.contextmanager
@@ -79,57 +116,41 @@ def prepare_rows(
     run_dir: str,
     share: Share | None = None,
 ) -> Iterator[TrainingRows]:
-    """Decides whether the frozen layers run once over both splits, and says what it decided and why.
+    """Decides whether the trunk's outputs are cached, and logs the decision and the reason.
 
     Args:
-      model: with its layers frozen as they shall be trained.
-      config: what to cache, and where.
-      device: what to run on.
-      train, val: the images.
-      run_dir: of the run, where a file goes.
-      share: which rows are trained on here; None is all.
+      model: The whole network, with its layers frozen as the phase requires.
+      config: The settings of the cache.
+      device: The device to run on.
+      train, val: The splits, whose rows are preprocessed images.
+      run_dir: The run's folder, in which a cache on disk is created.
+      share: The share of the rows on which this worker trains; None means all of them.
 
     Yields:
-      What to fit; the cache lives until the context ends.
+      What to fit. The cache is released when the context ends.
 
     Raises:
-      TrainingError: the cache that was asked for has no room.
+      TrainingError: The settings ask for a cache for which there is not enough room.
     """
     trunk, top = split_at_border(model)
     if trunk is None:
         _log.info('cache off: no layer is frozen')
-        yield TrainingRows(model, train.images, val.images, 'off', lambda: None)
+        yield TrainingRows(model, train, val, 'off', lambda: None)
         return
-    share = share or Share()
-    train_rows, val_rows = (range(share.worker, split.count, share.workers) for split in (train, val))
-    views = config.cached_views if config.augmentation != 'none' else 1
-    shape, dtype, folder = trunk.output_shape[1:], device.cache_dtype, _choose_folder(config, run_dir)
-    rows = len(train_rows) * views + len(val_rows)
+    share, folder = share or Share(), _choose_folder(config, run_dir)
+    is_augmented = config.augmentation != 'none'
+    views = config.cached_views if is_augmented else 1
+    count = len(share.get_rows(train.count)) * views + len(share.get_rows(val.count))
     plan = plan_cache(
         config.cache,
-        bytes_needed=rows * int(np.prod(shape)) * dtype.itemsize,
+        bytes_needed=count * int(np.prod(trunk.output_shape[1:])) * device.cache_dtype.itemsize,
         folder=folder,
-        is_augmented=config.augmentation != 'none',
+        is_augmented=is_augmented,
         cached_views=config.cached_views,
     )
     if plan.kind == 'off':
         _log.info('cache off: %s', plan.reason)
-        yield TrainingRows(model, train.images, val.images, 'off', lambda: None)
+        yield TrainingRows(model, train, val, 'off', lambda: None)
         return
-    with contextlib.ExitStack() as stack:
-        train_cache = FeatureCache(plan.kind, len(train_rows) * views, shape, dtype, folder)
-        stack.callback(train_cache.close)
-        val_cache = FeatureCache(plan.kind, len(val_rows), shape, dtype, folder)
-        stack.callback(val_cache.close)
-
-        def fill() -> None:
-            run = _make_trunk_function(trunk, device)
-            forecast = rows * _measure_row_seconds(run, train)
-            decided = f'cache in {plan.kind}: {plan.reason}'
-            _log.info('%s; %d images once through the frozen layers, about %.0f s', decided, rows, forecast)
-            seconds = fill_cache(train_cache, train.images, train_rows, views, run, _FROZEN_BATCH)
-            seconds += fill_cache(val_cache, val.images, val_rows, 1, run, _FROZEN_BATCH)
-            _log.info('frozen layers took %.1f s, %.1f images/s', seconds, rows / seconds)
-
-        readers = make_cached_rows(train_cache, train_rows, views), make_cached_rows(val_cache, val_rows, 1)
-        yield TrainingRows(top, *readers, plan.kind, fill)
+    with _cache_rows(trunk, top, device, train, val, share, views=views, plan=plan, folder=folder) as rows:
+        yield rows

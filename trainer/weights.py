@@ -1,4 +1,4 @@
-"""The weights a backbone starts from: ImageNet's through Keras, a file, or none."""
+"""Loads the weights that a backbone starts from: the ImageNet weights through Keras, those of a file, or none."""
 
 import shutil
 import tempfile
@@ -13,14 +13,14 @@ from trainer.config import TrainerConfig
 
 
 def load_weights(backbone: keras.Model, config: TrainerConfig) -> None:
-    """Loads the weights named by `trainer.weights` into a backbone without top.
+    """Loads the weights that `trainer.weights` names into a backbone without top.
 
     Args:
-      backbone: from `trainer.model.build_backbone`; changed in place.
-      config: 'weights' is 'imagenet', 'none', or a local path or gs:// URI of an HDF5 or `.weights.h5` file.
+      backbone: A backbone from `trainer.model.build_backbone`; changed in place.
+      config: Its `weights` is 'imagenet', 'none', or the local path or gs:// URI of an HDF5 or `.weights.h5` file.
 
     Raises:
-      WeightsError: the download failed, the file is not there or unreadable, or a shape does not match.
+      WeightsError: The download failed, the file is missing or cannot be read, or its weights do not fit the backbone.
     """
     if config.weights == 'none':
         return
@@ -40,21 +40,21 @@ def _describe_choices(config: TrainerConfig) -> str:
 
 
 def _load_imagenet(backbone: keras.Model, config: TrainerConfig) -> None:
-    """Keras' own loader: downloads once into Keras' cache and verifies the checksum."""
+    """Loads the weights with Keras' own loader, which downloads them once into its cache and verifies the checksum."""
     try:
         pretrained = get_builder(config.backbone)(
             include_top=False, weights='imagenet', input_shape=backbone.input_shape[1:]
         )
-    except Exception as error:  # urllib's, socket's, or Keras' plain Exception, by what went wrong
+    except Exception as error:  # an error of urllib or socket, or a plain Exception of Keras
         raise WeightsError(
-            f"{BACKBONES[config.backbone].builder}'s ImageNet weights could not be had ({to_one_line(error)}); "
+            f"{BACKBONES[config.backbone].builder}'s ImageNet weights could not be loaded ({to_one_line(error)}); "
             f'{_describe_choices(config)}.'
         ) from error
     backbone.set_weights(pretrained.get_weights())
 
 
 def _fetch(config: TrainerConfig, folder: Path) -> Path:
-    """A local copy under the file's own name: Keras tells the format by the name."""
+    """Copies the weights file to `folder` under its own name, by which Keras recognizes the format."""
     local = folder / Path(config.weights).name
     try:
         with tf.io.gfile.GFile(config.weights, 'rb') as remote, local.open('wb') as file:
@@ -69,7 +69,7 @@ def _fetch(config: TrainerConfig, folder: Path) -> Path:
 def _load_file(backbone: keras.Model, config: TrainerConfig, local: Path) -> None:
     try:
         backbone.load_weights(local)
-    except Exception as error:  # h5py's, Keras' ValueError, by what is wrong with the file
+    except Exception as error:  # an error of h5py, or a ValueError of Keras
         raise WeightsError(
             f'The weights file {config.weights} does not fit {BACKBONES[config.backbone].builder} without top at '
             f'{backbone.input_shape[1]} pixels: {to_one_line(error)}; {_describe_choices(config)}.'

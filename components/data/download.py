@@ -1,6 +1,6 @@
-"""Fetches one file over HTTP: resumed when broken off, retried, verified, and moved into place whole.
+"""Downloads one file over HTTP: resumes a broken download, retries, verifies, and only then moves the file into place.
 
-Called by `components.data.tfrecords` for the official archive.
+Called by `pipeline.data` for the official archive.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _ATTEMPTS = 5
 
 
 class RemoteFile(NamedTuple):
-    """A file and what its bytes must be. size_bytes: its length; sha256: lower-case hex."""
+    """A file on a server, and what its bytes must be. size_bytes: its length; sha256: lower-case hex."""
 
     url: str
     size_bytes: int
@@ -34,14 +34,17 @@ OFFICIAL_ARCHIVE = RemoteFile(
 )
 
 
-def compute_sha256(path: Path) -> str:
-    """SHA-256 of a file, lower-case hex."""
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+def compute_sha256(*paths: Path) -> str:
+    """Computes the SHA-256 of the bytes of one or more files, one after the other: lower-case hex."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open('rb') as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def _append_body(remote: RemoteFile, partial: Path, progress: TextIO | None) -> None:
-    """Asks for what `partial` still lacks and appends it; starts over when the server cannot resume."""
+    """Requests what `partial` still lacks and appends it; starts over when the server cannot resume."""
     have = partial.stat().st_size if partial.exists() else 0
     if have > remote.size_bytes:
         partial.unlink()
@@ -69,28 +72,32 @@ def _append_body(remote: RemoteFile, partial: Path, progress: TextIO | None) -> 
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > remote.size_bytes:
-                    return  # not the file we asked for: the size check of the caller says so
+                    return  # too long to be the expected file, and _verify will say so
 
 
 def _is_final(error: requests.RequestException) -> bool:
-    """A 4xx answer stays the same however often it is asked for, except 408 and 429."""
+    """Whether a retry cannot help: a 4xx response, except 408 and 429."""
     status = error.response.status_code if error.response is not None else 0
     return 400 <= status < 500 and status not in (requests.codes.request_timeout, requests.codes.too_many_requests)
 
 
 def download(remote: RemoteFile, target: Path, *, progress: TextIO | None = None, pause_s: float = 2.0) -> Path:
-    """Fetches `remote` to `target`, which appears only whole and verified.
+    """Downloads `remote` to `target`, which appears only when it is complete and verified.
 
-    What was fetched before a break stays in `<target>.partial`, and the next call goes on from there.
+    The bytes that came before a break stay in `<target>.partial`, and the next call resumes from there.
 
     Args:
       remote: where the bytes are and what they must be.
-      target: where they go; a file that is there already and verifies is kept.
-      progress: where the progress bar goes when it is a terminal; standard error by default.
-      pause_s: seconds before the second attempt; doubled before each further one.
+      target: where they go; a file that is there already is kept if it verifies.
+      progress: where a progress bar is shown if it is a terminal; standard error by default.
+      pause_s: seconds before the second attempt; doubled before each later one.
+
+    Returns:
+      `target`.
 
     Raises:
-      DataError: the server cannot be reached or refuses, or the bytes are not the expected ones.
+      DataError: the server cannot be reached or refuses the request, the bytes are not the expected ones, or they
+        cannot be written.
     """
     if target.exists() and target.stat().st_size == remote.size_bytes and compute_sha256(target) == remote.sha256:
         return target
@@ -103,7 +110,7 @@ def download(remote: RemoteFile, target: Path, *, progress: TextIO | None = None
             if attempt == _ATTEMPTS or _is_final(error):
                 raise DataError(
                     f'{remote.url} could not be downloaded ({error}; attempt {attempt} of {_ATTEMPTS}); run the '
-                    'command again to go on where it stopped, or fetch the file yourself and give it with --archive.'
+                    'command again to resume it, or fetch the file yourself and give it with --archive.'
                 ) from error
         except OSError as error:
             raise DataError(f'{partial} could not be written: {error}; free some space and run again.') from error
@@ -116,11 +123,12 @@ def download(remote: RemoteFile, target: Path, *, progress: TextIO | None = None
 
 
 def _verify(remote: RemoteFile, partial: Path) -> None:
+    """Checks size and digest; removes a file that can never become the expected one."""
     size = partial.stat().st_size
     if size < remote.size_bytes:
         raise DataError(
             f'{remote.url} ended after {size:,} of {remote.size_bytes:,} bytes, {_ATTEMPTS} times; '
-            'run the command again to go on where it stopped.'
+            'run the command again to resume it.'
         )
     digest = compute_sha256(partial)
     if size > remote.size_bytes or digest != remote.sha256:

@@ -1,15 +1,22 @@
-"""The manifest of a data folder: what is in it, where it came from, and whether it is the data asked for."""
+"""The manifest of a data folder: what the folder holds, where its records come from, and what was asked for.
+
+Called by `pipeline.data` and `components.data.tfrecords`. `check_splits` is also called before a run and by
+ImportExampleGen, and `read_manifest` by the Pusher.
+"""
 
 import dataclasses
 import json
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from components import features
 from components.errors import DataError, UsageError
 from components.places import Place, locate
 
 MANIFEST_NAME = 'manifest.json'
+
+Manifest = dict[str, Any]  # as in the JSON file: source, limit, tool_version, counts, counts_by_class
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,20 +26,26 @@ class Source:
     kind: str
     """'sample', 'archive' or 'download'."""
     name: str
-    """File name, or URL of a download; no folder, so that a manifest is the same on every machine."""
+    """Of an archive its file name, without the folder, so that the manifest is the same on every machine; of a download
+    its URL; of a sample its seed."""
     sha256: str
-    """Of the archive's bytes, lower-case hex."""
+    """SHA-256 of the archive, or of the sample's batch files one after the other; lower-case hex."""
 
 
-def read_manifest(out: Place) -> dict | None:
-    """The manifest of a finished data folder; None where there is none."""
+def read_manifest(out: Place) -> Manifest | None:
+    """Reads the manifest of a finished data folder; None when there is none.
+
+    Raises:
+      DataError: the file is not JSON.
+    """
     path = out / MANIFEST_NAME
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
+        manifest: Manifest = json.loads(path.read_text())
     except ValueError as error:
         raise DataError(f'{path} is not JSON ({error}); remove {out} and write the data again.') from error
+    return manifest
 
 
 def check_splits(data: str) -> None:
@@ -55,8 +68,8 @@ def check_splits(data: str) -> None:
             )
 
 
-def describe_request(source: Source, limit: int | None) -> dict:
-    """The part of a manifest that says which data was asked for."""
+def describe_request(source: Source, limit: int | None) -> Manifest:
+    """Makes the part of a manifest that says which data was asked for, and which version wrote it."""
     return {
         'source': dataclasses.asdict(source),
         'limit': limit,
@@ -64,25 +77,28 @@ def describe_request(source: Source, limit: int | None) -> dict:
     }
 
 
-def is_written(out: Path, source: Source, limit: int | None) -> bool:
-    """Whether `out` already holds just this data, written by this version."""
+def find_written(out: Path, source: Source, limit: int | None) -> Manifest | None:
+    """Returns the manifest of `out` if it already holds exactly this data, written by this version; else None."""
     manifest, wanted = read_manifest(out), describe_request(source, limit)
-    return manifest is not None and all(manifest.get(key) == value for key, value in wanted.items())
+    if manifest is not None and all(manifest.get(key) == value for key, value in wanted.items()):
+        return manifest
+    return None
 
 
 def check_vacant(out: Path) -> None:
     """Checks that a data folder can be made at `out`.
 
     Raises:
-      UsageError: `out` holds other data, or something that is not ours.
+      UsageError: `out` holds different data, or something that the `data` command did not write.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     manifest = read_manifest(out) if out.is_dir() else None
     if manifest is None:
-        raise UsageError(f'{out} exists and was not written by this command; give another --out or remove it.')
+        raise UsageError(f'{out} exists and was not written by this command; give a different --out, or remove it.')
     source = manifest.get('source') or {}
     raise UsageError(
-        f'{out} already holds other data ({source.get("kind")} {source.get("name")}, limit {manifest.get("limit")}, '
-        f'written by version {manifest.get("tool_version")}); give another --out or remove it.'
+        f'{out} already holds different data ({source.get("kind")} {source.get("name")}, '
+        f'limit {manifest.get("limit")}, written by version {manifest.get("tool_version")}); '
+        'give a different --out, or remove it.'
     )

@@ -1,23 +1,22 @@
-"""DataCheck writes down what is wrong with the data; DataGate stops the run where something is.
+"""DataCheck writes a report of what is wrong with the data; DataGate stops the run when the report has an error.
 
-Two components, because TFX removes what a failed one wrote: the report stays, and says every fault.
+These are two components because TFX removes what a failed component wrote: this way the report stays.
 """
 
 import dataclasses
 import json
-import os
+from pathlib import Path
 from typing import Any, ClassVar
 
-import tensorflow as tf
-from tensorflow_metadata.proto.v0 import anomalies_pb2
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
 from tfx.dsl.components.base import base_beam_executor, base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
-from tfx.utils import io_utils
 
 from components import features
-from components.data_gate.checks import Finding, find_faults, read_tally, write_tally
+from components.data_gate.checks import find_faults
 from components.data_gate.config import DataGateConfig
 from components.data_gate.drift import (
     find_changes,
@@ -25,54 +24,29 @@ from components.data_gate.drift import (
     identify_serving_statistics,
     read_statistics,
 )
+from components.data_gate.report import DataReport, describe_refusal, read_anomalies, read_report, write_report
+from components.data_gate.tally import read_tally, write_tally
 from components.errors import DataRefusedError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
 from components.places import locate
 
-REPORT_FILE = 'data_report.json'
 _EXAMPLES_KEY, _ANOMALIES_KEY, _REPORT_KEY = 'examples', 'anomalies', 'report'
 _STATISTICS_KEY, _SCHEMA_KEY = 'statistics', 'schema'
+_SCHEMA_FILE = 'schema.pbtxt'  # TFX's name for the only file of a Schema artifact
 _CONFIG_KEY, _SERVING_KEY = 'config', 'serving'
-_MAX_SENTENCES = 20  # of those that end a run; the report has them all
-
-
-class DataReport(types.Artifact):
-    """A folder with REPORT_FILE: {'findings': [Finding as a dict, ...], 'records': {split: count}}."""
-
-    TYPE_NAME = 'components.DataReport'  # TFX compiles only names of two parts for Kubeflow
-
-
-def read_anomalies(anomalies_uri: str) -> list[Finding]:
-    """What ExampleValidator found, from its `anomalies` artifact."""
-    findings = []
-    for split in features.SPLITS:
-        with tf.io.gfile.GFile(os.path.join(anomalies_uri, f'Split-{split}', 'SchemaDiff.pb'), 'rb') as file:
-            anomalies = anomalies_pb2.Anomalies.FromString(file.read())
-        for name, info in sorted(anomalies.anomaly_info.items()):
-            severity = 'error' if info.severity == anomalies_pb2.AnomalyInfo.ERROR else 'warning'
-            expected = 'what components/schema.pbtxt says'
-            findings.append(Finding(severity, 'anomaly', split, name, expected, info.description.rstrip('.'), 0))
-    return findings
-
-
-def read_report(report_uri: str) -> tuple[list[Finding], dict[str, int]]:
-    """The findings, and the records by split, of a DataReport."""
-    with tf.io.gfile.GFile(os.path.join(report_uri, REPORT_FILE)) as file:
-        report = json.load(file)
-    return [Finding(**{**finding, 'ids': tuple(finding['ids'])}) for finding in report['findings']], report['records']
 
 
 class CheckDriver(IdentityDriver):
-    """Looks for the serving model's data before the component does."""
+    """Makes a cached report be reused only while the serving model's data is the same."""
 
     def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
         """See `identify_serving_statistics`."""
-        statistics = locate(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
+        statistics = Path(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
         return identify_serving_statistics(locate(exec_properties[_SERVING_KEY]), statistics)
 
 
 class CheckExecutor(base_beam_executor.BaseBeamExecutor):
-    """Runs the checks over all records, adds ExampleValidator's anomalies, and what changed since the last push."""
+    """Checks all records, and adds ExampleValidator's anomalies and the changes from the serving model's data."""
 
     def Do(
         self,
@@ -85,15 +59,13 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
         Args:
           input_dict: 'examples', 'statistics', 'schema' and 'anomalies'.
           output_dict: 'report'.
-          exec_properties: 'config', a DataGateConfig as JSON; 'serving', the folder of versions.
+          exec_properties: 'config', a DataGateConfig as JSON; 'serving', path or URI of the serving folder.
         """
         config = DataGateConfig(**json.loads(exec_properties[_CONFIG_KEY]))
         (examples,) = input_dict[_EXAMPLES_KEY]
-        patterns = {
-            split: os.path.join(artifact_utils.get_split_uri([examples], split), '*') for split in features.SPLITS
-        }
+        patterns = {split: f'{artifact_utils.get_split_uri([examples], split)}/*' for split in features.SPLITS}
         report_uri = artifact_utils.get_single_uri(output_dict[_REPORT_KEY])
-        tally_prefix = os.path.join(report_uri, 'tally')
+        tally_prefix = f'{report_uri}/tally'
         with self._make_beam_pipeline() as pipeline:
             write_tally(pipeline, patterns, config.max_pixels, tally_prefix)
         tally = read_tally(tally_prefix)
@@ -101,18 +73,15 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
         findings += read_anomalies(artifact_utils.get_single_uri(input_dict[_ANOMALIES_KEY]))
         before = find_serving_statistics(locate(exec_properties[_SERVING_KEY]))
         if before:
-            now = locate(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
-            schema = io_utils.SchemaReader().read(
-                io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict[_SCHEMA_KEY]))
-            )
+            now = Path(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
+            schema_file = Path(artifact_utils.get_single_uri(input_dict[_SCHEMA_KEY]), _SCHEMA_FILE)
+            schema = text_format.Parse(schema_file.read_text(), schema_pb2.Schema())
             findings += find_changes(read_statistics(now), read_statistics(before), schema, config)
-        report = {'findings': [finding._asdict() for finding in findings], 'records': tally.records}
-        with tf.io.gfile.GFile(os.path.join(report_uri, REPORT_FILE), 'w') as file:
-            json.dump(report, file, indent=2)
+        write_report(report_uri, findings, tally.records)
 
 
 class GateExecutor(base_executor.BaseExecutor):
-    """Fails where the report has an error."""
+    """Fails when the report has an error."""
 
     def Do(
         self,
@@ -123,46 +92,45 @@ class GateExecutor(base_executor.BaseExecutor):
         """Reads 'report' and writes nothing.
 
         Raises:
-          DataRefusedError: with a sentence for each error.
+          DataRefusedError: the report has an error; the message has a sentence for each.
         """
         report_uri = artifact_utils.get_single_uri(input_dict[_REPORT_KEY])
         findings, _ = read_report(report_uri)
-        sentences = [finding.to_sentence() for finding in findings if finding.severity == 'error']
-        if sentences:
-            shown = '; '.join(sentences[:_MAX_SENTENCES])
-            raise DataRefusedError(
-                f'The data was refused, and nothing was trained: {shown}. All is in {report_uri}/{REPORT_FILE}; mend '
-                'the data, or set another bound (data_gate.* in `run --help`).'
-            )
+        refusal = describe_refusal(findings, report_uri)
+        if refusal:
+            raise DataRefusedError(refusal)
 
 
 class _CheckSpec(types.ComponentSpec):
-    PARAMETERS: ClassVar = {key: ExecutionParameter(type=str) for key in (_CONFIG_KEY, _SERVING_KEY, IDENTITY_KEY)}
-    INPUTS: ClassVar = {
+    PARAMETERS: ClassVar[dict[str, Any]] = {
+        key: ExecutionParameter(type=str) for key in (_CONFIG_KEY, _SERVING_KEY, IDENTITY_KEY)
+    }
+    INPUTS: ClassVar[dict[str, Any]] = {
         _EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
         _STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics),
         _SCHEMA_KEY: ChannelParameter(type=standard_artifacts.Schema),
         _ANOMALIES_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies),
     }
-    OUTPUTS: ClassVar = {_REPORT_KEY: ChannelParameter(type=DataReport)}
+    OUTPUTS: ClassVar[dict[str, Any]] = {_REPORT_KEY: ChannelParameter(type=DataReport)}
 
 
 class _GateSpec(types.ComponentSpec):
-    PARAMETERS: ClassVar = {}
-    INPUTS: ClassVar = {_REPORT_KEY: ChannelParameter(type=DataReport)}
-    OUTPUTS: ClassVar = {}
+    PARAMETERS: ClassVar[dict[str, Any]] = {}
+    INPUTS: ClassVar[dict[str, Any]] = {_REPORT_KEY: ChannelParameter(type=DataReport)}
+    OUTPUTS: ClassVar[dict[str, Any]] = {}
 
 
 class DataCheck(base_component.BaseComponent):
-    """Checks every record, and what all amount to.
+    """Checks every record, the classes of every split, and the changes from the serving model's data.
 
     Args:
       examples: ImportExampleGen's.
       statistics: StatisticsGen's.
       schema: CuratedSchemaGen's.
       anomalies: ExampleValidator's.
-      config: the thresholds.
-      serving: the folder that the Pusher pushes to, whose serving model's data is compared with.
+      config: the bounds.
+      serving: path or URI of the folder that the Pusher pushes to; the data is compared with that of the model that
+        is serving there.
 
     Component `outputs` contains:
       - `report`: Channel of type `DataReport`.
@@ -197,7 +165,8 @@ class DataCheck(base_component.BaseComponent):
 
 
 class DataGate(base_component.BaseComponent):
-    """Ends the run where the data has an error; what must not run on bad data comes after it (`add_upstream_node`).
+    """Ends the run when the data has an error. Components that must not run on bad data name it with
+    `add_upstream_node`.
 
     Args:
       report: DataCheck's.

@@ -1,4 +1,4 @@
-"""The data of a run against the data of the model that is serving, by TFDV's statistics of both."""
+"""Compares the data of a run with the data of the model that is serving, by TFDV's statistics of both."""
 
 import hashlib
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components import features
-from components.data_gate.checks import Finding
 from components.data_gate.config import DataGateConfig
+from components.data_gate.findings import Finding
 from components.places import Place
 from components.serving.versions import STATISTICS_FOLDER, find_serving_version
 
@@ -16,25 +16,33 @@ Statistics = dict[str, statistics_pb2.DatasetFeatureStatisticsList]
 
 
 def _read_files(statistics: Place) -> dict[str, bytes]:
-    """The file of each split, in the order of the splits; an ExampleStatistics artifact or a copy of one."""
+    """Reads each split's file, in the order of the splits, from an ExampleStatistics artifact or a copy of one."""
     return {split: (statistics / f'Split-{split}' / 'FeatureStats.pb').read_bytes() for split in features.SPLITS}
 
 
 def read_statistics(statistics: Place) -> Statistics:
-    """TFDV's statistics by split."""
+    """Reads TFDV's statistics by split."""
     parse = statistics_pb2.DatasetFeatureStatisticsList.FromString
     return {split: parse(content) for split, content in _read_files(statistics).items()}
 
 
 def find_serving_statistics(serving: Place) -> Place | None:
-    """Where the statistics of the serving model's data are; None where nothing serves, or what does has none."""
+    """Finds the statistics of the serving model's data; None when no model is serving, or it has no statistics."""
     version = find_serving_version(serving)
     folder = version and version / STATISTICS_FOLDER
     return folder if folder and folder.is_dir() else None
 
 
 def identify_serving_statistics(serving: Place, statistics: Place) -> str:
-    """A digest of the statistics that a run's are to be compared with; '' where there are none, or the very same."""
+    """Computes a digest of the statistics that a run's own must be compared with, for the cache key.
+
+    Args:
+      serving: the folder of versions.
+      statistics: of this run's data.
+
+    Returns:
+      SHA-256 in hex; '' when there are none, or when they equal this run's own, so that there is nothing to compare.
+    """
     before = find_serving_statistics(serving)
     files = _read_files(before) if before else None
     if files is None or files == _read_files(statistics):
@@ -49,17 +57,18 @@ def _count(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> int:
 def find_changes(
     now: Statistics, before: Statistics, schema: schema_pb2.Schema, config: DataGateConfig
 ) -> Iterator[Finding]:
-    """Splits that shrank, and classes whose shares of train drifted (TFDV's comparator, L-infinity distance).
+    """Finds splits that shrank, and drift of the class shares of train (TFDV's comparator, L-infinity distance).
 
     Args:
-      now, before: of this run's data, and of the serving model's.
-      schema: the curated one.
-      config: the thresholds.
+      now: statistics of this run's data.
+      before: statistics of the serving model's data.
+      schema: the curated schema.
+      config: the bounds.
     """
     for split in features.SPLITS:
         count, wanted = _count(now[split]), _count(before[split])
         if count < (1 - config.max_shrink) * wanted:
-            found, expected = f'{count:,} records', f'some {wanted:,}, as the serving model was made with'
+            found, expected = f'{count:,} records', f'about {wanted:,}, as in the data of the serving model'
             yield Finding('error', 'shrink', split, '', expected, found, count)
     compared = schema_pb2.Schema()
     compared.CopyFrom(schema)
@@ -69,5 +78,5 @@ def find_changes(
     for reason in anomalies.anomaly_info[features.LABEL_KEY].reason:
         if reason.type == anomalies_pb2.AnomalyInfo.COMPARATOR_L_INFTY_HIGH:
             found = reason.description.rstrip('.')
-            expected = 'the shares of the classes that the serving model was made with'
+            expected = 'the class shares of the data of the serving model'
             yield Finding('error', 'drift', train, features.LABEL_KEY, expected, found, _count(now[train]))

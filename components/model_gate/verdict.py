@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,7 +139,7 @@ def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo) -> Verdict
 
 def write_verdict(evaluation_uri: str, verdict: Verdict) -> None:
     """Writes a verdict as JSON: {'is_blessed', 'baseline', 'reasons': [Reason as a dict, ...]}."""
-    content = {**verdict._asdict(), 'reasons': [reason._asdict() for reason in verdict.reasons]}
+    content = {**verdict._asdict(), 'reasons': [asdict(reason) for reason in verdict.reasons]}
     (Path(evaluation_uri) / VERDICT_FILE).write_text(json.dumps(content, indent=2))
 
 

@@ -1,6 +1,7 @@
 """What the serving check found: the bounds and faults in words, and the file that keeps them."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +104,7 @@ def make_skipped_report() -> ServingReport:
 
 def write_report(blessing: Path, report: ServingReport) -> None:
     """Writes REPORT_FILE into the folder of an InfraBlessing artifact."""
-    content: dict[str, Any] = {**report._asdict(), 'reasons': [reason._asdict() for reason in report.reasons]}
+    content: dict[str, Any] = {**report._asdict(), 'reasons': [asdict(reason) for reason in report.reasons]}
     (blessing / REPORT_FILE).write_text(json.dumps(content, indent=2))
 
 

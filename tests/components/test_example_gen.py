@@ -1,14 +1,15 @@
-"""What ImportExampleGen says of a data folder that it cannot read, and how TFX looks into one in an S3 store."""
+"""What ImportExampleGen says about a data folder that it cannot read, and how TFX lists one in an S3 store."""
 
 import os
 import time
 
 import pytest
 import tensorflow as tf
+from tfx.dsl.io import fileio
 
 from components.data.manifest import check_splits
 from components.errors import DataRefusedError, UsageError
-from components.example_gen import Executor, S3Filesystem, check_readable
+from components.example_gen import Executor, check_readable
 from components.places import locate
 
 
@@ -45,12 +46,12 @@ def test_tfx_finds_the_files_of_a_split_with_their_sizes_and_times(make_bucket):
     uri = make_bucket('s3') + '/cifar10'
     for name in ('train/data-1', 'train/data-0', 'val/data-0', 'train/other/data-0'):
         (locate(uri) / name).write_text('12345')
-    files = S3Filesystem.glob(f'{uri}/train/data-*')
+    files = fileio.glob(f'{uri}/train/data-*')
     assert files == [f'{uri}/train/data-0', f'{uri}/train/data-1']
-    stat = S3Filesystem.stat(files[0])
+    stat = fileio.stat(files[0])
     assert stat.length == 5
     assert abs(stat.mtime_nsec / 1e9 - time.time()) < 60
-    assert S3Filesystem.glob(f'{uri}/test/*') == []
+    assert fileio.glob(f'{uri}/test/*') == []
 
 
 @pytest.mark.parametrize('scheme', ['s3', 'gs'])

@@ -1,4 +1,4 @@
-"""Places in object stores, by the stores' own clients against servers on this machine."""
+"""Places on this machine and in object stores; the stores' own clients talk to servers on this machine."""
 
 import pytest
 
@@ -23,16 +23,16 @@ WHOLE = {'a': 'a', 'b/c': 'b/c', 'b/d/e': 'b/d/e'}
 
 def test_a_folder_is_copied_whole(place, tmp_path):
     fill(place)
-    for _ in range(2):  # over itself too
+    for _ in range(2):  # the second time over the first copy
         copy_folder(place, tmp_path / 'to' / 'here')
         assert list_files(tmp_path / 'to' / 'here') == WHOLE
 
 
-def test_a_fetched_folder_is_here_while_it_is_needed(place):
+def test_a_fetched_folder_is_on_this_machine_while_it_is_needed(place):
     fill(place)
     with fetch_folder(place) as folder:
         assert list_files(folder) == WHOLE
-    assert folder.exists() == (folder == place), 'a copy is removed, and a folder of this machine is no copy'
+    assert folder.exists() == (folder == place), 'a copy is removed, and a folder of this machine is not copied'
 
 
 def test_a_removed_folder_is_gone_and_its_neighbours_stay(place):
@@ -44,7 +44,7 @@ def test_a_removed_folder_is_gone_and_its_neighbours_stay(place):
 @pytest.mark.parametrize(
     'text', ['minio://mlpipeline/serving', 'hdfs://name/serving', 'https://host/serving', 's3://', 'gs:///serving']
 )
-def test_another_scheme_and_a_bucket_left_out_are_refused_with_what_to_give(text, capsys):
+def test_an_unknown_scheme_and_a_missing_bucket_are_refused_with_what_to_give(text, capsys):
     match = r'must be a path, or a URI with s3:// or gs:// and a bucket \(for MinIO s3://, .*AWS_ENDP'
     with pytest.raises(ValueError, match=match):
         check_place(text)
@@ -55,7 +55,7 @@ def test_another_scheme_and_a_bucket_left_out_are_refused_with_what_to_give(text
 
 
 @pytest.mark.parametrize('scheme', ['s3', 'gs'])
-def test_a_bucket_that_does_not_exist_is_one_sentence(make_bucket, scheme, capsys):
+def test_a_bucket_that_does_not_exist_is_named_in_one_sentence(make_bucket, scheme, capsys):
     make_bucket(scheme)
     with pytest.raises(StorageError, match=rf'^{scheme}://nowhere/serving cannot be read: .*Check bucket, credentials'):
         locate(f'{scheme}://nowhere/serving')
@@ -74,7 +74,7 @@ def test_missing_credentials_are_one_sentence(make_bucket, monkeypatch, tmp_path
         locate(bucket)
 
 
-def test_a_store_that_does_not_answer_is_one_sentence(make_bucket, monkeypatch):
+def test_a_store_that_does_not_respond_is_one_sentence(make_bucket, monkeypatch):
     bucket = make_bucket('s3')
     monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://127.0.0.1:9')
     monkeypatch.setenv('AWS_MAX_ATTEMPTS', '1')
@@ -82,6 +82,6 @@ def test_a_store_that_does_not_answer_is_one_sentence(make_bucket, monkeypatch):
         locate(bucket)
 
 
-def test_a_place_without_a_model_is_refused_by_its_name(place, capsys):
+def test_a_place_without_a_model_is_refused_and_named(place, capsys):
     assert __main__.main(['predict', '--model', str(place), 'cat.png']) == 2
     assert f'error: {place} holds no SavedModel, nor numbered versions' in capsys.readouterr().err

@@ -26,7 +26,7 @@ def test_the_schema_component_provides_the_curated_schema(tmp_path):
 def test_a_schema_that_differs_from_the_compiled_one_is_refused(tmp_path):
     artifact = standard_artifacts.Schema()
     artifact.uri = str(tmp_path)
-    with pytest.raises(DataError, match='is not the schema this pipeline was compiled with'):
+    with pytest.raises(DataError, match='is not the schema that this pipeline was compiled with'):
         schema.Executor().Do({}, {'schema': [artifact]}, {'schema_digest': 'other'})
 
 

@@ -16,7 +16,7 @@ from tests.conftest import PROJECT
 
 SERVING = PROJECT / 'kubeflow' / 'serving'
 FOLDERS = ['base', *sorted(f'overlays/{folder.name}' for folder in (SERVING / 'overlays').iterdir())]
-README = (PROJECT / 'README.md').read_text()
+DOCUMENTS = ''.join((PROJECT / 'docs' / name).read_text() for name in ('kubeflow.md', 'serving.md'))
 KUBERNETES = '1.31'
 
 
@@ -101,14 +101,14 @@ def test_the_overlay_changes_what_it_says(base):
     assert find(base, 'HorizontalPodAutoscaler')['spec']['minReplicas'] == 1
 
 
-def test_production_is_ready_for_the_clients_that_ask_for_stable_as_the_readme_tells_them(server):
+def test_production_is_ready_for_the_clients_that_ask_for_stable_as_the_documents_tell_them(server):
     model = f'/v1/models/{models_config.MODEL_NAME}'
     patched = find(build(SERVING / 'overlays' / 'production'), 'Deployment')['spec']['template']['spec']['containers'][
         0
     ]
     assert patched['readinessProbe']['httpGet']['path'] == f'{model}/labels/{versions.STABLE}/metadata'
     assert server['readinessProbe']['httpGet']['path'] == f'{model}/metadata'  # no label before the first promote
-    assert f'localhost:8501{model}/labels/{versions.STABLE}:predict' in README
+    assert f'localhost:8501{model}/labels/{versions.STABLE}:predict' in DOCUMENTS
 
 
 @pytest.mark.parametrize('folder', FOLDERS)
@@ -116,7 +116,7 @@ def test_the_namespace_is_left_to_who_applies_since_the_steps_can_mount_the_clai
     documents = build(SERVING / folder)
     assert 'Namespace' not in {document['kind'] for document in documents}
     assert not [document for document in documents if 'namespace' in document['metadata']]
-    assert f'kubectl apply -n NAMESPACE -k kubeflow/serving/{folder}\n' in README
+    assert f'kubectl apply -n NAMESPACE -k kubeflow/serving/{folder}\n' in DOCUMENTS
 
 
 @pytest.mark.parametrize('folder', FOLDERS)
@@ -125,7 +125,7 @@ def test_the_server_mounts_the_claim_that_the_example_of_compile_pushes_to(folde
     [served] = [
         volume['persistentVolumeClaim']['claimName'] for volume in pod['volumes'] if volume['name'] == 'serving'
     ]
-    command = README.partition('python -m pipeline compile --out cifar10.yaml')[2].partition('\n\n')[0]
+    command = DOCUMENTS.partition('python -m pipeline compile --out cifar10.yaml')[2].partition('\n\n')[0]
     mounts = dict(mount.split(':') for mount in re.search(r'\.pvcs=(\S+)', command).group(1).split(','))
     assert mounts[served] == re.search(r'--serving (\S+)', command).group(1)
 

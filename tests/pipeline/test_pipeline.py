@@ -75,6 +75,12 @@ def test_artifacts_are_kept_in_the_root_or_where_the_caller_says():
     assert roots == ['/root-folder/artifacts', 'minio://b/v2']
 
 
+def test_a_graph_for_another_runner_makes_no_folder_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph.create_pipeline(PRESETS['sample']('minio://bucket/v2'), 'minio://bucket/v2')
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_steps_that_kubeflow_can_be_told_about_are_the_graphs():
     assert set(STEPS) == set(get_properties())
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from components import features
 from components.data import sample
 from pipeline.config import Layout
 from tests.conftest import PROJECT, run_cli
+from tests.documents import Command, list_commands
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +64,7 @@ def list_reused(answer: subprocess.CompletedProcess) -> set[str]:
 @pytest.fixture(scope='module')
 def full_run(tmp_path_factory):
     """`make run`: the sample preset as it is, 224 pixels."""
-    layout = Layout(str(tmp_path_factory.mktemp('full') / 'root'))
+    layout = Layout(str(tmp_path_factory.mktemp('full') / 'runs' / 'sample'))  # as the documents name it
     return layout, run_cli('run', '--root', layout.root)
 
 
@@ -228,12 +231,12 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     answer = run_cli(*arguments)
     assert answer.returncode == 4, answer.stdout + answer.stderr
     error = answer.stderr
-    assert re.fullmatch(r'error: The data was refused, and nothing was trained: .*\n', error)
+    assert re.fullmatch(r'error: The data was refused, and nothing was trained:\n(  .+\n)+See .*\n', error)
     assert f'train, image: 1 of {len(records)} records do not decode; expected PNG or JPEG ({names[0]})' in error
-    assert f'have a label that is no class; expected 0 to 9 ({names[1]})' in error
+    assert f'have a label that is not a class; expected 0 to 9 ({names[1]})' in error
     assert re.search(r'train, label: [^;]*12[^;]*; expected what components/schema.pbtxt says', error), error
     assert 'Transform' not in read_lines(answer)
-    report = re.search(r'All is in (\S+); mend', error)[1]
+    report = re.search(r'See (\S+) for all findings', error)[1]
     findings = json.loads(Path(report).read_text())['findings']
     found = sorted(finding['kind'] for finding in findings if finding['severity'] == 'error')
     assert found == ['anomaly', 'bad_labels', 'undecodable']
@@ -296,3 +299,43 @@ def test_real_images_become_records(real_archive, tmp_path):
     assert re.fullmatch(r'4\d\d train, \d\d val, 100 test written to .*\n', answer.stdout)
     again = run_cli('data', '--archive', real_archive, '--out', tmp_path / 'd', '--limit', 600)
     assert again.stdout.endswith(f'already in {tmp_path}/d: nothing to do\n')
+
+
+def run_documented(command: Command, numbers: dict[str, str], folder: Path) -> subprocess.CompletedProcess:
+    """Runs a command of the documents in a shell that finds this environment's `python`.
+
+    Args:
+      command: of an `sh` block; `make TARGET` stands for the last line of the target's recipe.
+      numbers: the numbers of this run's versions by those in the documents.
+      folder: working folder.
+    """
+    text = re.sub('|'.join(numbers), lambda match: numbers[match[0]], command.text)
+    if text.startswith('make '):
+        dry_run = [*shlex.split(text), '--dry-run', '--no-print-directory']
+        recipe = subprocess.run(dry_run, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+        text = recipe.splitlines()[-1].replace('.venv/bin/', '')
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    environment = {**os.environ, 'PATH': path}
+    shell = ['bash', '-c', text]
+    return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_the_commands_in_the_documents_run_in_their_order(full_run):
+    layout, _ = full_run
+    folder = layout.root.parents[1]
+    Image.fromarray(sample.draw_image(3, np.random.default_rng(0))).save(folder / 'cat.png')
+    (version,) = layout.serving.glob('[0-9]*')
+    # The documents also promote a second version, as a later run would have pushed it.
+    later = str(int(version.name) + 1)
+    shutil.copytree(version, layout.serving / later, copy_function=os.link)
+    commands = [command for command in list_commands() if command.note is None]
+    documented = sorted(set(re.findall(r'promote (\d+)', ' '.join(command.text for command in commands))))
+    numbers = dict(zip(documented, [version.name, later], strict=True))
+    answers = {}
+    for command in commands:
+        answer = answers[command.text] = run_documented(command, numbers, folder)
+        assert answer.returncode == 0, f'{command.where}: {command.text}\n{answer.stdout}{answer.stderr}'
+    assert len(answers) > 15
+    assert list_reused(answers['make run']) == set(COMPONENTS)
+    assert json.loads(answers['python -m pipeline predict --model runs/sample/serving cat.png'].stdout)['image']
+    assert version.name in answers['python -m pipeline rollback --serving runs/sample/serving'].stdout

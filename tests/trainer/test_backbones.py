@@ -1,4 +1,4 @@
-"""Every backbone: what the table says of it, its border, and the two parts that the border cuts it into."""
+"""Every backbone: the numbers in its table line, and how it is cut into trunk and top."""
 
 import dataclasses
 from typing import NamedTuple
@@ -11,8 +11,9 @@ from trainer.backbones import BACKBONES, get_builder
 from trainer.config import TrainerConfig
 from trainer.model import build_backbone, build_model, compile_model, freeze_below, split_at_border
 
-QUICK = ('vgg16',)  # to build and to trace; the others take several seconds a test
-FIRST_TRAINED = {  # of the layers with weights, by name or by kind where Keras numbers the names
+QUICK = ('vgg16',)  # backbones that are built and traced quickly; with the others a test takes several seconds
+# The first part of the names of the trained layers that have weights.
+TRAINED = {
     'resnet50': {'conv5'},
     'resnet101': {'conv5'},
     'vgg16': {'block5'},
@@ -45,35 +46,35 @@ def built(request) -> Built:
     ('name', 'size'),
     [('resnet50', 224), ('resnet101', 224), ('vgg16', 224), ('inception_v3', 299), ('densenet121', 224)],
 )
-def test_each_backbone_has_an_image_size_of_its_own(name, size):
+def test_each_backbone_has_its_own_default_image_size(name, size):
     assert TrainerConfig(backbone=name).get_image_size() == size
     assert TrainerConfig(backbone=name, image_size=96).get_image_size() == 96
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-def test_the_smallest_size_is_keras_own(name):
+def test_keras_refuses_images_below_the_smallest_size(name):
     smaller = BACKBONES[name].smallest_size - 1
     with pytest.raises(ValueError, match='at least'):
         get_builder(name)(include_top=False, weights=None, input_shape=(smaller, smaller, 3))
 
 
-def test_the_table_has_the_parameters_and_the_channels(built):
+def test_the_tables_parameters_and_channels_are_right(built):
     row = BACKBONES[built.config.backbone]
     assert built.backbone.count_params() == row.parameters
     assert built.backbone.output_shape[-1] == row.channels
     assert built.model.name == f'cifar10_{built.config.backbone}'
 
 
-def test_the_last_stage_alone_is_trained(built):
+def test_only_the_last_stage_is_trained(built):
     trained = [layer for layer in built.backbone.layers if layer.trainable and layer.weights]
-    assert {layer.name.split('_')[0] for layer in trained} == FIRST_TRAINED[built.config.backbone]
+    assert {layer.name.split('_')[0] for layer in trained} == TRAINED[built.config.backbone]
     frozen = [layer for layer in built.backbone.layers if not layer.trainable and layer.weights]
     assert len(frozen) > len(trained)
     if built.config.backbone == 'inception_v3':  # mixed9 and mixed10: nine convolutions each, with their BatchNorms
         assert len(trained) == 36
 
 
-def test_the_parts_together_are_the_model(built):
+def test_trunk_and_top_together_are_the_model(built):
     trunk, top = split_at_border(built.model)
     np.testing.assert_array_equal(built.model(built.images), top(trunk(built.images)))
     assert trunk.trainable_weights == []
@@ -82,7 +83,7 @@ def test_the_parts_together_are_the_model(built):
     }
 
 
-def test_training_the_top_trains_the_model_and_leaves_the_trunk(built):
+def test_training_the_top_trains_the_model_and_does_not_change_the_trunk(built):
     trunk, top = split_at_border(built.model)
     compile_model(top, built.config)
     before = [weight.numpy() for weight in built.model.trainable_weights]
@@ -94,7 +95,7 @@ def test_training_the_top_trains_the_model_and_leaves_the_trunk(built):
     np.testing.assert_array_equal(built.model(built.images), top(trunk(built.images)))
 
 
-def test_a_frozen_backbone_is_the_trunk_up_to_the_pooling(built):
+def test_with_the_whole_backbone_frozen_the_trunk_includes_the_pooling(built):
     config = dataclasses.replace(built.config, train_from='none', pooling='average')
     try:
         model = build_model(config, built.backbone)
@@ -107,8 +108,8 @@ def test_a_frozen_backbone_is_the_trunk_up_to_the_pooling(built):
 
 
 @pytest.mark.parametrize('name', ['vgg16', pytest.param('inception_v3', marks=pytest.mark.slow)])
-def test_a_model_that_was_split_is_saved_and_loaded_as_before(name, tmp_path):
-    """Cutting adds to the graph that the layers remember, which Keras walks when it saves."""
+def test_a_model_that_was_cut_can_still_be_saved_and_loaded(name, tmp_path):
+    """Cutting adds nodes to the graph that the layers remember, and Keras walks that graph when it saves."""
     size = BACKBONES[name].smallest_size
     config = TrainerConfig(backbone=name, image_size=size, head_units=(8,))
     model = build_model(config, build_backbone(config))
@@ -122,7 +123,7 @@ def test_a_model_that_was_split_is_saved_and_loaded_as_before(name, tmp_path):
     assert again.layers[-1] is split_at_border(model)[0].layers[-1]
 
 
-def test_with_nothing_frozen_there_is_no_trunk():
+def test_without_frozen_layers_there_is_no_trunk():
     config = TrainerConfig(backbone='vgg16', image_size=32, train_from='all')
     model = build_model(config, build_backbone(config))
     assert all(layer.trainable for layer in model.layers)
@@ -131,7 +132,7 @@ def test_with_nothing_frozen_there_is_no_trunk():
     assert top is model
 
 
-def test_a_border_that_more_than_one_tensor_crosses_is_refused():
+def test_a_border_crossed_by_more_than_one_tensor_is_refused():
     config = TrainerConfig(image_size=32, train_from='conv5_block1_1_conv')
     model = build_model(config, build_backbone(config))
     with pytest.raises(ValueError, match=r'outputs of conv4_block6_out, conv5_block1_0_bn all enter .* whole stage'):
@@ -140,8 +141,8 @@ def test_a_border_that_more_than_one_tensor_crosses_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('train_from', ['conv2d', 'mixed11'])
-def test_a_name_that_keras_numbered_is_no_border_and_the_stages_are_listed(train_from):
-    """conv2d_90 is another layer in a process that has built something before."""
+def test_a_layer_name_that_keras_numbered_is_refused_and_the_stages_are_listed(train_from):
+    """In a process that has built a model before, conv2d_90 is a different layer."""
     config = TrainerConfig(backbone='inception_v3', image_size=75, train_from=train_from)
     with pytest.raises(ValueError, match=rf"of inception_v3, such as mixed0, .*mixed10\. Received: '{train_from}'"):
         build_model(config, build_backbone(config))

@@ -1,3 +1,5 @@
+"""The feature cache: where it goes, and that it returns what was stored."""
+
 import os
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import tensorflow as tf
 
 from components.errors import TrainingError
 from trainer import cache
-from trainer.cache import FeatureCache, fill_cache, make_cached_rows, plan_cache
+from trainer.cache import FeatureCache, fill_cache, make_cache_reader, plan_cache
 
 MB = 1024**2
 
@@ -19,7 +21,7 @@ def plan(wanted='auto', bytes_needed=MB, tmp_path=Path('/'), is_augmented=False,
     )
 
 
-def test_small_outputs_are_kept_in_memory_and_large_ones_on_disk(monkeypatch):
+def test_a_small_cache_goes_to_memory_and_a_large_one_to_disk(monkeypatch):
     assert plan().kind == 'memory'
     monkeypatch.setattr(cache, '_MEMORY_BYTES', MB - 1)
     assert plan().kind == 'disk'
@@ -33,12 +35,12 @@ def test_without_room_anywhere_auto_turns_the_cache_off_and_says_so(monkeypatch)
 
 
 @pytest.mark.parametrize('wanted', ['memory', 'disk'])
-def test_a_cache_that_was_asked_for_and_has_no_room_is_an_error(wanted):
-    with pytest.raises(TrainingError, match=rf'trainer\.cache={wanted} needs .* GB'):
+def test_a_configured_cache_without_enough_room_is_an_error(wanted):
+    with pytest.raises(TrainingError, match=rf'trainer\.cache={wanted} needs .* GB.* and only .* GB are free'):
         plan(wanted, bytes_needed=2**60)
 
 
-def test_augmentation_turns_the_cache_off_unless_views_are_kept():
+def test_augmentation_turns_the_cache_off_unless_views_are_cached():
     assert plan(is_augmented=True).kind == 'off'
     assert plan(is_augmented=True, cached_views=2).kind == 'memory'
     assert plan('off').kind == 'off'
@@ -46,44 +48,44 @@ def test_augmentation_turns_the_cache_off_unless_views_are_kept():
 
 @pytest.mark.parametrize('kind', ['memory', 'disk'])
 @pytest.mark.parametrize('dtype', [np.float32, ml_dtypes.bfloat16])
-def test_rows_come_back_as_they_were_written_in_any_order(kind, dtype, tmp_path):
+def test_rows_are_read_as_they_were_written_in_any_order(kind, dtype, tmp_path):
     rows = np.random.default_rng(0).normal(size=(10, 2, 3)).astype(dtype)
-    kept = FeatureCache(kind, 10, (2, 3), dtype, str(tmp_path))
-    kept.write(0, rows[:4])
-    kept.write(4, rows[4:])
-    got = kept.read(np.array([9, 0, 5, 5]))
+    filled = FeatureCache(kind, 10, (2, 3), dtype, str(tmp_path))
+    filled.write(0, rows[:4])
+    filled.write(4, rows[4:])
+    got = filled.read(np.array([9, 0, 5, 5]))
     assert got.dtype == dtype
     np.testing.assert_array_equal(got, rows[[9, 0, 5, 5]])
-    kept.close()
+    filled.close()
 
 
-def test_a_file_has_no_name_so_nothing_is_left_of_it(tmp_path):
-    kept = FeatureCache('disk', 100, (1000,), np.float32, str(tmp_path))
+def test_the_file_of_a_cache_has_no_name_so_nothing_is_left_of_it(tmp_path):
+    filled = FeatureCache('disk', 100, (1000,), np.float32, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    kept.close()
+    filled.close()
 
 
-def test_a_full_disk_is_found_out_before_anything_is_computed(tmp_path, monkeypatch):
+def test_a_full_disk_is_noticed_before_anything_is_computed(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(os, 'posix_fallocate', refuse)
-    with pytest.raises(TrainingError, match=r'could not be made in .* \(No space left on device\); free some space'):
+    with pytest.raises(TrainingError, match=r'could not be created in .* \(No space left on device\); free some space'):
         FeatureCache('disk', 10, (10,), np.float32, str(tmp_path))
 
 
 @pytest.mark.parametrize('kind', ['memory', 'disk'])
-def test_a_filled_cache_gives_what_the_frozen_part_gives_for_every_view(kind, tmp_path):
+def test_a_filled_cache_returns_the_trunks_output_for_every_view(kind, tmp_path):
     def read_images(indices, view):
         return tf.cast(tf.reshape(indices, [-1, 1]) * 10 + view, tf.float32)
 
-    kept = FeatureCache(kind, 14, (1,), np.float32, str(tmp_path))
-    mine = range(1, 21, 3)  # seven rows, the second worker's of three
-    seconds = fill_cache(kept, read_images, mine, 2, lambda images: images * 2, batch_size=3)
+    filled = FeatureCache(kind, 14, (1,), np.float32, str(tmp_path))
+    mine = range(1, 21, 3)  # the seven rows of the second of three workers
+    seconds = fill_cache(filled, read_images, mine, 2, trunk=lambda images: images * 2, batch_size=3)
     assert seconds > 0
-    rows = make_cached_rows(kept, mine, 2)
+    read_rows = make_cache_reader(filled, mine, 2)
     for epoch in range(4):
-        got = rows(tf.constant([19, 1], tf.int64), tf.constant(epoch, tf.int64))
+        got = read_rows(tf.constant([19, 1], tf.int64), tf.constant(epoch, tf.int64))
         assert got.shape == (2, 1)
         assert got.numpy().ravel().tolist() == [2 * (190 + epoch % 2), 2 * (10 + epoch % 2)]
-    kept.close()
+    filled.close()

@@ -1,3 +1,5 @@
+"""Checkpoints: what they restore, and what a kill or a full disk leaves."""
+
 from pathlib import Path
 
 import keras
@@ -21,8 +23,8 @@ def train(model: keras.Model, steps: int) -> None:
         model.train_on_batch(random.normal(size=(8, 4)), random.normal(size=(8, 3)))
 
 
-def test_a_restored_model_goes_on_as_the_saved_one_would(tmp_path):
-    """Optimizer state, step count and dropout's random state included."""
+def test_a_restored_model_trains_on_exactly_as_the_saved_one(tmp_path):
+    """This needs the optimizer's state, the step count and the state of dropout's random generator."""
     saved = make_model(0)
     train(saved, 5)
     CheckpointFolder(str(tmp_path)).save(saved, [{'epoch': 1}])
@@ -35,7 +37,7 @@ def test_a_restored_model_goes_on_as_the_saved_one_would(tmp_path):
     assert int(restored.optimizer.iterations) == 10
 
 
-def test_without_a_checkpoint_nothing_is_restored(tmp_path):
+def test_without_a_checkpoint_the_restored_history_is_empty(tmp_path):
     assert CheckpointFolder(str(tmp_path / 'new')).restore(make_model(0)) == []
 
 
@@ -57,7 +59,7 @@ def test_a_half_written_epoch_is_not_used(tmp_path):
     assert folder.restore(model) == [{'epoch': 1}]
 
 
-def test_attempts_that_fail_on_a_full_disk_leave_no_more_than_one_half_written_epoch(tmp_path, monkeypatch):
+def test_attempts_that_fail_on_a_full_disk_leave_at_most_one_half_written_epoch(tmp_path, monkeypatch):
     folder, model = CheckpointFolder(str(tmp_path)), make_model(0)
     train(model, 1)
 
@@ -76,7 +78,7 @@ def test_attempts_that_fail_on_a_full_disk_leave_no_more_than_one_half_written_e
     assert [path.name for path in tmp_path.iterdir()] == ['epoch-00001']
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
     folder, model = CheckpointFolder(str(tmp_path)), make_model(0)
     train(model, 1)
     folder.save(model, [{'epoch': 1}])
@@ -85,8 +87,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         folder.restore(model)
 
 
-def test_a_kill_while_checkpoints_are_removed_leaves_none_that_is_taken_for_whole(tmp_path, monkeypatch):
-    """Whichever files are removed first."""
+def test_a_kill_while_checkpoints_are_removed_leaves_none_that_looks_complete(tmp_path, monkeypatch):
     folder, model = CheckpointFolder(str(tmp_path / 'training')), make_model(0)
     train(model, 1)
     folder.save(model, [{'epoch': 1}])
@@ -104,7 +105,7 @@ def test_a_kill_while_checkpoints_are_removed_leaves_none_that_is_taken_for_whol
     assert not tmp_path.exists()
 
 
-def test_every_attempt_at_one_training_has_the_same_folder_and_another_training_another(tmp_path):
+def test_all_attempts_at_a_training_have_the_same_folder_and_a_different_training_has_a_different_one(tmp_path):
     (tmp_path / 'a.gz').write_bytes(b'1')
     files = [str(tmp_path / '*')]
     key = compute_training_key({'seed': 1}, files, 'graph')

@@ -1,4 +1,4 @@
-"""Training on several devices, as TensorFlow sees them on one machine: logical CPUs, and processes on loopback."""
+"""Training on several devices, imitated on one machine: by logical CPUs, and by processes that talk over loopback."""
 
 import dataclasses
 import json
@@ -22,7 +22,8 @@ from trainer.config import TrainerConfig
 from trainer.model import build_backbone, build_model
 from trainer.train import HISTORY_FILE, KERAS_FILE, REPORT_FILE, run_fn
 
-# No dropout, whose noise is each replica's own; and small steps of SGD, for the reason that test_frozen.py gives.
+# Without dropout, because each replica draws its own noise. With small steps of SGD, because random weights amplify
+# rounding errors (see test_training_rows.py).
 CONFIG = TrainerConfig(
     image_size=IMAGE_SIZE,
     weights='none',
@@ -40,7 +41,7 @@ CONFIG = TrainerConfig(
 
 
 def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Path) -> dict:
-    """What TFX hands to run_fn, the same on every worker."""
+    """The arguments that TFX passes to run_fn, the same on every worker."""
     run_dir = root / 'Trainer' / 'model_run' / '1'
     run_dir.mkdir(parents=True, exist_ok=True)
     return {
@@ -54,7 +55,7 @@ def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Pa
 
 
 def start_worker(arguments: dict, cpus: int = 1, tf_config: dict | None = None) -> subprocess.Popen:
-    """A process that runs run_fn, as one of the workers that `tf_config` lists."""
+    """Starts a process that calls run_fn, as one of the workers that `tf_config` lists."""
     environment = {**os.environ, 'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1'}
     if tf_config:
         environment['TF_CONFIG'] = json.dumps(tf_config)
@@ -64,7 +65,7 @@ def start_worker(arguments: dict, cpus: int = 1, tf_config: dict | None = None) 
 
 
 def find_ports(count: int) -> list[int]:
-    """Free ports on loopback."""
+    """Finds free ports on loopback."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(('127.0.0.1', 0))
@@ -75,7 +76,7 @@ def find_ports(count: int) -> list[int]:
 
 
 def finish_workers(processes: list[subprocess.Popen]) -> list[str]:
-    """What each printed; fails where one failed, and leaves none running."""
+    """Waits for the workers and returns what each printed; fails if one failed, and leaves no process running."""
     try:
         outputs = [process.communicate(timeout=400)[0] for process in processes]
     finally:
@@ -87,7 +88,7 @@ def finish_workers(processes: list[subprocess.Popen]) -> list[str]:
 
 
 def read_results(root: Path) -> tuple[list[dict], np.ndarray, dict]:
-    """History, all weights in a row, and the report of a training."""
+    """Reads a training's history, its weights as one vector, and its report."""
     run_dir = root / 'Trainer' / 'model_run' / '1'
     weights = keras.models.load_model(run_dir / KERAS_FILE).get_weights()
     history, report = (json.loads((run_dir / name).read_text()) for name in (HISTORY_FILE, REPORT_FILE))
@@ -96,7 +97,7 @@ def read_results(root: Path) -> tuple[list[dict], np.ndarray, dict]:
 
 @pytest.fixture(scope='module')
 def one(sample_data, transform_graph, tmp_path_factory):
-    """The training by one device."""
+    """The results of the training on one device."""
     root = tmp_path_factory.mktemp('one')
     config = dataclasses.replace(CONFIG, strategy='one')
     run_fn(types.SimpleNamespace(**make_arguments(config, sample_data, transform_graph, root)))
@@ -104,6 +105,7 @@ def one(sample_data, transform_graph, tmp_path_factory):
 
 
 def check_that_the_trainings_are_equal(one, other) -> None:
+    """Compares two results of `read_results`, up to rounding errors."""
     keras.utils.set_random_seed(CONFIG.seed)
     untrained = np.concatenate([weight.ravel() for weight in build_model(CONFIG, build_backbone(CONFIG)).get_weights()])
     change = np.linalg.norm(one[1] - untrained)
@@ -116,7 +118,7 @@ def check_that_the_trainings_are_equal(one, other) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_train_what_one_does_and_only_the_chief_writes(one, sample_data, transform_graph, tmp_path):
+def test_two_workers_train_the_same_model_as_one_and_only_the_chief_writes(one, sample_data, transform_graph, tmp_path):
     arguments = make_arguments(CONFIG, sample_data, transform_graph, tmp_path)
     cluster = {'worker': [f'127.0.0.1:{port}' for port in find_ports(2)]}
     outputs = finish_workers(
@@ -131,21 +133,22 @@ def test_two_workers_train_what_one_does_and_only_the_chief_writes(one, sample_d
     check_that_the_trainings_are_equal(one, read_results(tmp_path))
     assert sorted(path.name for path in (tmp_path / 'Trainer').iterdir()) == ['checkpoints', 'model', 'model_run']
     assert not list((tmp_path / 'Trainer' / 'checkpoints').iterdir())
-    assert len(list((tmp_path / 'Trainer').rglob('events.*'))) == 4, 'two phases, training and validation'
+    # TensorBoard's logs: training and validation of two phases.
+    assert len(list((tmp_path / 'Trainer').rglob('events.*'))) == 4
     loaded = tf.saved_model.load(str(tmp_path / 'Trainer' / 'model' / '1'))
-    answer = loaded.signatures[features.SIGNATURE_RAW](image=tf.zeros([3, *features.IMAGE_SHAPE], tf.uint8))
-    assert answer[features.OUTPUT_PROBABILITIES].shape == (3, 10)
+    outputs = loaded.signatures[features.SIGNATURE_RAW](image=tf.zeros([3, *features.IMAGE_SHAPE], tf.uint8))
+    assert outputs[features.OUTPUT_PROBABILITIES].shape == (3, 10)
 
 
 @pytest.mark.slow
-def test_two_devices_of_a_machine_train_what_one_does(one, sample_data, transform_graph, tmp_path):
+def test_two_devices_of_a_machine_train_the_same_model_as_one(one, sample_data, transform_graph, tmp_path):
     config = dataclasses.replace(CONFIG, strategy='mirrored')
     (output,) = finish_workers([start_worker(make_arguments(config, sample_data, transform_graph, tmp_path), cpus=2)])
     assert '2 replicas on this machine' in output
     check_that_the_trainings_are_equal(one, read_results(tmp_path))
 
 
-def test_auto_takes_all_workers_else_all_gpus_else_one_device():
+def test_auto_means_all_workers_or_else_all_gpus_or_else_one_device():
     assert choose_strategy('auto', workers=1, gpus=0) == 'one'
     assert choose_strategy('auto', workers=1, gpus=1) == 'one'
     assert choose_strategy('auto', workers=1, gpus=2) == 'mirrored'
@@ -153,7 +156,7 @@ def test_auto_takes_all_workers_else_all_gpus_else_one_device():
     assert choose_strategy('one', workers=1, gpus=2) == 'one'
 
 
-def test_many_workers_without_a_cluster_are_refused():
+def test_multi_worker_without_a_cluster_is_refused():
     with pytest.raises(TrainingError, match='needs the environment variable TF_CONFIG with at least two workers'):
         choose_strategy('multi_worker', workers=1, gpus=8)
 
@@ -166,9 +169,9 @@ def test_many_workers_without_a_cluster_are_refused():
         '{"cluster": {"worker": ["a:1", "b:1"]}}',
         '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}',
     ],
-    ids=['no_json', 'no_dict', 'no_task', 'parameter_server'],
+    ids=['not_json', 'not_a_dict', 'no_task', 'parameter_server'],
 )
-def test_a_cluster_that_is_none_is_refused(monkeypatch, tf_config):
+def test_a_tf_config_that_describes_no_worker_is_refused(monkeypatch, tf_config):
     monkeypatch.setenv('TF_CONFIG', tf_config)
     with pytest.raises(TrainingError, match='TF_CONFIG does not describe a worker of a cluster'):
         join_cluster('auto')

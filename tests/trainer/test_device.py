@@ -1,3 +1,5 @@
+"""The precision that is chosen for the hardware, and the settings of the process."""
+
 import contextlib
 
 import keras
@@ -28,20 +30,20 @@ def test_bfloat16_is_read_from_the_cpus_flags(tmp_path, flags, expected):
         ((6, 0), True, 'float32'),
     ],
 )
-def test_auto_takes_what_the_hardware_gains_by(monkeypatch, capability, cpu, expected):
+def test_auto_chooses_the_fastest_precision_of_the_hardware(monkeypatch, capability, cpu, expected):
     monkeypatch.setattr(device, 'has_cpu_bfloat16', lambda: cpu)
     assert choose_precision('auto', capability) == expected
     assert choose_precision('float32', capability) == 'float32'
 
 
-def test_onednn_on_a_gpu_is_refused():
-    with pytest.raises(ValueError, match='is for CPUs'):
+def test_onednn_bfloat16_is_refused_on_a_gpu():
+    with pytest.raises(ValueError, match=r'is for CPUs, and this machine has a GPU; set .*mixed_bfloat16 or float32'):
         choose_precision('onednn_bfloat16', (9, 0))
 
 
 @pytest.mark.parametrize('precision', ['onednn_bfloat16', 'mixed_bfloat16'])
-def test_switches_of_the_process_are_set_back(precision):
-    """In a local run the Evaluator comes after in the same process, and must not run in the trainer's arithmetic."""
+def test_the_settings_of_the_process_are_set_back(precision):
+    """In a local run the Evaluator comes later in the same process, and must not run in the Trainer's precision."""
     with contextlib.suppress(RuntimeError), use_device(precision) as used:
         assert used.name == 'CPU (no GPU found)'
         assert used.precision == precision
@@ -53,7 +55,7 @@ def test_switches_of_the_process_are_set_back(precision):
     assert keras.config.dtype_policy().name == 'float32'
 
 
-def test_outputs_are_kept_in_the_type_they_were_computed_in():
+def test_the_trunks_outputs_are_cached_in_the_dtype_they_were_computed_in():
     assert Device('', 'float32', False).cache_dtype == np.float32
     assert Device('', 'onednn_bfloat16', False).cache_dtype.name == 'bfloat16'
     assert Device('', 'mixed_bfloat16', True).cache_dtype.name == 'bfloat16'

@@ -1,4 +1,4 @@
-"""The SavedModel: what it answers, in which memory, how large it is, and when it is refused."""
+"""The SavedModel: its predictions, the memory they take, its size, and when it is not exported."""
 
 import json
 import subprocess
@@ -14,11 +14,11 @@ from components.errors import ExportError
 from tests.conftest import IMAGE_SIZE
 from trainer import export
 from trainer.config import EXPORT_FILE, ExportConfig
-from trainer.dataset import EpochOrder, make_batches, make_image_rows, read_records
+from trainer.dataset import EpochOrder, make_batches, read_split
 from trainer.export import MICRO_BATCH, export_model, map_micro_batches, measure_agreement
 from trainer.preprocessing import preprocess_images
 
-LOAD_WITH_TENSORFLOW_ALONE = """
+LOAD_WITH_TENSORFLOW_ONLY = """
 import json, sys
 import numpy as np
 import tensorflow as tf
@@ -29,7 +29,7 @@ pngs = [tf.io.encode_png(image).numpy() for image in images]
 example = lambda png: tf.train.Example(features=tf.train.Features(feature={
     'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))})).SerializeToString()
 examples = tf.constant([example(png) for png in pngs])
-answers = {
+predictions = {
     'serving_default': model.signatures['serving_default'](image=tf.constant(pngs)),
     'serving_raw': model.signatures['serving_raw'](image=tf.constant(images)),
     'examples': model.signatures['examples'](examples=examples),
@@ -39,10 +39,10 @@ ours = [name for name in sys.modules if name.split('.')[0] in ('components', 'tr
 with open(sys.argv[1] + '/assets/labels.txt') as file:
     labels = file.read().split()
 print(json.dumps({
-    'probabilities': {name: answer['probabilities'].numpy().tolist() for name, answer in answers.items()},
-    'label': {name: answer['label'].numpy().tolist() for name, answer in answers.items()},
-    'class_name': [name.decode() for name in answers['serving_default']['class_name'].numpy()],
-    'dtypes': {key: value.dtype.name for key, value in answers['serving_default'].items()},
+    'probabilities': {name: outputs['probabilities'].numpy().tolist() for name, outputs in predictions.items()},
+    'label': {name: outputs['label'].numpy().tolist() for name, outputs in predictions.items()},
+    'class_name': [name.decode() for name in predictions['serving_default']['class_name'].numpy()],
+    'dtypes': {key: value.dtype.name for key, value in predictions['serving_default'].items()},
     'image_xf': list(transformed['image_xf'].shape),
     'signatures': sorted(model.signatures),
     'ours': ours,
@@ -53,9 +53,8 @@ print(json.dumps({
 
 @pytest.fixture(scope='module')
 def val(sample_data, transform_output):
-    records = read_records([str(sample_data / 'val' / '*')], transform_output)
-    rows = make_image_rows(records, transform_output, 'none', 0)
-    return make_batches(rows, records.labels, EpochOrder(len(records.labels), None), 8)
+    split = read_split([str(sample_data / 'val' / '*')], transform_output)
+    return make_batches(split, EpochOrder(split.count, None), 8)
 
 
 def export_as(model, transform_output, val, folder, **settings):
@@ -77,14 +76,14 @@ def exported_bfloat16(model, transform_output, val, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def many_images() -> np.ndarray:
-    """uint8 [70, 32, 32, 3]: three micro-batches, the last one short."""
+    """Sample images, uint8 [70, 32, 32, 3]: three micro-batches, the last one short."""
     random = np.random.default_rng(8)
     return np.stack([sample.draw_image(index % features.NUM_CLASSES, random) for index in range(70)])
 
 
 @pytest.fixture(scope='module')
 def expected(model, many_images) -> np.ndarray:
-    """What Keras gives for them: float32 [70, 10]."""
+    """Keras' predictions for them, float32 [70, 10]."""
     probabilities = model.predict(preprocess_images(tf.constant(many_images), IMAGE_SIZE), verbose=0)
     assert len(set(probabilities.argmax(axis=1))) > 1
     return probabilities
@@ -107,11 +106,11 @@ def loaded(exported):
 @pytest.mark.parametrize('count', [0, 1, 33, 70])
 def test_the_examples_signature_takes_any_number_of_images(loaded, many_images, expected, count):
     assert MICRO_BATCH in range(1, 33)
-    answer = loaded.signatures['examples'](examples=make_examples(many_images[:count]))
-    assert answer['probabilities'].shape == (count, 10)
-    np.testing.assert_allclose(answer['probabilities'], expected[:count], atol=1e-4)
-    assert answer['label'].numpy().tolist() == expected[:count].argmax(axis=1).tolist()
-    assert answer['class_name'].shape == (count,)
+    outputs = loaded.signatures['examples'](examples=make_examples(many_images[:count]))
+    assert outputs['probabilities'].shape == (count, 10)
+    np.testing.assert_allclose(outputs['probabilities'], expected[:count], atol=1e-4)
+    assert outputs['label'].numpy().tolist() == expected[:count].argmax(axis=1).tolist()
+    assert outputs['class_name'].shape == (count,)
 
 
 def test_micro_batches_are_bounded_and_in_order():
@@ -133,12 +132,12 @@ def test_the_weights_are_stored_once_and_bfloat16_halves_them(exported, exported
         assert 0.98 < size / (weight_bytes * model.count_params()) < 1.06
 
 
-def test_float32_is_not_measured(exported):
+def test_the_report_of_a_float32_export_has_no_agreement(exported):
     report = json.loads((exported / 'assets.extra' / EXPORT_FILE).read_text())
     assert report == {'precision': 'float32', 'agreement': None, 'count': 0}
 
 
-def test_bfloat16_says_how_far_it_agrees(exported_bfloat16, sample_data):
+def test_the_report_of_a_bfloat16_export_has_its_agreement_with_float32(exported_bfloat16, sample_data):
     out, report = exported_bfloat16
     written = json.loads((out / 'assets.extra' / EXPORT_FILE).read_text())
     assert written == report._asdict()
@@ -147,7 +146,7 @@ def test_bfloat16_says_how_far_it_agrees(exported_bfloat16, sample_data):
     assert 0.5 <= written['agreement'] <= 1
 
 
-def test_bfloat16_answers_nearly_as_keras_does(exported_bfloat16, many_images, expected):
+def test_a_bfloat16_export_predicts_nearly_what_keras_predicts(exported_bfloat16, many_images, expected):
     loaded = tf.saved_model.load(str(exported_bfloat16[0]))
     got = loaded.signatures['serving_raw'](image=tf.constant(many_images))['probabilities'].numpy()
     assert not np.array_equal(got, expected)
@@ -155,18 +154,18 @@ def test_bfloat16_answers_nearly_as_keras_does(exported_bfloat16, many_images, e
 
 
 def test_a_model_that_bfloat16_spoils_is_not_exported(model, transform_output, val, tmp_path, monkeypatch):
-    """Planted: the bfloat16 graph gives one image of a batch of eight another class."""
+    """In this test the bfloat16 graph predicts a different class for one image in each batch of eight."""
     classes = np.arange(8) % features.NUM_CLASSES
 
     def make_graph(model, precision, **options):
-        answers = classes.copy()
-        answers[0] += precision == 'bfloat16'
-        return lambda images: tf.one_hot(answers[: len(images)], features.NUM_CLASSES)
+        predicted = classes.copy()
+        predicted[0] += precision == 'bfloat16'
+        return lambda images: tf.one_hot(predicted[: len(images)], features.NUM_CLASSES)
 
     monkeypatch.setattr(export, 'InferenceGraph', make_graph)
     dataset = tf.data.Dataset.from_tensors((np.zeros((8, 1)), np.zeros(8))).repeat(2)
     sentence = (
-        r'The bfloat16 model gives only 87\.50% of 16 val images the class that the float32 model gives them, '
+        r'The bfloat16 model predicts the same class as the float32 model for only 87\.50% of 16 val images, '
         r'and export\.min_agreement is 99\.50%; set export\.precision=float32\.'
     )
     with pytest.raises(ExportError, match=sentence):
@@ -174,7 +173,7 @@ def test_a_model_that_bfloat16_spoils_is_not_exported(model, transform_output, v
     assert not list(tmp_path.iterdir())
 
 
-def test_agreement_is_of_classes_and_of_every_batch():
+def test_agreement_compares_classes_over_all_batches():
     dataset = tf.data.Dataset.from_tensor_slices((np.eye(4, dtype='float32'), np.zeros(4))).batch(3)
     assert measure_agreement(lambda x: x * 3, lambda x: x, dataset) == (1.0, 4)
     assert measure_agreement(lambda x: x, lambda x: tf.roll(x, 1, axis=1), dataset) == (0.0, 4)
@@ -184,25 +183,26 @@ def test_agreement_is_of_classes_and_of_every_batch():
 
 
 @pytest.fixture(scope='module')
-def answers(exported, many_images, tmp_path_factory):
-    """What a fresh process with TensorFlow alone gets from the SavedModel."""
+def predictions(exported, many_images, tmp_path_factory):
+    """The outputs of the SavedModel in a new process that imports only TensorFlow."""
     folder = tmp_path_factory.mktemp('load')
     np.save(folder / 'images.npy', many_images)
-    command = [sys.executable, '-c', LOAD_WITH_TENSORFLOW_ALONE, str(exported), str(folder / 'images.npy')]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return json.loads(answer.stdout.splitlines()[-1])
+    command = [sys.executable, '-c', LOAD_WITH_TENSORFLOW_ONLY, str(exported), str(folder / 'images.npy')]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_a_fresh_process_with_tensorflow_alone_predicts_what_keras_predicts(answers, expected):
-    assert answers['ours'] == []
+def test_a_process_with_only_tensorflow_predicts_what_keras_predicts(predictions, expected):
+    assert predictions['ours'] == []
     for signature in ('serving_default', 'serving_raw', 'examples'):
-        np.testing.assert_allclose(answers['probabilities'][signature], expected, atol=1e-4)
-        assert answers['label'][signature] == expected.argmax(axis=1).tolist()
+        np.testing.assert_allclose(predictions['probabilities'][signature], expected, atol=1e-4)
+        assert predictions['label'][signature] == expected.argmax(axis=1).tolist()
 
 
-def test_signatures_have_the_documented_names_shapes_and_dtypes(answers):
-    assert answers['signatures'] == ['examples', 'serving_default', 'serving_raw', 'transform_features']
-    assert answers['dtypes'] == {'label': 'int64', 'class_name': 'string', 'probabilities': 'float32'}
-    assert answers['image_xf'] == [70, IMAGE_SIZE, IMAGE_SIZE, 3]
-    assert answers['labels'] == list(features.CLASS_NAMES)
-    assert answers['class_name'] == [features.CLASS_NAMES[label] for label in answers['label']['serving_default']]
+def test_signatures_have_the_documented_names_shapes_and_dtypes(predictions):
+    assert predictions['signatures'] == ['examples', 'serving_default', 'serving_raw', 'transform_features']
+    assert predictions['dtypes'] == {'label': 'int64', 'class_name': 'string', 'probabilities': 'float32'}
+    assert predictions['image_xf'] == [70, IMAGE_SIZE, IMAGE_SIZE, 3]
+    assert predictions['labels'] == list(features.CLASS_NAMES)
+    labels = predictions['label']['serving_default']
+    assert predictions['class_name'] == [features.CLASS_NAMES[label] for label in labels]

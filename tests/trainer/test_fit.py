@@ -1,4 +1,4 @@
-"""Training as a user meets it: interrupted, cached, in two phases."""
+"""One phase of training: interrupted and resumed, stopped early, and what it records."""
 
 import keras
 import numpy as np
@@ -10,7 +10,8 @@ from trainer import fit
 from trainer.checkpoint import CheckpointFolder
 from trainer.cluster import Cluster, Share
 from trainer.config import TrainerConfig
-from trainer.fit import Examples, Phase, compute_class_weights, fit_phase, has_stalled, make_schedule
+from trainer.dataset import Split
+from trainer.fit import Phase, compute_class_weights, fit_phase, has_stalled, make_schedule
 from trainer.model import compile_model
 
 ROWS = 64
@@ -30,7 +31,10 @@ def make_model(config: TrainerConfig, learning_rate=None) -> keras.Model:
 def fit_model(folder, config=CONFIG, epochs=None, model=None, val_labels=LABELS, features=FEATURES, fill=lambda: None):
     model = model or make_model(config)
     table = tf.constant(features)
-    train, val = (Examples(lambda indices, epoch: tf.gather(table, indices), of) for of in (LABELS, val_labels))
+    train, val = (
+        Split(encoded=None, labels=labels, read_rows=lambda indices, epoch: tf.gather(table, indices))
+        for labels in (LABELS, val_labels)
+    )
     phase = Phase('training', epochs or config.epochs, config.learning_rate)
     paths = {'checkpoint_dir': str(folder / 'checkpoints'), 'log_dir': str(folder / 'logs')}
     cluster = Cluster(tf.distribute.get_strategy(), Share())
@@ -46,7 +50,7 @@ class Kill(Exception):
 
 
 def kill_in_epoch(monkeypatch, number: int) -> None:
-    """Ends the process, as far as a test can, before epoch `number`'s checkpoint is in place."""
+    """Makes the training fail, as a kill would, before the checkpoint of epoch `number` is in place."""
     original = CheckpointFolder.save
 
     def save(self, model, history):
@@ -69,7 +73,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(t
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_training_that_was_done_is_not_repeated(tmp_path, monkeypatch):
+def test_a_phase_that_is_finished_is_not_trained_again(tmp_path, monkeypatch):
     done, history = fit_model(tmp_path)
     monkeypatch.setattr(keras.Model, 'fit', lambda *arguments, **options: pytest.fail('trained again'))
     again, again_history = fit_model(tmp_path)
@@ -77,13 +81,13 @@ def test_a_training_that_was_done_is_not_repeated(tmp_path, monkeypatch):
     np.testing.assert_array_equal(done.get_weights()[0], again.get_weights()[0])
 
 
-def test_the_best_epochs_weights_are_kept(tmp_path):
+def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
     model, history = fit_model(tmp_path)
     best = max(entry['val_accuracy'] for entry in history)
     assert model.evaluate(FEATURES, LABELS, verbose=0)[1] == pytest.approx(best)
 
 
-def test_the_history_has_metrics_rate_and_times(tmp_path):
+def test_the_history_has_metrics_learning_rate_and_times(tmp_path):
     _, history = fit_model(tmp_path)
     assert [entry['epoch'] for entry in history] == [1, 2, 3, 4]
     keys = {
@@ -102,14 +106,14 @@ def test_the_history_has_metrics_rate_and_times(tmp_path):
     assert history[0]['images_per_s'] > 0
 
 
-def test_tensorboard_gets_rate_and_images_a_second(tmp_path):
+def test_tensorboard_gets_the_learning_rate_and_the_images_per_second(tmp_path):
     fit_model(tmp_path, epochs=1)
     (file,) = (tmp_path / 'logs' / 'train').glob('events.*')
     tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(file)) for value in event.summary.value}
     assert {'epoch_loss', 'epoch_accuracy', 'epoch_learning_rate', 'epoch_images_per_s'} <= tags
 
 
-def test_a_loss_that_is_not_a_number_stops_with_a_sentence(tmp_path):
+def test_a_loss_that_is_not_a_number_stops_the_training_and_says_what_to_set(tmp_path):
     config = TrainerConfig(learning_rate=1e38, epochs=2, batch_size=8)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(10), keras.layers.Softmax()])
     compile_model(model, config)
@@ -117,7 +121,7 @@ def test_a_loss_that_is_not_a_number_stops_with_a_sentence(tmp_path):
         fit_model(tmp_path, config, model=model, features=FEATURES * 1e3)
 
 
-def test_early_stopping_ends_a_phase_and_stays_ended(tmp_path):
+def test_a_phase_that_stopped_early_is_not_continued(tmp_path):
     config = TrainerConfig(learning_rate=1e-9, epochs=9, batch_size=16, early_stopping_patience=2)
     _, history = fit_model(tmp_path, config)
     assert len(history) == 3
@@ -129,7 +133,7 @@ def test_early_stopping_ends_a_phase_and_stays_ended(tmp_path):
     ('accuracies', 'patience', 'stalled'),
     [([0.1, 0.2, 0.2], 1, True), ([0.1, 0.2, 0.3], 1, False), ([0.5, 0.4, 0.4], 2, True), ([0.5, 0.4], 2, False)],
 )
-def test_a_stall_is_patience_epochs_without_a_better_one(accuracies, patience, stalled):
+def test_a_stall_is_as_many_epochs_as_the_patience_without_a_better_one(accuracies, patience, stalled):
     history = [{'val_accuracy': accuracy} for accuracy in accuracies]
     assert has_stalled(history, patience) is stalled
     assert not has_stalled(history, None)

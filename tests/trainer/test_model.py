@@ -1,3 +1,5 @@
+"""The network: its layers, which of them are trained, its loss and its optimizers."""
+
 import dataclasses
 
 import keras
@@ -32,7 +34,7 @@ def test_only_the_last_stage_and_the_head_are_trained(model):
     assert not frozen & trained
 
 
-def test_the_head_is_the_recipes(model):
+def test_the_head_is_that_of_the_recipe(model):
     names = [layer.name for layer in model.layers]
     head = [type(layer).__name__ for layer in model.layers[names.index('head_flatten') :]]
     block = ['Dense', 'Dropout', 'BatchNormalization']
@@ -52,7 +54,7 @@ def test_frozen_batchnorms_keep_their_statistics_and_trained_ones_move(model):
     assert np.abs(before[1] - after[1]).max() > 0
 
 
-def test_a_step_changes_just_the_trained_weights(model):
+def test_a_step_changes_only_the_trained_weights(model):
     compile_model(model, CONFIG)
     before = {weight.path: weight.numpy() for weight in model.weights}
     images = np.random.default_rng(0).normal(size=(8, IMAGE_SIZE, IMAGE_SIZE, 3)).astype('float32')
@@ -80,7 +82,7 @@ def test_an_unknown_train_from_is_refused():
         build_model(TrainerConfig(image_size=IMAGE_SIZE, train_from='conv9'), build_backbone(CONFIG))
 
 
-def test_the_momentum_reaches_every_trained_batchnorm_and_no_frozen_one():
+def test_the_momentum_is_that_of_every_trained_batchnorm_and_of_no_frozen_one():
     config = TrainerConfig(image_size=IMAGE_SIZE, batchnorm_momentum=0.5)
     model = build_model(config, build_backbone(CONFIG))
     batchnorms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -88,8 +90,8 @@ def test_the_momentum_reaches_every_trained_batchnorm_and_no_frozen_one():
     assert momenta == {(True, 0.5), (False, 0.99)}
 
 
-def test_the_loss_takes_the_probabilities_the_head_gives(model):
-    """TFX's old CIFAR-10 example took probabilities for logits in one phase and the other way round in the next."""
+def test_the_loss_is_on_the_probabilities_that_the_head_returns(model):
+    """TFX's old CIFAR-10 example used a loss on probabilities for logits in its second phase."""
     compile_model(model, CONFIG)
     images = np.random.default_rng(0).normal(size=(4, IMAGE_SIZE, IMAGE_SIZE, 3)).astype('float32')
     labels = np.array([1, 2, 3, 4])
@@ -99,13 +101,13 @@ def test_the_loss_takes_the_probabilities_the_head_gives(model):
     assert model.evaluate(images, labels, verbose=0)[0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_optimizer_is_the_recipes(model):
+def test_the_optimizer_is_that_of_the_recipe(model):
     compile_model(model, CONFIG)
     assert isinstance(model.optimizer, keras.optimizers.RMSprop)
     assert float(model.optimizer.learning_rate) == pytest.approx(2e-5)
 
 
-def test_pooling_by_average_gives_the_head_a_value_a_channel():
+def test_average_pooling_gives_the_head_one_value_for_each_channel():
     config = dataclasses.replace(CONFIG, pooling='average')
     backbone = build_backbone(CONFIG)
     model = build_model(config, backbone)
@@ -116,7 +118,7 @@ def test_pooling_by_average_gives_the_head_a_value_a_channel():
     assert wide.get_layer('head_flatten').output.shape == (None, 2 * 2 * 2048)
 
 
-def test_the_head_can_do_without_batchnorm():
+def test_the_head_can_be_built_without_batchnorm():
     model = build_model(dataclasses.replace(CONFIG, head_batchnorm=False), build_backbone(CONFIG))
     head = [layer.name for layer in model.layers if layer.name.startswith('head')]
     assert head == ['head_flatten', *(f'head_{n}_{part}' for n in (1, 2, 3) for part in ('dense', 'dropout'))]
@@ -136,7 +138,7 @@ def make_small_model() -> keras.Model:
         ('adamw', keras.optimizers.AdamW, {'weight_decay': 0.02}),
     ],
 )
-def test_every_optimizer_is_keras_with_its_settings_and_lowers_the_loss(name, kind, options):
+def test_every_optimizer_is_keras_own_with_the_configured_settings_and_lowers_the_loss(name, kind, options):
     model = make_small_model()
     compile_model(model, TrainerConfig(optimizer=name, learning_rate=0.03, momentum=0.7, weight_decay=0.02))
     assert type(model.optimizer) is kind
@@ -148,7 +150,7 @@ def test_every_optimizer_is_keras_with_its_settings_and_lowers_the_loss(name, ki
     assert losses[-1] < losses[0]
 
 
-def test_weight_decay_shrinks_kernels_and_no_biases():
+def test_weight_decay_shrinks_kernels_but_not_biases():
     model = make_small_model()
     compile_model(model, TrainerConfig(optimizer='adamw', learning_rate=0.1, weight_decay=0.5))
     kernel, bias = model.trainable_variables
@@ -159,7 +161,7 @@ def test_weight_decay_shrinks_kernels_and_no_biases():
     np.testing.assert_array_equal(bias.numpy(), np.ones(10))
 
 
-def test_a_schedule_takes_the_place_of_the_constant_rate():
+def test_a_schedule_replaces_the_constant_learning_rate():
     model = make_small_model()
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.5, 0.25])
     compile_model(model, TrainerConfig(optimizer='sgd'), learning_rate=schedule)
@@ -170,7 +172,7 @@ def test_a_schedule_takes_the_place_of_the_constant_rate():
     assert rates == [0.5, 0.5, 0.25]
 
 
-def test_the_smoothed_loss_is_keras_sparse_one_without_smoothing_and_its_categorical_one_with():
+def test_the_smoothed_loss_equals_keras_sparse_loss_without_smoothing_and_its_categorical_loss_with_smoothing():
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(10), size=6).astype('float32')
     labels = np.array([0, 9, 3, 3, 5, 7], 'int64')

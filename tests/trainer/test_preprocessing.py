@@ -1,3 +1,5 @@
+"""Decoding and preprocessing: the code, and the graph that Transform saves of it."""
+
 import io
 
 import keras
@@ -34,7 +36,7 @@ def test_grey_images_become_rgb():
 
 
 @pytest.mark.parametrize('size', [(64, 64), (300, 200), (8, 8), (1, 40)])
-def test_other_sizes_are_brought_to_the_contracts(size):
+def test_images_of_other_sizes_are_resized_to_the_contract_size(size):
     image = np.zeros((*size, 3), np.uint8)
     image[..., 0] = 250
     decoded = decode_image(encode(image)).numpy()
@@ -49,12 +51,12 @@ def test_a_large_image_is_averaged_not_sampled(images):
     assert np.abs(decoded.astype(int) - images[0]).mean() < 12
 
 
-def test_what_is_no_image_is_an_error():
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_image(b'no image')
+def test_bytes_that_are_not_an_image_are_an_error():
+    with pytest.raises(tf.errors.InvalidArgumentError, match='Unknown image file format'):
+        decode_image(b'not an image')
 
 
-def test_preprocessing_is_resnet50s_caffe_mode():
+def test_the_default_preprocessing_is_resnet50s_caffe_mode():
     image = np.zeros((1, 32, 32, 3), np.uint8)
     image[...] = (10, 20, 30)
     result = preprocess_images(tf.constant(image), 64).numpy()
@@ -101,7 +103,7 @@ def test_upsampling_is_keras_upsampling2d(images):
         ('densenet121', 64, 'upsampling'),
     ],
 )
-def test_the_saved_graph_gives_what_the_code_gives(backbone, image_size, resize, make_transform_graph, images):
+def test_the_saved_graph_computes_what_the_code_computes(backbone, image_size, resize, make_transform_graph, images):
     graph = make_transform_graph(backbone, image_size, resize)
     layer = tft.TFTransformOutput(str(graph)).transform_features_layer()
     result = layer({'image': tf.constant([encode(image) for image in images])})

@@ -1,3 +1,5 @@
+"""run_fn as TFX calls it: its outputs, and an attempt that continues another one."""
+
 import dataclasses
 import json
 import types
@@ -29,7 +31,7 @@ CONFIG = TrainerConfig(
 )
 
 
-# What each backbone is tried with beside its own preprocessing.
+# Settings that each backbone is trained with here, so that every choice is trained with some backbone.
 CHOICES = {
     'resnet50': {'optimizer': 'sgd', 'resize': 'upsampling'},
     'resnet101': {'pooling': 'average', 'train_from': 'none'},
@@ -40,8 +42,8 @@ CHOICES = {
 
 
 def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execution: int) -> None:
-    """run_fn as TFX calls it; each attempt is another execution."""
-    settings = json.loads(json.dumps(dataclasses.asdict(config)))  # as it goes through ML Metadata
+    """Calls run_fn as TFX does; every attempt has an execution number of its own."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))  # as ML Metadata stores it
     run_dir = root / 'Trainer' / 'model_run' / str(execution)
     run_dir.mkdir(parents=True)
     run_fn(
@@ -58,7 +60,7 @@ def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execu
 
 @pytest.fixture(scope='module')
 def training(sample_data, transform_graph, tmp_path_factory):
-    """A training in two phases: its model_run and model folders."""
+    """The folders of the artifacts model_run and model after a training in two phases."""
     root = tmp_path_factory.mktemp('training')
     call_run_fn(CONFIG, sample_data, transform_graph, root, 1)
     return root / 'Trainer' / 'model_run' / '1', root / 'Trainer' / 'model' / '1'
@@ -94,7 +96,7 @@ def test_logs_and_the_keras_file_are_in_model_run_and_nothing_else_is_left(train
 
 
 @pytest.mark.slow
-def test_the_export_is_the_best_epochs_model(training, images):
+def test_the_export_is_the_model_of_the_best_epoch(training, images):
     report = json.loads((training[1] / 'assets.extra' / EXPORT_FILE).read_text())
     assert report['precision'] == 'float32'
     loaded = tf.saved_model.load(str(training[1]))
@@ -106,7 +108,7 @@ def test_the_export_is_the_best_epochs_model(training, images):
 
 
 @pytest.mark.slow
-def test_the_predictions_that_are_kept_are_the_trained_networks(training, sample_data):
+def test_the_predictions_file_has_the_trained_models_predictions(training, sample_data):
     spec = {
         features.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
         features.OUTPUT_PROBABILITIES: tf.io.FixedLenFeature([features.NUM_CLASSES], tf.float32),
@@ -126,7 +128,7 @@ class Kill(Exception):
 
 
 @pytest.mark.slow
-def test_a_training_that_dies_before_its_export_goes_on_in_the_next_attempt(
+def test_a_training_that_dies_before_its_export_is_finished_by_the_next_attempt(
     sample_data, transform_graph, training, tmp_path, monkeypatch
 ):
     def die(*arguments):
@@ -151,9 +153,9 @@ def test_the_head_phase_comes_first_and_only_when_asked_for():
     assert (main.name, main.epochs, main.learning_rate) == ('training', 10, 2e-5)
 
 
-def test_the_report_is_of_the_last_phases_best_epoch():
-    def make_entry(phase, epoch, val_accuracy, rate):
-        numbers = {'accuracy': 0.5, 'val_accuracy': val_accuracy, 'images_per_s': rate}
+def test_the_report_is_about_the_best_epoch_of_the_last_phase():
+    def make_entry(phase, epoch, val_accuracy, images_per_s):
+        numbers = {'accuracy': 0.5, 'val_accuracy': val_accuracy, 'images_per_s': images_per_s}
         return {'phase': phase, 'epoch': epoch, **numbers}
 
     history = [

@@ -1,3 +1,5 @@
+"""Loading weights: from files, from Keras' download, and what is said when they cannot be loaded."""
+
 import hashlib
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ def make_config(weights, backbone: str = 'resnet50') -> TrainerConfig:
 
 
 def load(weights, backbone: str = 'resnet50') -> keras.Model:
-    """A new backbone with the weights named."""
+    """Builds a backbone and loads the given weights."""
     config = make_config(weights, backbone)
     network = build_backbone(config)
     load_weights(network, config)
@@ -40,7 +42,7 @@ def are_equal(first, second) -> bool:
 
 @pytest.fixture(params=['vgg16', pytest.param('resnet50', marks=pytest.mark.slow)])
 def other(request) -> tuple[str, keras.Model]:
-    """A backbone's name, and one with random weights that no new one has."""
+    """The name of a backbone, and a backbone with random weights that no newly built one has."""
     return request.param, build_other(request.param)
 
 
@@ -54,7 +56,7 @@ def test_weights_come_from_a_file(other, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('backbone', ['inception_v3', 'densenet121', 'resnet101'])
 def test_weights_of_the_larger_backbones_come_from_a_file_in_the_official_format(backbone, tmp_path):
-    """InceptionV3's layers are numbered by Keras, and so have other names in every new network."""
+    """Keras numbers the layers of InceptionV3, so they have different names in every newly built network."""
     size = BACKBONES[backbone].smallest_size
     config = TrainerConfig(backbone=backbone, image_size=size, weights=str(tmp_path / 'notop.h5'))
     network, loaded = build_backbone(config), build_backbone(config)
@@ -72,20 +74,20 @@ def test_none_keeps_the_random_weights():
 
 
 @pytest.mark.parametrize(('backbone', 'name'), [('resnet50', 'ResNet50'), ('vgg16', 'VGG16')])
-def test_a_missing_file_names_the_choices(backbone, name, tmp_path):
+def test_the_error_for_a_missing_file_names_the_choices(backbone, name, tmp_path):
     file = f'{backbone}_weights_tf_dim_ordering_tf_kernels_notop'
     with pytest.raises(WeightsError, match=rf'no\.h5 cannot be read.*"imagenet".* {name} .*{file}\.h5.*"none"'):
         load(tmp_path / 'no.h5', backbone)
 
 
-def test_a_file_of_another_network_names_the_mismatch(tmp_path):
+def test_a_file_for_a_different_network_is_refused(tmp_path):
     path = tmp_path / 'vgg.weights.h5'
     build_other('vgg16').save_weights(path)
     with pytest.raises(WeightsError, match=r'vgg\.weights\.h5 does not fit ResNet50 without top'):
         load(path)
 
 
-def test_a_shape_mismatch_is_named(tmp_path):
+def test_the_error_for_weights_of_a_different_shape_names_the_shape(tmp_path):
     wider = keras.applications.VGG16(include_top=False, weights=None, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 4))
     path = tmp_path / 'four_channels.weights.h5'
     wider.save_weights(path)
@@ -93,7 +95,7 @@ def test_a_shape_mismatch_is_named(tmp_path):
         load(path, 'vgg16')
 
 
-def test_a_file_that_is_no_hdf5_is_refused(tmp_path):
+def test_a_file_that_is_not_hdf5_is_refused(tmp_path):
     path = tmp_path / 'bad.weights.h5'
     path.write_bytes(b'not a weights file')
     with pytest.raises(WeightsError, match=r'bad\.weights\.h5 does not fit'):
@@ -101,7 +103,7 @@ def test_a_file_that_is_no_hdf5_is_refused(tmp_path):
 
 
 def save_legacy_hdf5(model, path) -> None:
-    """The format of the official files, which Keras 3 reads by the name's ending and no longer offers to write."""
+    """Writes the format of the official files. Keras 3 recognizes it by the file name, and can no longer write it."""
     with h5py.File(path, 'w') as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, model)
 
@@ -120,7 +122,7 @@ class FakeImagenet(NamedTuple):
 
 @pytest.fixture
 def fake_imagenet(serve_file, tmp_path, monkeypatch, other) -> FakeImagenet:
-    """Keras' own loader, pointed at a local server with a file of ours in the official one's place."""
+    """Makes Keras' own loader download a file of ours from a local server instead of the official one."""
     backbone, network = other
     path = tmp_path / 'source.h5'
     save_legacy_hdf5(network, path)
@@ -128,7 +130,7 @@ def fake_imagenet(serve_file, tmp_path, monkeypatch, other) -> FakeImagenet:
     server = serve_file(content)
     monkeypatch.setattr(resnet, 'BASE_WEIGHTS_PATH', server.base_url)
     monkeypatch.setitem(resnet.WEIGHTS_HASHES, 'resnet50', ('', hashlib.md5(content).hexdigest()))
-    # VGG16's checksum is written into its code, so that Keras' downloader is told ours instead.
+    # The checksum of VGG16's file is written into Keras' code, so its downloader has to be given ours instead.
     monkeypatch.setattr(vgg16, 'WEIGHTS_PATH_NO_TOP', server.base_url)
     get_file = vgg16.file_utils.get_file
 
@@ -145,14 +147,16 @@ def test_imagenet_weights_are_downloaded_by_keras(fake_imagenet):
     assert len(fake_imagenet.server.ranges) == 1
 
 
-def test_a_wrong_checksum_stops_and_names_the_choices(fake_imagenet, monkeypatch):
+def test_the_error_for_a_wrong_checksum_names_the_choices(fake_imagenet, monkeypatch):
     monkeypatch.setitem(resnet.WEIGHTS_HASHES, 'resnet50', ('', '0' * 32))
-    with pytest.raises(WeightsError, match=r'ImageNet weights could not be had.*"none"'):
+    with pytest.raises(WeightsError, match=r'ImageNet weights could not be loaded.*"none"'):
         load('imagenet', fake_imagenet.backbone)
 
 
-def test_a_failed_download_stops_and_names_the_choices(fake_imagenet):
+def test_the_error_for_a_failed_download_names_the_choices(fake_imagenet):
     fake_imagenet.server.statuses = [500] * 5
     name = BACKBONES[fake_imagenet.backbone].builder
-    with pytest.raises(WeightsError, match=rf"{name}'s ImageNet weights could not be had.*trainer\.weights.*\"none\""):
+    with pytest.raises(
+        WeightsError, match=rf"{name}'s ImageNet weights could not be loaded.*trainer\.weights.*\"none\""
+    ):
         load('imagenet', fake_imagenet.backbone)

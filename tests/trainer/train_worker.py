@@ -1,4 +1,4 @@
-"""One worker of a distributed training in its own process: `python -m tests.trainer.train_worker FN_ARGS CPUS`."""
+"""A worker of a distributed training, as a process: `python -m tests.trainer.train_worker FN_ARGS CPUS`."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def main() -> None:
-    """Runs the Trainer's run_fn with the arguments that a JSON text holds, on so many logical CPUs."""
+    """Calls the Trainer's run_fn with the arguments in the JSON text FN_ARGS, on CPUS logical CPUs."""
     logging.basicConfig(level=logging.INFO)
     cpu = tf.config.list_physical_devices('CPU')[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[2]))

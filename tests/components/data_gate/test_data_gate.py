@@ -1,4 +1,4 @@
-"""Planted faults: each is found, named with its ids, and stops a run before anything is trained."""
+"""Planted faults: each is found, named with the ids of its records, and stops a run before anything is trained."""
 
 import io
 import json
@@ -21,11 +21,14 @@ from components import features
 from components.data import cifar10, sample
 from components.data.tfrecords import encode_example
 from components.data_gate import checks
-from components.data_gate.checks import Finding, find_faults, inspect_image, read_tally, write_tally
-from components.data_gate.component import REPORT_FILE, CheckExecutor, DataReport, GateExecutor
+from components.data_gate.checks import find_faults
+from components.data_gate.component import CheckExecutor, GateExecutor
 from components.data_gate.config import DataGateConfig
 from components.data_gate.drift import identify_serving_statistics
-from components.errors import DataRefusedError
+from components.data_gate.findings import Finding
+from components.data_gate.report import REPORT_FILE, DataReport, describe_refusal
+from components.data_gate.tally import inspect_image, read_tally, write_tally
+from components.errors import DataRefusedError, to_one_line
 from components.schema import SCHEMA_FILE
 from components.serving.versions import STATISTICS_FOLDER
 from pipeline.config import BeamConfig
@@ -44,7 +47,7 @@ def make_png(mode: str = 'RGB', size: tuple[int, int] = (32, 32), kind: str = 'P
 
 
 def make_bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header declares so many pixels."""
+    """A PNG of a few bytes whose header declares a large image."""
     header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
 
     def chunk(name: bytes, content: bytes) -> bytes:
@@ -55,7 +58,7 @@ def make_bomb(width: int, height: int) -> bytes:
 
 @pytest.fixture
 def splits() -> dict[str, list[bytes]]:
-    """Clean records: 60 to train, 20 each to choose and to test on, all classes alike."""
+    """Clean records: 60 in train, 20 each in val and test, every class equally often."""
     seeds = iter(range(100))
     return {
         split: [encode_example(f'{split}_{row:05d}', draw_png(next(seeds), row % 10), row % 10) for row in range(count)]
@@ -65,7 +68,7 @@ def splits() -> dict[str, list[bytes]]:
 
 @pytest.fixture
 def check(tmp_path):
-    """Writes records, runs the Beam checks over them, and gives what they find."""
+    """Writes records, runs the Beam checks over them, and returns the findings."""
 
     def run(splits: dict[str, list[bytes]], config: DataGateConfig | None = None) -> list[Finding]:
         patterns = write_splits(splits, tmp_path / 'examples')
@@ -79,7 +82,7 @@ def check(tmp_path):
 
 
 def write_splits(splits: dict[str, list[bytes]], folder: Path) -> dict[str, str]:
-    """The records as TFX's Examples artifact has them; the pattern of each split's files."""
+    """Writes records as in TFX's Examples artifact; returns the pattern of each split's files."""
     for split, records in splits.items():
         (folder / f'Split-{split}').mkdir(parents=True)
         with tf.io.TFRecordWriter(str(folder / f'Split-{split}' / 'data.gz'), options='GZIP') as writer:
@@ -125,7 +128,7 @@ def copy_train_image_into_test(splits):
     train = tf.train.Example.FromString(splits['train'][7]).features.feature['image'].bytes_list.value[0]
     image = Image.open(io.BytesIO(train))
     buffer = io.BytesIO()
-    image.save(buffer, 'PNG', compress_level=1)  # other bytes, the same pixels
+    image.save(buffer, 'PNG', compress_level=1)  # different bytes, the same pixels
     assert buffer.getvalue() != train
     splits['test'][7] = encode_example('test_00007', buffer.getvalue(), 7)
 
@@ -174,43 +177,49 @@ def test_an_empty_split_is_found(check, splits):
     assert [(finding.kind, finding.split) for finding in check(splits)] == [('empty', 'val')]
 
 
-def test_a_record_that_is_no_example_is_found(check, splits):
+def test_a_record_that_is_not_an_example_is_found(check, splits):
     splits['train'][0] = b'\xff\xff nonsense'
     (finding,) = check(splits)
     assert finding.kind == 'missing'
     assert finding.ids[0].startswith('sha256:'), 'a record without an id is named by its digest'
 
 
-def test_imbalance_against_train_is_found_and_chance_is_not(check, splits):
+def test_imbalance_against_train_is_found_and_chance_differences_are_not(check, splits):
     splits['test'] = [encode_example(f'test_{row:05d}', draw_png(500 + row, 0), 0) for row in range(40)] + splits[
         'test'
     ]
     findings = check(splits)
     assert [(finding.kind, finding.severity) for finding in findings] == [('imbalance', 'error')]
-    assert findings[0].to_sentence() == 'test, label: 42 of 60 records are airplane; expected 6, as train has them'
+    assert (
+        findings[0].to_sentence()
+        == 'test, label: 42 of 60 records are airplane; expected about 6, the same share as in train'
+    )
 
 
-def test_only_the_first_ids_are_kept(check, splits):
+def test_the_first_ten_ids_are_kept_and_three_are_shown(check, splits):
     splits['train'] += [encode_example(f'train_{row:05d}', b'x', row % 10) for row in range(900, 940)]
     (finding,) = check(splits)
     assert finding.count == 40
     assert finding.ids == tuple(f'train_{row:05d}' for row in range(900, 910))
-    assert finding.to_sentence().endswith('train_00909, ...)')
+    assert finding.to_sentence() == (
+        'train, image: 40 of 100 records do not decode; expected PNG or JPEG '
+        '(train_00900, train_00901, train_00902 and 37 more)'
+    )
 
 
-def test_a_threshold_lets_some_through_and_says_so(check, splits):
+def test_faults_within_their_bound_are_a_warning(check, splits):
     replace_image('train', 3, b'x')(splits)
     (finding,) = check(splits, DataGateConfig(max_undecodable=0.02))
     assert finding.severity == 'warning'
 
 
-def test_every_kind_of_record_fault_has_a_threshold():
+def test_every_kind_of_record_fault_has_a_bound():
     for kind in checks.RECORD_FAULTS:
         assert getattr(DataGateConfig(), f'max_{kind}') == 0.0
 
 
 @pytest.mark.parametrize('settings', [{'max_imbalance': 1.5}, {'max_missing': -0.1}, {'max_pixels': 0}])
-def test_impossible_thresholds_are_refused(settings):
+def test_impossible_bounds_are_refused(settings):
     with pytest.raises(ValueError, match=r'data_gate\.max_\w+ must be'):
         DataGateConfig(**settings)
 
@@ -222,7 +231,7 @@ def test_a_jpeg_is_as_good_as_a_png():
 
 
 def write_statistics(patterns: dict[str, str], out: Path) -> None:
-    """TFDV's statistics of each split, as StatisticsGen writes them."""
+    """Writes TFDV's statistics of each split as StatisticsGen does."""
     schema = tfdv.load_schema_text(str(SCHEMA_FILE))
     for split, pattern in patterns.items():
         statistics = tfdv.generate_statistics_from_tfrecord(pattern, stats_options=tfdv.StatsOptions(schema=schema))
@@ -232,9 +241,9 @@ def write_statistics(patterns: dict[str, str], out: Path) -> None:
 
 @pytest.fixture
 def run_gate(tmp_path):
-    """Both components' executors, as TFX calls them, on records and ExampleValidator's anomalies.
+    """Calls both components' executors as TFX does, on records and an anomaly in train; returns the report.
 
-    `before` is the data of a model that is serving.
+    `before` is the data of the serving model.
     """
 
     def run(splits, anomaly: anomalies_pb2.AnomalyInfo | None = None, before=None) -> dict:
@@ -284,10 +293,25 @@ def test_the_gate_names_every_error_and_the_report_stays(run_gate, splits, tmp_p
     with pytest.raises(DataRefusedError) as caught:
         run_gate(splits)
     assert caught.value.exit_code == 4
-    sentence = str(caught.value)
-    assert 'train, image: 1 of 60 records do not decode; expected PNG or JPEG (train_00003)' in sentence
-    assert 'test, label: no record of cat; expected every class' in sentence
-    assert len(json.loads((tmp_path / 'report' / REPORT_FILE).read_text())['findings']) == 2
+    report = tmp_path / 'report' / REPORT_FILE
+    assert str(caught.value) == (
+        'The data was refused, and nothing was trained:\n'
+        '  train, image: 1 of 60 records do not decode; expected PNG or JPEG (train_00003).\n'
+        '  test, label: no record of cat; expected every class.\n'
+        f'See {report} for all findings. Correct the data, or set a different bound (data_gate.* in `run --help`).'
+    )
+    assert f'(train_00003). test, label: no record of cat; expected every class. See {report} for' in to_one_line(
+        caught.value, limit=2000
+    )
+    assert len(json.loads(report.read_text())['findings']) == 2
+
+
+def test_a_refusal_shows_twenty_errors_and_counts_the_others():
+    errors = [Finding('error', 'anomaly', 'train', f'feature{number}', 'x', 'y', 0) for number in range(23)]
+    warnings = [Finding('warning', 'anomaly', 'train', 'warned', 'x', 'y', 0)]
+    lines = describe_refusal(warnings + errors, 'report').splitlines()
+    assert lines[1:-1] == [*(f'  train, feature{number}: y; expected x.' for number in range(20)), '  And 3 more.']
+    assert describe_refusal(warnings, 'report') is None
 
 
 def test_an_anomaly_of_tfdv_stops_the_run(run_gate, splits):
@@ -302,34 +326,36 @@ def test_a_warning_of_tfdv_does_not(run_gate, splits):
     assert finding['severity'] == 'warning'
 
 
-def test_data_like_the_serving_models_passes(run_gate, splits):
+def test_data_like_that_of_the_serving_model_passes(run_gate, splits):
     before = {split: records[:-1] for split, records in splits.items()}
     assert run_gate(splits, before=before)['findings'] == []
 
 
 def test_a_split_that_shrank_stops_the_run(run_gate, splits):
     before = {**splits, 'val': splits['val'] * 2}
-    with pytest.raises(DataRefusedError, match='val: 20 records; expected some 40, as the serving model was made with'):
+    with pytest.raises(
+        DataRefusedError, match='val: 20 records; expected about 40, as in the data of the serving model'
+    ):
         run_gate(splits, before=before)
 
 
-def test_drift_from_the_serving_models_data_stops_the_run(run_gate, splits):
+def test_drift_from_the_data_of_the_serving_model_stops_the_run(run_gate, splits):
     ships = [encode_example(f'train_{row:05d}', draw_png(700 + row, 8), 8) for row in range(60, 90)]
     before = {**splits, 'train': splits['train'][:40] + ships[:20]}
     with pytest.raises(DataRefusedError) as caught:
         run_gate(splits, before=before)
     sentence = str(caught.value)
     assert 'train, label: The Linfty distance between current and previous is 0.3' in sentence
-    assert 'above the threshold 0.1. The feature value with maximum difference is: 8; expected the shares' in sentence
+    assert 'above the threshold 0.1. The feature value with maximum difference is: 8; expected the class' in sentence
 
 
-def test_the_cache_sees_what_data_serves_and_not_a_runs_own(splits, tmp_path):
+def test_the_cache_key_changes_with_the_serving_models_data_and_not_with_the_runs_own(splits, tmp_path):
     serving, now = tmp_path / 'serving', tmp_path / 'now'
     write_statistics(write_splits(splits, tmp_path / 'examples'), now)
     assert identify_serving_statistics(serving, now) == ''
     (serving / '7').mkdir(parents=True)
     (serving / '7' / 'saved_model.pb').touch()
-    assert identify_serving_statistics(serving, now) == '', 'pushed by other means, without statistics'
+    assert identify_serving_statistics(serving, now) == '', 'pushed without statistics, not by this pipeline'
     served = serving / '7' / STATISTICS_FOLDER
     shutil.copytree(now, served)
     assert identify_serving_statistics(serving, now) == ''
@@ -337,14 +363,14 @@ def test_the_cache_sees_what_data_serves_and_not_a_runs_own(splits, tmp_path):
     assert identify_serving_statistics(serving, now) != ''
 
 
-def test_real_images_have_no_fault(check, real_archive):
-    batches = cifar10.read_archive(real_archive)
+def test_real_images_have_no_fault(check, real_archive, tmp_path):
     splits = {split: [] for split in features.SPLITS}
-    for batch in batches:
-        split = 'test' if batch.name.startswith('test') else 'train'
-        for row in range(0, len(batch.labels), 10):
+    for file in cifar10.extract_batches(real_archive, tmp_path):
+        split = 'test' if file.path.name == cifar10.TEST_BATCH else 'train'
+        batch = cifar10.read_records(file.path, 0, file.records)
+        for row in range(0, file.records, 10):
             png = tf.io.encode_png(batch.images[row]).numpy()
-            splits[split].append(encode_example(f'{batch.name}_{row}', png, int(batch.labels[row])))
+            splits[split].append(encode_example(f'{file.path.name}_{row}', png, int(batch.labels[row])))
     splits['val'] = splits['train'][::10]
     splits['train'] = [record for number, record in enumerate(splits['train']) if number % 10]
     assert [finding for finding in check(splits) if finding.severity == 'error'] == []

@@ -34,9 +34,8 @@ from components.serving_check.report import (
 from pipeline.summaries import make_closing_sentence
 from trainer import export
 from trainer.config import ExportConfig
-from trainer.dataset import make_image_rows, read_records
+from trainer.dataset import read_split
 from trainer.predictions import MAX_IMAGES, write_predictions
-from trainer.training_rows import Split
 
 SIGNATURES = ('serving_default', 'serving_raw', 'examples')
 SIZES = (1, 4, 40)  # the last one is more images than are recorded, and more than a micro-batch
@@ -60,9 +59,7 @@ def install(folder: Path, name: str, script: str) -> None:
 def predictions(model, transform_output, sample_data, tmp_path_factory) -> Path:
     """A folder with predictions, as the Trainer writes it."""
     folder = tmp_path_factory.mktemp('model_run')
-    records = read_records([str(sample_data / 'train' / '*')], transform_output)
-    images = make_image_rows(records, transform_output, 'none', 0)
-    write_predictions(model, records, Split(images, len(records.labels)), str(folder))
+    write_predictions(model, read_split([str(sample_data / 'train' / '*')], transform_output), str(folder))
     return folder
 
 
