@@ -1,12 +1,11 @@
-"""The baseline: the model now serving, which a new one is compared with.
+"""The baseline: the model that is serving now, which a new model is compared with.
 
-A component of ours finds it in the serving folder; open-source Kubeflow Pipelines cannot run a TFX Resolver.
+A component of ours looks it up in the serving folder, because open-source Kubeflow Pipelines cannot run a TFX Resolver.
 """
 
 import json
-import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
@@ -19,7 +18,7 @@ from tfx.utils import path_utils
 from components import features
 from components.errors import PipelineError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
-from components.places import Place, copy_folder, locate
+from components.places import Place, link_or_copy_folder, locate
 from components.serving.versions import MODEL_FILE, find_serving_version, read_info
 
 BASELINE_FILE = 'baseline.json'
@@ -28,73 +27,118 @@ _SERVING_KEY = 'serving'
 
 
 class Baseline(types.Artifact):
-    """A folder with BASELINE_FILE, {'version': number or null}, and where there is one the SavedModel, as a Model."""
+    """A folder with BASELINE_FILE and, if there is a baseline, its SavedModel where a TFX Model artifact has it."""
 
     TYPE_NAME = 'components.Baseline'  # TFX compiles only names of two parts for Kubeflow
 
 
+class BaselineInfo(NamedTuple):
+    """What BASELINE_FILE says, as a JSON object with these keys: the baseline's number, or why there is none."""
+
+    version: int | None = None
+    """Number of the version that is the baseline; None if there is no baseline."""
+    candidate: int | None = None
+    """Number of the candidate itself, if it is the serving version; else None."""
+    removed: int | None = None
+    """Number of the candidate's baseline, if that version has been removed since; else None."""
+
+    def describe_absence(self) -> str:
+        """Says why there is no baseline, as part of a sentence."""
+        if self.candidate is None:
+            # TFX reuses this when the same run is started again, so it must be true after the model was pushed too.
+            return 'nothing was serving when this model was first evaluated'
+        itself = f'this model is serving already, as version {self.candidate}'
+        if self.removed is None:
+            return f'{itself}, and nothing was serving when it was pushed'
+        return f'{itself}, and version {self.removed}, which it was compared with when it was pushed, has been removed'
+
+
 def read_fingerprint(saved_model: str) -> str | None:
-    """What tells a SavedModel from others, its weights included; None for one that another tool wrote without."""
+    """Reads the identity of a SavedModel, which covers its weights.
+
+    Args:
+      saved_model: path of the SavedModel's folder.
+
+    Returns:
+      TensorFlow's fingerprint; None if a different tool wrote the model without one.
+    """
     try:
-        return tf.saved_model.experimental.read_fingerprint(saved_model).singleprint()
+        return str(tf.saved_model.experimental.read_fingerprint(saved_model).singleprint())
     except (FileNotFoundError, ValueError):
         return None
 
 
-def find_baseline(serving: Place, fingerprint: str | None) -> Place | None:
-    """The version that is serving; if that is the candidate itself, the one the candidate was compared with.
+def find_baseline(serving: Place, fingerprint: str | None) -> tuple[Place | None, BaselineInfo]:
+    """Finds the version that a candidate is compared with.
 
-    So a run that is started again finds what it found before it pushed its model.
+    This is the serving version. If the candidate is itself the serving version, because an earlier run has pushed it,
+    its baseline is the version that it was compared with before that push.
 
     Args:
       serving: the folder of versions.
-      fingerprint: the candidate's.
+      fingerprint: the candidate's, from `read_fingerprint`.
+
+    Returns:
+      The version's folder, None if there is no baseline; and what BASELINE_FILE is to say.
     """
     version = find_serving_version(serving)
-    info = read_info(version) if version else {}
+    if version is None:
+        return None, BaselineInfo()
+    number, info = int(version.name), read_info(version)
     if fingerprint is None or info.get('model') != fingerprint:
-        return version
-    before = serving / str(info.get('baseline'))
-    return before if before.is_dir() else None
+        return version, BaselineInfo(version=number)
+    before = info.get('baseline')
+    if before is None:
+        return None, BaselineInfo(candidate=number)
+    if not (serving / str(before) / MODEL_FILE).exists():
+        return None, BaselineInfo(candidate=number, removed=before)
+    return serving / str(before), BaselineInfo(version=before, candidate=number)
 
 
-def read_baseline(baseline_uri: str) -> int | None:
-    """The version that a Baseline holds; None where nothing was serving."""
-    with tf.io.gfile.GFile(os.path.join(baseline_uri, BASELINE_FILE)) as file:
-        return json.load(file)['version']
+def read_baseline(baseline_uri: str) -> BaselineInfo:
+    """Reads which version a Baseline artifact holds, or why it holds none."""
+    return BaselineInfo(**json.loads((Path(baseline_uri) / BASELINE_FILE).read_text()))
 
 
-def _find(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> Place | None:
+def _find(
+    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
+) -> tuple[Place | None, BaselineInfo]:
     model = artifact_utils.get_single_uri(input_dict[_MODEL_KEY])
     fingerprint = read_fingerprint(path_utils.serving_model_path(model))
     return find_baseline(locate(exec_properties[_SERVING_KEY]), fingerprint)
 
 
 def check_comparable(version: Place) -> None:
-    """Checks that a version can be asked what the Evaluator asks.
+    """Checks that a version has the signature through which the Evaluator gets predictions.
 
     Raises:
-      PipelineError: it was not made by this pipeline.
+      PipelineError: it does not, so it was not made by this pipeline.
     """
     saved_model = saved_model_pb2.SavedModel.FromString((version / MODEL_FILE).read_bytes())
     if features.SIGNATURE_EXAMPLES not in saved_model.meta_graphs[0].signature_def:
         raise PipelineError(
-            f'{version}, which is serving, has no signature `{features.SIGNATURE_EXAMPLES}`, so that no model can be '
-            'compared with it; promote a version that this pipeline pushed, or give another serving folder.'
+            f'{version}, which is serving, has no signature `{features.SIGNATURE_EXAMPLES}`, so no model can be '
+            'compared with it; promote a version that this pipeline pushed, or give a different serving folder.'
         )
 
 
 class Driver(IdentityDriver):
-    """Looks for the baseline before the component does."""
+    """Looks up the baseline before the component runs, so that a different baseline means a different cache key."""
 
     def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
-        """The version's number; '' where there is none."""
-        version = _find(input_dict, exec_properties)
-        return version.name if version else ''
+        """Returns the baseline's number, also where it has been removed; '' if the candidate never had one.
+
+        A first run finds nothing serving, and the same run started again finds its own model serving. Both get '',
+        so that the second run reuses the results of the first.
+        """
+        _, info = _find(input_dict, exec_properties)
+        if info.removed is not None:
+            return f'{info.removed} removed'
+        return '' if info.version is None else str(info.version)
 
 
 class Executor(base_executor.BaseExecutor):
-    """Copies the serving version, which may be pruned while the model is evaluated."""
+    """Keeps a copy of the serving version, which may be removed while the candidate is evaluated."""
 
     def Do(
         self,
@@ -112,13 +156,12 @@ class Executor(base_executor.BaseExecutor):
         Raises:
           PipelineError: see `check_comparable`.
         """
-        version = _find(input_dict, exec_properties)
-        out = artifact_utils.get_single_uri(output_dict[_BASELINE_KEY])
-        if version:
+        version, info = _find(input_dict, exec_properties)
+        out = Path(artifact_utils.get_single_uri(output_dict[_BASELINE_KEY]))
+        if version is not None:
             check_comparable(version)
-            copy_folder(version, Path(path_utils.serving_model_dir(out)))
-        with tf.io.gfile.GFile(os.path.join(out, BASELINE_FILE), 'w') as file:
-            json.dump({'version': version and int(version.name)}, file)
+            link_or_copy_folder(version, Path(path_utils.serving_model_dir(str(out))))
+        (out / BASELINE_FILE).write_text(json.dumps(info._asdict()))
 
 
 class _Spec(types.ComponentSpec):
@@ -134,7 +177,7 @@ class BaselineFinder(base_component.BaseComponent):
     """Finds the model that is serving.
 
     Args:
-      model: the candidate, which is no baseline of its own.
+      model: the candidate, which must not become its own baseline.
       serving: the folder that the Pusher pushes to.
 
     Component `outputs` contains:

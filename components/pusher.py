@@ -1,7 +1,7 @@
-"""Pusher: TFX's Pusher, but a version appears in the serving folder whole or not at all, and says what it is.
+"""Pusher: TFX's Pusher, but a version appears in the serving folder completely or not at all, and says how it was made.
 
-The stock executor copies file by file into the numbered folder; killed on the way, it leaves a version that a
-model server, or a later run, may take for a model.
+The stock executor copies file by file into the numbered folder. If it is killed while it copies, it leaves a folder
+that a model server, or a later run, may take for a model.
 """
 
 import datetime
@@ -22,7 +22,7 @@ from tfx.utils import json_utils, proto_utils
 from components.baseline import Baseline, read_baseline, read_fingerprint
 from components.data.manifest import read_manifest
 from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
-from components.places import locate
+from components.places import Place, link_or_copy_folder, locate
 from components.serving.version_labels import list_pushed
 from components.serving.versions import (
     INFO_FILE,
@@ -36,7 +36,9 @@ from components.serving.versions import (
 from components.serving_check.component import WARMUP_FILE
 
 _EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
-_DATA_KEY = 'data'
+_DATA_KEY, _SETTINGS_KEY = 'data', 'settings'
+
+Artifacts = dict[str, list[types.Artifact]]
 
 
 class _Spec(standard_component_specs.PusherSpec):
@@ -48,90 +50,114 @@ class _Spec(standard_component_specs.PusherSpec):
     }
 
 
-def describe_version(
-    saved_model: Path, evaluation_uri: str, baseline_uri: str, data: str, run_id: str | None
-) -> dict[str, Any]:
-    """What a version keeps of its making: accuracy on so many test images, when, in which run, on which data.
+def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str, Any]) -> dict[str, Any]:
+    """Collects what a version says about how it was made: its accuracy, when it was pushed, data and settings.
 
     Args:
-      saved_model: the version.
-      evaluation_uri: the Evaluator's `evaluation` artifact.
-      baseline_uri: the Baseline it was compared with.
-      data: folder or URI of the TFRecords.
-      run_id: of the pipeline run.
+      saved_model: folder of the model that is to be pushed.
+      input_dict: the executor's inputs.
+      config: the executor's custom_config: 'data' and 'settings'.
     """
-    metrics = read_metrics(evaluation_uri)[None]
+    metrics = read_metrics(artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]))[None]
+    data = config[_DATA_KEY]
     return {
         'accuracy': metrics[ACCURACY],
         'images': int(metrics[EXAMPLE_COUNT]),
         'pushed': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-        'run': run_id,
         'data': read_manifest(locate(data)) or {'folder': data},
+        'settings': config.get(_SETTINGS_KEY),
         'model': read_fingerprint(str(saved_model)),
-        'baseline': read_baseline(baseline_uri),
+        'baseline': read_baseline(artifact_utils.get_single_uri(input_dict[_BASELINE_KEY])).version,
     }
 
 
-class Executor(executor.Executor):
-    """Stages a blessed model, then makes it a version with what it keeps of its making."""
+def _add_extra_files(staged: Path, info: dict[str, Any], input_dict: Artifacts) -> None:
+    """Adds the version's description, the statistics of its data and the warm-up requests.
 
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """See the stock executor."""
+    Files of the staged folder may be hard links to the Trainer's model, so nothing here writes into an existing file.
+    """
+    infra_uri = artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY])
+    extra = (staged / INFO_FILE).parent
+    extra.mkdir(exist_ok=True)
+    for name in (INFO_FILE.name, WARMUP_FILE):
+        (extra / name).unlink(missing_ok=True)
+    (staged / INFO_FILE).write_text(json.dumps(info, indent=2))
+    shutil.copyfile(Path(infra_uri) / WARMUP_FILE, extra / WARMUP_FILE)
+    statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
+    link_or_copy_folder(Path(statistics_uri), staged / STATISTICS_FOLDER)
+
+
+def _find_pushed(serving: Place, info: dict[str, Any]) -> int | None:
+    """Returns the newest version's number if that version is this very model, else None.
+
+    A run that was killed just after its push has pushed its model already, and so has a run that differs from this one
+    only in its gates.
+    """
+    newest = find_newest_version(serving)
+    is_pushed = newest is not None and info['model'] and read_info(newest).get('model') == info['model']
+    return int(newest.name) if newest is not None and is_pushed else None
+
+
+def _push(saved_model: Path, staging: Path, serving: Place, info: dict[str, Any], input_dict: Artifacts) -> int:
+    """Makes the model a new version, and returns its number."""
+    version = choose_version(serving)
+    staged = staging / str(version)
+    link_or_copy_folder(saved_model, staged)
+    _add_extra_files(staged, info, input_dict)
+    publish(staged, serving, version)
+    return version
+
+
+class Executor(executor.Executor):
+    """Makes a blessed model a version of the serving folder."""
+
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
+        """Pushes the model if the Evaluator and ServingCheck have blessed it.
+
+        Args:
+          input_dict: the stock executor's inputs, and 'evaluation', 'baseline' and 'statistics'.
+          output_dict: 'pushed_model', which keeps the model too; it gets the stock executor's custom properties.
+          exec_properties: 'push_destination' as for the stock executor, and 'custom_config' with 'data' and 'settings'.
+        """
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
         base_directory = destination.filesystem.base_directory
         serving = locate(base_directory)
+        pushed_model = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
         with stage_version(serving) as staging:
-            destination.filesystem.base_directory = str(staging)
-            staged_properties = {
-                **exec_properties,
-                standard_component_specs.PUSH_DESTINATION_KEY: proto_utils.proto_to_json(destination),
-            }
-            super().Do(input_dict, output_dict, staged_properties)
-            pushed_model = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
-            if not pushed_model.get_int_custom_property('pushed'):
+            if not self.CheckBlessing(input_dict):
+                pushed_model.set_int_custom_property('pushed', 0)
                 return
-            (staged,) = staging.iterdir()
+            saved_model = Path(self.GetModelPath(input_dict))
             info = describe_version(
-                staged,
-                artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]),
-                artifact_utils.get_single_uri(input_dict[_BASELINE_KEY]),
-                json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])[_DATA_KEY],
-                self._context and self._context.pipeline_run_id,
+                saved_model, input_dict, json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
             )
-            newest = find_newest_version(serving)
-            # A run killed just after its push, or blessed again by another gate, has pushed its model already.
-            if newest and info['model'] and read_info(newest).get('model') == info['model']:
-                version = newest.name
-            else:
-                version = str(choose_version(serving))
-                (staged / INFO_FILE).parent.mkdir(exist_ok=True)
-                (staged / INFO_FILE).write_text(json.dumps(info, indent=2))
-                statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
-                shutil.copytree(statistics_uri, staged / STATISTICS_FOLDER)
-                infra_uri = artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY])
-                shutil.copy(Path(infra_uri) / WARMUP_FILE, (staged / INFO_FILE).parent)
-                publish(staged, serving, int(version))
-            list_pushed(serving, int(version))
-            self._MarkPushed(pushed_model, os.path.join(base_directory, version), version)
+            if self._context:  # what a run on Kubeflow does not know is left empty
+                pipeline_info = self._context.pipeline_info
+                info['run'] = self._context.pipeline_run_id
+                info['pipeline'] = pipeline_info.id if pipeline_info else None
+            version = _find_pushed(serving, info) or _push(saved_model, staging, serving, info, input_dict)
+            list_pushed(serving, version)
+            link_or_copy_folder(saved_model, Path(pushed_model.uri))
+            pushed_model.set_int_custom_property('pushed', 1)
+            pushed_model.set_string_custom_property('pushed_destination', os.path.join(base_directory, str(version)))
+            pushed_model.set_string_custom_property('pushed_version', str(version))
 
 
 class Pusher(component.Pusher):
     """TFX's Pusher with the executor above.
 
     Args:
-      model, model_blessing: the Trainer's and the Evaluator's.
+      model: the Trainer's.
+      model_blessing: the Evaluator's.
       infra_blessing: ServingCheck's; the version keeps its warm-up requests.
-      evaluation: the Evaluator's; the version keeps its figures.
-      baseline: BaselineFinder's; the version keeps which one it was compared with.
-      statistics: StatisticsGen's; the version keeps them, for the next run's data to be compared with.
-      data: folder or URI of the TFRecords, kept too.
+      evaluation: the Evaluator's; the version keeps its accuracy.
+      baseline: BaselineFinder's; the version keeps the number of the one it was compared with.
+      statistics: StatisticsGen's; the version keeps them, so that the next run's data can be compared with them.
+      data: folder or URI of the TFRecords; the version keeps its manifest.
       push_destination: the serving folder.
+      settings: what the run was made with, as JSON can hold it; the version keeps them, so that `versions` can show how
+        two versions differ.
     """
 
     SPEC_CLASS = _Spec
@@ -148,6 +174,7 @@ class Pusher(component.Pusher):
         statistics: types.BaseChannel,
         data: str,
         push_destination: pusher_pb2.PushDestination,
+        settings: dict[str, Any] | None = None,
     ):
         spec = _Spec(
             model=model,
@@ -157,7 +184,7 @@ class Pusher(component.Pusher):
             baseline=baseline,
             statistics=statistics,
             push_destination=push_destination,
-            custom_config=json_utils.dumps({_DATA_KEY: data}),
+            custom_config=json_utils.dumps({_DATA_KEY: data, _SETTINGS_KEY: settings}),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
         )
         base_component.BaseComponent.__init__(self, spec=spec)

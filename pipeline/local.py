@@ -110,7 +110,8 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, term
             note += f'; made again, because {", ".join(result.lost)} was gone'
         say(result.node_id, result.seconds, f'reused: {note}' if result.is_reused else note)
 
-    runner.LocalRunner(on_result).run(pipeline.create_pipeline(config))
+    # The versions that this run pushes keep its id, so that `versions` can name the log.
+    runner.LocalRunner(on_result, log_file.stem).run(pipeline.create_pipeline(config))
     outputs = {node_id: result.outputs for node_id, result in results.items()}
     paths = summaries.list_paths(outputs)
     lines, is_pushed = summaries.make_closing_lines(outputs)

@@ -99,8 +99,9 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         examples=examples, model=model, baseline=baseline, eval_config=make_eval_config(), gate=config.gate
     )
 
-    serving_check = ServingCheck(model, model_trainer.outputs['model_run'], config.serving_check)
-    serving_check.add_upstream_node(evaluator)  # takes nothing from it; two at once would slow the requests timed
+    serving_check = ServingCheck(
+        model, model_trainer.outputs['model_run'], evaluator.outputs['blessing'], config.serving_check
+    )
     pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs['blessing'],

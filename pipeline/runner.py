@@ -91,10 +91,12 @@ class LocalRunner(tfx_runner.IrBasedRunner):
 
     Args:
       on_result: is called after every component.
+      run_id: the run's id in ML Metadata and in the versions that it pushes; None for the time of its start.
     """
 
-    def __init__(self, on_result: Callable[[NodeResult], None]):
+    def __init__(self, on_result: Callable[[NodeResult], None], run_id: str | None = None):
         self._on_result = on_result
+        self._run_id = run_id
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
         """Runs the components of a compiled pipeline in their topological order.
@@ -104,7 +106,7 @@ class LocalRunner(tfx_runner.IrBasedRunner):
         """
         if run_options:
             raise ValueError('LocalRunner does not run parts of a pipeline; an unchanged component is reused anyway.')
-        run_id = datetime.datetime.now().isoformat()
+        run_id = self._run_id or datetime.datetime.now().isoformat()
         runtime_parameter_utils.substitute_runtime_parameter(
             pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
         )

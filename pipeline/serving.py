@@ -1,75 +1,114 @@
-"""The commands on a serving folder: what is in it, and which version serves."""
+"""The commands on a serving folder: which versions it holds, and which of them serves."""
 
 import json
-import time
-import urllib.error
-import urllib.request
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
 
-from components.errors import PipelineError
 from components.places import Place
 from components.serving import version_labels, versions
-from components.serving.models_config import MODEL_NAME
+from components.serving.versions import Version
 
-_POLL_S = 1.0
-_TIMEOUT_S = 600.0
+_WIDTH = 80  # columns
+_INDENT = ' ' * 4
+_MAX_VALUE = 40  # characters of a setting's value
+_LOCAL_RUN = re.compile(r'\d{8}-\d{6}')  # the id of a local run is the name of its log file; Kubeflow's ids differ
+_LISTINGS = {'listed': 'listed in models.config', 'unlisted': 'not listed in models.config'}
+
+
+def flatten_settings(settings: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Turns nested settings into flat ones, {'trainer': {'epochs': 2}} into {'trainer.epochs': 2}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten_settings(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}': value}
+    return flat
+
+
+def _format_value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _MAX_VALUE else f'{text[:_MAX_VALUE]}...'
+
+
+def _describe_data(data: dict[str, Any]) -> str:
+    source = data.get('source')
+    if not source:
+        return f'data: {data["folder"]}' if 'folder' in data else 'data: unknown'
+    if source['kind'] == 'sample':
+        return f'data: embedded sample (drawn with {source["name"]})'
+    return f'data: {source["kind"]} {source["name"]}'
+
+
+def _describe_change(version: Version, before: Version | None) -> str:
+    """Names the settings that differ from those of an earlier version; '' if there is nothing to compare."""
+    if before is None or not version.info.get('settings'):
+        return ''
+    new, old = (flatten_settings(each.info['settings']) for each in (version, before))
+    changes = [
+        f'{name}={_format_value(new[name])}' if name in new else f'{name} is unset'
+        for name in sorted(new.keys() | old.keys())
+        if name not in new or name not in old or new[name] != old[name]
+    ]
+    if not changes:
+        return f'settings: the same as those of version {before.number}'
+    return f'settings that differ from version {before.number}: {", ".join(changes)}'
+
+
+def _describe(version: Version, before: Version | None) -> Iterator[str]:
+    """Describes a version in paragraphs.
+
+    Args:
+      version: to describe.
+      before: the last version before it that has settings; None if there is none.
+    """
+    status = ', '.join(version.labels) or _LISTINGS.get(version.listing, version.listing)
+    yield f'{version.number}  {status}'
+    info = version.info
+    if not info:
+        yield 'not pushed by this pipeline'
+        return
+    yield f'accuracy {info["accuracy"]:.3f} on {info["images"]:,} images, pushed {info["pushed"]}'
+    run, pipeline = info.get('run'), info.get('pipeline') or (info.get('settings') or {}).get('name')
+    parts = [run and f'run {run}', pipeline and f'pipeline {pipeline}']
+    if run and _LOCAL_RUN.fullmatch(run):
+        parts.append(f'log logs/{run}.log')
+    yield ', '.join(part for part in parts if part)
+    yield _describe_data(info.get('data') or {})
+    yield _describe_change(version, before)
 
 
 def describe_versions(serving: Place) -> list[str]:
-    """A line for each version, the oldest first: number, labels, accuracy, when it was pushed, run and data."""
-    lines = []
+    """Describes each version in several lines of at most 80 columns, the oldest version first.
+
+    Returns:
+      The lines; the first line of a version starts with its number, and the others are indented.
+    """
+    lines, before = [], None
     for version in versions.list_versions(serving):
-        info, data = version.info, version.info.get('data', {})
-        source = ' '.join(data['source'][key] for key in ('kind', 'name')) if 'source' in data else data.get('folder')
-        accuracy = f'accuracy {info["accuracy"]:.3f} on {info["images"]:,} images' if info else 'pushed by other means'
-        parts = (
-            ', '.join(version.labels) or ('loaded' if version.is_listed else '-'),
-            accuracy,
-            info.get('pushed'),
-            info.get('run') and f'run {info["run"]}',
-            source and f'data {source}',
-        )
-        lines.append(f'{version.number}  ' + '  '.join(part for part in parts if part))
+        first, *paragraphs = _describe(version, before)
+        lines.append(first)
+        for paragraph in paragraphs:
+            lines += textwrap.wrap(
+                paragraph,
+                _WIDTH,
+                initial_indent=_INDENT,
+                subsequent_indent=_INDENT * 2,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        if version.info.get('settings'):
+            before = version
     return lines or [f'{serving} has no version yet.']
 
 
-def wait_until_loaded(server: str, number: int, timeout_s: float = _TIMEOUT_S) -> None:
-    """Asks TensorFlow Serving's REST API for a version's state until it is AVAILABLE.
-
-    Args:
-      server: such as http://localhost:8501.
-      number: of the version.
-      timeout_s: seconds to go on asking.
-
-    Raises:
-      PipelineError: the version was not loaded in time; says what the server answered last.
-    """
-    url = f'{server.rstrip("/")}/v1/models/{MODEL_NAME}/versions/{number}'
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as response:
-                states = [status['state'] for status in json.load(response)['model_version_status']]
-                if 'AVAILABLE' in states:
-                    return
-                answer = ', '.join(states)
-        except (OSError, ValueError, KeyError) as error:
-            answer = str(error)
-        if time.monotonic() > deadline:
-            raise PipelineError(
-                f'{url} did not become AVAILABLE within {timeout_s:.0f} s (last answer: {answer}); no label was moved. '
-                'Does the server poll this models.config (--model_config_file_poll_wait_seconds)?'
-            )
-        time.sleep(_POLL_S)
-
-
 def promote(serving: Place, number: int, label: version_labels.Label, server: str | None) -> str:
-    """Gives a version a label, see `version_labels.promote`, and returns what was done, in a sentence."""
-    wait = (lambda: wait_until_loaded(server, number)) if server else None
-    outcome = version_labels.promote(serving, number, label, wait)
+    """Gives a version a version label, see `version_labels.promote`. Returns what was done, in a sentence."""
+    outcome = version_labels.promote(serving, number, label, server)
     if outcome == 'listed':
         return (
-            f'version {number} is listed, so that a server loads it; run the same again when it has (or give --server '
-            'http://HOST:8501 to wait for that), since TensorFlow Serving refuses a label of what is not loaded'
+            f'version {number} is listed in models.config, so that a server loads it; run the same command again when '
+            'the server has loaded it, or give --server http://HOST:8501 to wait for that: TensorFlow Serving refuses '
+            'a version label for a version that it has not loaded'
         )
     return f'version {number} is {label}' + (' already' if outcome == 'unchanged' else '')
 
@@ -77,7 +116,7 @@ def promote(serving: Place, number: int, label: version_labels.Label, server: st
 def rollback(serving: Place) -> str:
     """Makes the version that was stable before stable again. Returns what was done, in a sentence."""
     good, bad = version_labels.rollback(serving)
-    return f'version {good} is stable again; {bad} was'
+    return f'version {good} is stable again, and version {bad} no longer is'
 
 
 def prune(serving: Place, keep: int) -> str:

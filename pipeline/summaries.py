@@ -90,8 +90,8 @@ def _summarize_training(outputs: Outputs, config: PipelineConfig) -> str:
 
 
 def _summarize_baseline(outputs: Outputs, config: PipelineConfig) -> str:
-    version = read_baseline(str(_get_uri(outputs, 'baseline')))
-    return 'none: nothing is serving yet' if version is None else f'version {version}'
+    baseline = read_baseline(str(_get_uri(outputs, 'baseline')))
+    return f'none: {baseline.describe_absence()}' if baseline.version is None else f'version {baseline.version}'
 
 
 def _summarize_evaluation(outputs: Outputs, config: PipelineConfig) -> str:

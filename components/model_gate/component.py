@@ -1,10 +1,10 @@
-"""Evaluator: TFX's Evaluator measures, and the model gate blesses.
+"""Evaluator: TFX's Evaluator measures the model, and the model gate blesses it.
 
-TFX's own blessing knows single bounds; ours also weighs the change against the serving model with its interval, and
-says why. Both models are measured in one pass over the records.
+TFX's own blessing can only compare single values with bounds. The model gate also compares the change against the
+serving model with its confidence interval, and says why. Both models are measured in one pass over the records.
 """
 
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfx import types
@@ -12,7 +12,7 @@ from tfx.components.evaluator import component, constants, executor
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
-from tfx.utils import io_utils, json_utils
+from tfx.utils import json_utils
 
 from components import features
 from components.baseline import Baseline, read_baseline
@@ -21,22 +21,22 @@ from components.model_gate.metrics import read_metrics
 from components.model_gate.verdict import judge, write_verdict
 
 if TYPE_CHECKING:
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
 _BASELINE_KEY, _GATE_KEY = 'baseline', 'gate'
 
 
 def _mark(blessing: types.Artifact, model: types.Artifact, is_blessed: bool) -> None:
-    """Writes a ModelBlessing as TFX's Evaluator does."""
+    """Writes a ModelBlessing with the file and the properties that TFX's Evaluator gives it."""
     name = constants.BLESSED_FILE_NAME if is_blessed else constants.NOT_BLESSED_FILE_NAME
-    io_utils.write_string_file(os.path.join(blessing.uri, name), '')
+    (Path(blessing.uri) / name).touch()
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(is_blessed))
     blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
 
 
 class Executor(executor.Executor):
-    """The stock executor, then the verdict."""
+    """Runs the stock executor, then judges what it measured."""
 
     def Do(
         self,
@@ -44,20 +44,20 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """See the stock executor.
+        """Measures the model and writes the verdict and the blessing.
 
         Args:
-          input_dict: as there, and 'baseline', a Baseline that may hold no model.
-          output_dict: as there; `evaluation` gets the verdict too, and `blessing` follows it.
-          exec_properties: as there, and 'gate', a GateConfig as JSON.
+          input_dict: the stock executor's inputs, and 'baseline', a Baseline that may hold no model.
+          output_dict: the stock executor's outputs; the verdict is written into `evaluation`, and decides `blessing`.
+          exec_properties: the stock executor's, and 'gate', a GateConfig as JSON.
         """
         baseline_uri = artifact_utils.get_single_uri(input_dict[_BASELINE_KEY])
         baseline = read_baseline(baseline_uri)
-        compared = []
-        if baseline is not None:
-            compared = [standard_artifacts.Model()]
-            compared[0].uri = baseline_uri
-        inputs = {**input_dict, standard_component_specs.BASELINE_MODEL_KEY: compared}
+        baseline_models = []
+        if baseline.version is not None:
+            baseline_models = [standard_artifacts.Model()]
+            baseline_models[0].uri = baseline_uri
+        inputs = {**input_dict, standard_component_specs.BASELINE_MODEL_KEY: baseline_models}
         super().Do(inputs, output_dict, exec_properties)
         evaluation_uri = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         gate = GateConfig.from_json(exec_properties[_GATE_KEY])
@@ -83,10 +83,10 @@ class Evaluator(component.Evaluator):
     """TFX's Evaluator with the executor above.
 
     Args:
-      examples: ImportExampleGen's; the test split is measured.
+      examples: ImportExampleGen's; the model is measured on the test split.
       model: the Trainer's.
       baseline: BaselineFinder's.
-      eval_config: what TFMA measures; without thresholds, which the gate has.
+      eval_config: what TFMA measures; it must have no thresholds, because the model gate has them.
       gate: the bounds.
     """
 
@@ -99,7 +99,7 @@ class Evaluator(component.Evaluator):
         examples: types.BaseChannel,
         model: types.BaseChannel,
         baseline: types.BaseChannel,
-        eval_config: 'tfma.EvalConfig',
+        eval_config: 'config_pb2.EvalConfig',
         gate: GateConfig,
     ):
         spec = _Spec(

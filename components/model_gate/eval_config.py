@@ -1,36 +1,39 @@
-"""What TFMA measures on the test split; components/model_gate/verdict.py holds it against the bounds."""
+"""What TFMA measures on the test split. components/model_gate/verdict.py compares the results with the bounds."""
 
-import tensorflow_model_analysis as tfma
+# Not through the package itself, which has these names only once TFX has put them there.
+from tensorflow_model_analysis.proto import config_pb2
 
 from components import features
 from components.model_gate import metrics
 from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT
 
 
-def make_eval_config() -> tfma.EvalConfig:
-    """Accuracy, example count, calibration and confusion matrix, overall and by class, where accuracy is recall.
+def make_eval_config() -> config_pb2.EvalConfig:
+    """Makes TFMA's configuration.
 
-    With a baseline, which TFX's Evaluator adds, all of them of both models, and on how many images one alone is right.
+    It names accuracy, example count, calibration and the confusion matrix, for the whole split and for each class. The
+    accuracy on the images of one class is that class's recall. Where there is a baseline, TFX's Evaluator adds it to
+    this configuration; then TFMA measures both models, and on how many images only one of them is right.
     """
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(
-                # Named, or TFMA first tries, and fails, to load the SavedModel as a Keras model.
+            config_pb2.ModelSpec(
+                # Without a type, TFMA first tries to load the SavedModel as a Keras model, which fails.
                 model_type='tf_generic',
                 signature_name=features.SIGNATURE_EXAMPLES,
                 prediction_key=features.OUTPUT_PROBABILITIES,
                 label_key=features.LABEL_KEY,
             )
         ],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[features.LABEL_KEY])],
+        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[features.LABEL_KEY])],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name='ExampleCount', config=f'{{"name": "{EXAMPLE_COUNT}"}}'),
-                    tfma.MetricConfig(class_name='SparseCategoricalAccuracy', config=f'{{"name": "{ACCURACY}"}}'),
-                    tfma.MetricConfig(class_name='MultiClassConfusionMatrixPlot'),
+                    config_pb2.MetricConfig(class_name='ExampleCount', config=f'{{"name": "{EXAMPLE_COUNT}"}}'),
+                    config_pb2.MetricConfig(class_name='SparseCategoricalAccuracy', config=f'{{"name": "{ACCURACY}"}}'),
+                    config_pb2.MetricConfig(class_name='MultiClassConfusionMatrixPlot'),
                     *(
-                        tfma.MetricConfig(class_name=metric.__name__, module=metrics.__name__)
+                        config_pb2.MetricConfig(class_name=metric.__name__, module=metrics.__name__)
                         for metric in (
                             metrics.CalibrationError,
                             metrics.NotFinite,

@@ -1,14 +1,13 @@
-"""The model gate: the bounds that bless, held against what TFMA measured, and the reasons in words."""
+"""The model gate's verdict: compares what TFMA measured with the gate's bounds, and gives the reasons in words."""
 
-import dataclasses
 import json
-import os
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import NamedTuple
 
-import tensorflow as tf
-
 from components import features
+from components.baseline import BaselineInfo
 from components.model_gate.config import GateConfig
 from components.model_gate.metrics import (
     ACCURACY,
@@ -26,23 +25,23 @@ VERDICT_FILE = 'verdict.json'  # in the Evaluator's `evaluation` artifact
 
 
 class Verdict(NamedTuple):
-    """What the gate found. reasons: the whole split's accuracy first; baseline: in words, which one was beaten or not.
-
-    is_blessed: whether every bound was kept.
-    """
+    """What the gate decided, and why."""
 
     is_blessed: bool
+    """Whether every bound was kept."""
     reasons: tuple[Reason, ...]
+    """One for each bound; the first one is the accuracy on the whole test split."""
     baseline: str
+    """How the model compares with its baseline, or why it has none, in words."""
 
     @property
     def overall(self) -> Reason:
-        """The whole test split's accuracy."""
+        """The accuracy on the whole test split."""
         return self.reasons[0]
 
 
 class Change(NamedTuple):
-    """The change of accuracy from baseline to candidate on the same images, with its confidence interval; -1 to 1."""
+    """The candidate's accuracy less the baseline's on the same images, with its confidence interval; each -1 to 1."""
 
     value: float
     low: float
@@ -50,15 +49,17 @@ class Change(NamedTuple):
 
 
 def measure_change(only_candidate: int, only_baseline: int, count: int, confidence: float) -> Change:
-    """McNemar's test (1947), in its exact form, as an interval: zero is outside it where the test tells them apart.
+    """Computes the change of accuracy and its interval, by McNemar's exact test (1947).
 
-    Given that the models differ on an image, either is as likely to be the one that is right if they are equally
-    good. So the images on which the candidate alone is right are binomial among those on which one alone is, and
-    the interval of that share (Clopper and Pearson 1934) is the change's, scaled.
+    If both models are equally good, each is as likely as the other to be the right one on an image where only one of
+    them is right. So the number of images on which only the candidate is right has a binomial distribution among those
+    images. Clopper and Pearson (1934) give the interval of that share, and scaling it gives the interval of the change.
+    Zero is outside the interval exactly where the test tells the models apart.
 
     Args:
-      only_candidate, only_baseline: images on which it alone is right.
-      count: all images.
+      only_candidate: number of images on which only the candidate is right.
+      only_baseline: number of images on which only the baseline is right.
+      count: number of all images.
       confidence: of the interval, 0-1.
     """
     from scipy import stats
@@ -73,8 +74,15 @@ def measure_change(only_candidate: int, only_baseline: int, count: int, confiden
     return Change(value, low, high)
 
 
-def _make_floor(metric: str, part: str, values: dict[str, float], bound: float) -> Reason:
-    """A share of right answers against its least value."""
+def _judge_accuracy(metric: str, part: str, values: dict[str, float], bound: float) -> Reason:
+    """Compares the share of right predictions with the least share that is allowed.
+
+    Args:
+      metric: ACCURACY or RECALL.
+      part: name of the class whose images these are; '' for the whole test split.
+      values: the metrics of these images.
+      bound: the least share, 0-1.
+    """
     value, count = values[ACCURACY], int(values[EXAMPLE_COUNT])
     is_kept = value >= bound
     name = f'{metric} of {part}' if part else metric
@@ -83,8 +91,8 @@ def _make_floor(metric: str, part: str, values: dict[str, float], bound: float) 
     return Reason(metric, part, value, bound, count, is_kept, sentence)
 
 
-def _judge_numbers(values: dict[str, float], gate: GateConfig) -> Iterator[Reason]:
-    """Whether probabilities are numbers, and as sure as they are right."""
+def _judge_probabilities(values: dict[str, float], gate: GateConfig) -> Iterator[Reason]:
+    """Checks that all probabilities are numbers, and that the model's confidence fits its accuracy."""
     count, not_finite, error = int(values[EXAMPLE_COUNT]), int(values[NOT_FINITE]), values[CALIBRATION_ERROR]
     sentence = f'{not_finite:,} of {count:,} {features.TEST_SPLIT} images get probabilities that are not numbers'
     yield Reason(NOT_FINITE, '', not_finite, 0, count, not not_finite, sentence)
@@ -93,48 +101,49 @@ def _judge_numbers(values: dict[str, float], gate: GateConfig) -> Iterator[Reaso
     yield Reason(CALIBRATION_ERROR, '', error, gate.calibration_error, count, is_kept, sentence)
 
 
-def _judge_change(values: dict[str, float], gate: GateConfig, baseline: int) -> Reason:
-    """The candidate's accuracy against the baseline's."""
+def _judge_change(values: dict[str, float], gate: GateConfig, version: int) -> Reason:
+    """Compares the candidate's accuracy with that of its baseline, which is `version`."""
     count = int(values[EXAMPLE_COUNT])
-    paired = (int(values[f'{name}_diff']) for name in (ONLY_CANDIDATE_RIGHT, ONLY_BASELINE_RIGHT))
-    change = measure_change(*paired, count, gate.confidence)
+    only_candidate, only_baseline = (
+        int(values[f'{name}_diff']) for name in (ONLY_CANDIDATE_RIGHT, ONLY_BASELINE_RIGHT)
+    )
+    change = measure_change(only_candidate, only_baseline, count, gate.confidence)
     kind = 'better' if change.low > 0 else 'worse' if change.high < 0 else 'equal within chance'
     is_kept = {'not_worse': kind != 'worse', 'better': kind == 'better', 'ignore': True}[gate.baseline]
     interval = f'{gate.confidence:.0%} interval {change.low:+.3f} to {change.high:+.3f}'
-    sentence = f'accuracy {change.value:+.3f} ({interval}) against version {baseline} on {count:,}: {kind}'
+    sentence = f'accuracy {change.value:+.3f} ({interval}) against version {version} on {count:,}: {kind}'
     return Reason('accuracy_change', '', change.value, 0.0, count, is_kept, sentence)
 
 
-def judge(metrics: Metrics, gate: GateConfig, baseline: int | None) -> Verdict:
-    """Holds what TFMA measured against the bounds.
+def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo) -> Verdict:
+    """Compares what TFMA measured with the bounds.
 
     Args:
       metrics: from `read_metrics`.
       gate: the bounds.
-      baseline: the version the candidate was compared with; None where there is none, as on a first run.
+      baseline: the version that the candidate was compared with, or why there is none.
     """
     overall = metrics[None]
-    reasons = [_make_floor(ACCURACY, '', overall, gate.accuracy)]
-    reasons += _judge_numbers(overall, gate)
-    compared = 'no baseline yet'
-    if baseline is not None:
-        change = _judge_change(overall, gate, baseline)
+    reasons = [_judge_accuracy(ACCURACY, '', overall, gate.accuracy)]
+    reasons += _judge_probabilities(overall, gate)
+    if baseline.version is None:
+        compared = f'no baseline ({baseline.describe_absence()})'
+    else:
+        change = _judge_change(overall, gate, baseline.version)
         compared = change.sentence
         reasons.append(change)
-    for label in sorted(set(metrics) - {None}):
-        reasons.append(_make_floor(RECALL, features.CLASS_NAMES[label], metrics[label], gate.recall))
+    for label in sorted(label for label in metrics if label is not None):
+        reasons.append(_judge_accuracy(RECALL, features.CLASS_NAMES[label], metrics[label], gate.recall))
     return Verdict(all(reason.is_kept for reason in reasons), tuple(reasons), compared)
 
 
 def write_verdict(evaluation_uri: str, verdict: Verdict) -> None:
     """Writes a verdict as JSON: {'is_blessed', 'baseline', 'reasons': [Reason as a dict, ...]}."""
-    reasons = [dataclasses.asdict(reason) for reason in verdict.reasons]
-    with tf.io.gfile.GFile(os.path.join(evaluation_uri, VERDICT_FILE), 'w') as file:
-        json.dump({**verdict._asdict(), 'reasons': reasons}, file, indent=2)
+    content = {**verdict._asdict(), 'reasons': [asdict(reason) for reason in verdict.reasons]}
+    (Path(evaluation_uri) / VERDICT_FILE).write_text(json.dumps(content, indent=2))
 
 
 def read_verdict(evaluation_uri: str) -> Verdict:
-    """Reads back what `write_verdict` wrote into the Evaluator's `evaluation` artifact."""
-    with tf.io.gfile.GFile(os.path.join(evaluation_uri, VERDICT_FILE)) as file:
-        verdict = json.load(file)
-    return Verdict(**{**verdict, 'reasons': tuple(Reason(**reason) for reason in verdict['reasons'])})
+    """Reads what `write_verdict` wrote into the Evaluator's `evaluation` artifact."""
+    content = json.loads((Path(evaluation_uri) / VERDICT_FILE).read_text())
+    return Verdict(**{**content, 'reasons': tuple(Reason(**reason) for reason in content['reasons'])})

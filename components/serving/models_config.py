@@ -1,7 +1,7 @@
-"""models.config: which versions of the model TensorFlow Serving loads, and their labels.
+"""models.config: which versions of the model TensorFlow Serving loads, and their version labels.
 
-It lies in the serving folder, and the server reads it again and again (--model_config_file_poll_wait_seconds). What is
-in it changes in `components.serving.version_labels`.
+The file lies in the serving folder. A server that was started with --model_config_file_poll_wait_seconds reads it again
+and again. `components.serving.version_labels` changes its content.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ MODEL_NAME = 'cifar10'
 
 
 def check_folder(serving: Place) -> None:
-    """Checks that there is a serving folder.
+    """Checks that the serving folder exists.
 
     Raises:
-      UsageError: there is none.
+      UsageError: it does not exist, or is not a folder.
     """
     if not serving.is_dir():
-        raise UsageError(f'{serving} is no folder; --serving takes the one that `run` pushes to, ROOT/serving.')
+        raise UsageError(f'{serving} is not a folder; --serving takes the folder that `run` pushes to, ROOT/serving.')
 
 
 def read_config(serving: Place) -> model_server_config_pb2.ModelConfig:
-    """The one model of models.config; an empty one where there is no such file.
+    """Reads the only model of models.config; an empty one if there is no such file.
 
     Raises:
-      PipelineError: the file is damaged, or lists other models.
+      PipelineError: the file is damaged, or lists several models or none.
     """
     path = serving / CONFIG_FILE
     if not path.exists():
@@ -42,37 +42,49 @@ def read_config(serving: Place) -> model_server_config_pb2.ModelConfig:
     try:
         configs = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig()).model_config_list
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise PipelineError(f'{path} is not a configuration of TensorFlow Serving ({error}); mend it.') from error
+        raise PipelineError(
+            f'{path} is not a configuration of TensorFlow Serving ({error}); correct the file.'
+        ) from error
     if len(configs.config) != 1:
-        raise PipelineError(f'{path} lists {len(configs.config)} models, and one is expected; keep others elsewhere.')
+        raise PipelineError(
+            f'{path} lists {len(configs.config)} models, and exactly one is expected; list others in a file elsewhere.'
+        )
     return configs.config[0]
 
 
 def write_config(serving: Place, config: model_server_config_pb2.ModelConfig) -> None:
-    """Replaces models.config whole; a server that reads meanwhile sees the old one or the new one."""
+    """Replaces models.config in one step, so that a server reads either the old content or the new one."""
     listed = model_server_config_pb2.ModelServerConfig(model_config_list={'config': [config]})
     path, text = serving / CONFIG_FILE, text_format.MessageToString(listed)
     if isinstance(path, Path):
         staging = path.with_name(f'.{CONFIG_FILE}.partial-{os.getpid()}')
         staging.write_text(text)
         staging.replace(path)
-    else:  # an object appears whole
+    else:  # an object store shows an object only once it is written completely
         with path.open('w', force_overwrite_to_cloud=True) as file:
             file.write(text)
 
 
-def set_versions(config: model_server_config_pb2.ModelConfig, *more: int) -> None:
-    """Lists the labelled versions and `more`, which is what the server loads."""
+def list_loaded(config: model_server_config_pb2.ModelConfig) -> list[int]:
+    """Returns the numbers of the versions that models.config makes a server load."""
+    return list(config.model_version_policy.specific.versions)
+
+
+def set_loaded(config: model_server_config_pb2.ModelConfig, *unlabelled: int) -> None:
+    """Makes a server load the versions that have a version label, and those in `unlabelled`, and no others."""
     del config.model_version_policy.specific.versions[:]
-    config.model_version_policy.specific.versions.extend(sorted({*config.version_labels.values(), *more}))
+    config.model_version_policy.specific.versions.extend(sorted({*config.version_labels.values(), *unlabelled}))
 
 
 @contextlib.contextmanager
 def lock_config(serving: Place) -> Iterator[None]:
-    """Keeps other processes from changing models.config between our reading and writing it; not in an object store.
+    """Keeps other processes from changing models.config while the caller reads, changes and writes it.
+
+    A push takes this lock too, so nobody may hold it while waiting for a server. An object store has no locks; there,
+    the last one who writes wins.
 
     Raises:
-      UsageError: there is no serving folder.
+      UsageError: the serving folder does not exist.
     """
     check_folder(serving)
     if not isinstance(serving, Path):

@@ -6,60 +6,67 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from components.places import Place, remove_folder
-from components.serving.models_config import check_folder, read_config
+from components.serving.models_config import check_folder, list_loaded, read_config
 from components.staging import stage_folder
 
-STABLE = 'stable'  # the label of the version that serves
-MODEL_FILE = 'saved_model.pb'  # a folder without it is no version
-INFO_FILE = Path('assets.extra') / 'version.json'  # in a version; TensorFlow leaves assets.extra alone
-STATISTICS_FOLDER = Path('assets.extra') / 'statistics'  # beside it: TFDV's, of the data it was made with, by split
+STABLE = 'stable'  # the version label of the version that serves
+MODEL_FILE = 'saved_model.pb'  # a numbered folder without this file is not a version
+INFO_FILE = Path('assets.extra') / 'version.json'  # in a version; TensorFlow does not use what is in assets.extra
+STATISTICS_FOLDER = Path('assets.extra') / 'statistics'  # TFDV's statistics of the data behind the version, by split
+
+Listing = Literal['listed', 'unlisted', 'newest', 'older']
+"""Whether models.config lists a version; without models.config, whether it is the newest version."""
 
 
 class Version(NamedTuple):
-    """A pushed model.
-
-    number: the folder's name.
-    folder: where it is.
-    info: from `read_info`.
-    labels: that name it in models.config.
-    is_listed: whether models.config makes the server load it; True where there is no models.config and it is newest.
-    """
+    """A pushed model."""
 
     number: int
+    """Name of the version's folder."""
     folder: Place
-    info: dict
+    """Path or URI of that folder."""
+    info: dict[str, Any]
+    """From `read_info`."""
     labels: tuple[str, ...]
-    is_listed: bool
+    """The version labels that models.config gives it, sorted."""
+    listing: Listing
+    """Which decides whether a server loads the version."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a server on this serving folder loads the version."""
+        return self.listing in ('listed', 'newest')
 
 
 def _list_numbered(serving: Place) -> dict[int, Place]:
-    """All numbered folders, half-written ones too, in ascending order."""
+    """Returns all numbered folders, including incomplete ones, in ascending order."""
     names = [entry.name for entry in serving.iterdir()] if serving.is_dir() else []
     return {int(name): serving / name for name in sorted(filter(str.isdigit, names), key=int)}
 
 
 def list_folders(serving: Place) -> dict[int, Place]:
-    """The folders that hold a SavedModel by number, in ascending order."""
+    """Returns the folders that hold a SavedModel by number, in ascending order."""
     numbered = _list_numbered(serving)
     return {number: folder for number, folder in numbered.items() if (folder / MODEL_FILE).exists()}
 
 
-def read_info(version: Place) -> dict:
-    """What the Pusher wrote of a version, see `components.pusher`; empty for one that something else put there."""
+def read_info(version: Place) -> dict[str, Any]:
+    """Reads what the Pusher wrote about a version, see `components.pusher`; {} for one that the Pusher did not push."""
     path = version / INFO_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    info: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return info
 
 
 def find_newest_version(serving: Place) -> Place | None:
-    """The sub-folder with the highest number that holds a SavedModel; None where there is none."""
+    """Returns the folder of the version with the highest number; None if there is no version."""
     return next(reversed(list_folders(serving).values()), None)
 
 
 def find_serving_version(serving: Place) -> Place | None:
-    """The version that is serving: the stable one, else the newest; None where there is none.
+    """Returns the folder of the serving version: the stable one, else the newest; None if there is no version.
 
     Raises:
       PipelineError: models.config is damaged.
@@ -70,7 +77,7 @@ def find_serving_version(serving: Place) -> Place | None:
 
 
 def list_versions(serving: Place) -> list[Version]:
-    """All pushed models, the oldest first.
+    """Returns all pushed models, the oldest first.
 
     Raises:
       UsageError: the folder does not exist.
@@ -78,27 +85,31 @@ def list_versions(serving: Place) -> list[Version]:
     """
     check_folder(serving)
     config, folders = read_config(serving), list_folders(serving)
-    listed = list(config.model_version_policy.specific.versions) or [*folders][-1:]
-    versions = []
+    listed, versions = list_loaded(config), []
     for number, folder in folders.items():
-        labels = tuple(sorted(label for label, of in config.version_labels.items() if of == number))
-        versions.append(Version(number, folder, read_info(folder), labels, number in listed))
+        listing: Listing
+        if listed:
+            listing = 'listed' if number in listed else 'unlisted'
+        else:
+            listing = 'newest' if number == max(folders) else 'older'
+        labels = tuple(sorted(label for label, labelled in config.version_labels.items() if labelled == number))
+        versions.append(Version(number, folder, read_info(folder), labels, listing))
     return versions
 
 
 def choose_version(serving: Place) -> int:
-    """The number of a version to push: seconds since 1970, as TFX has it, but always over every number in use.
+    """Returns the number for a version to push: seconds since 1970, as in TFX, but always above every number in use.
 
-    A removed version's number is not used again while models.config knows it.
+    The number of a removed version counts as in use while models.config names it.
     """
     config, numbered = read_config(serving), _list_numbered(serving)
-    known = [*numbered, *config.version_labels.values(), *config.model_version_policy.specific.versions]
+    known = [*numbered, *config.version_labels.values(), *list_loaded(config)]
     return max(int(time.time()), max(known, default=0) + 1)
 
 
 @contextlib.contextmanager
 def stage_version(serving: Place) -> Iterator[Path]:
-    """Gives an empty folder on this machine, in which to make what `publish` takes; what is left in it is removed."""
+    """Gives an empty folder on this machine for preparing the folder that `publish` takes; removes it in the end."""
     if isinstance(serving, Path):
         with stage_folder(serving / 'version') as folder:
             yield folder
@@ -108,9 +119,9 @@ def stage_version(serving: Place) -> Iterator[Path]:
 
 
 def publish(staged: Path, serving: Place, number: int) -> None:
-    """Makes a staged SavedModel a version, whole or not at all.
+    """Makes a staged SavedModel a version, completely or not at all.
 
-    An object store renames nothing: there MODEL_FILE, which makes a folder a version, is uploaded last.
+    An object store cannot rename a folder. There, MODEL_FILE is uploaded last, because it makes the folder a version.
     """
     target = serving / str(number)
     if isinstance(target, Path):
@@ -128,10 +139,14 @@ def publish(staged: Path, serving: Place, number: int) -> None:
 
 
 def remove_versions(serving: Place, versions: list[Place]) -> None:
-    """Removes versions, and what killed calls left of others: numbered folders below the newest without MODEL_FILE."""
+    """Removes versions, and also what a killed push or removal has left behind.
+
+    The latter are numbered folders without MODEL_FILE below the newest version; a higher number may be a push that is
+    not complete yet.
+    """
     for version in versions:
-        (version / MODEL_FILE).unlink()  # from here on it is no version
-    whole = list_folders(serving)
+        (version / MODEL_FILE).unlink()  # from now on the folder is not a version
+    complete = list_folders(serving)
     for number, folder in _list_numbered(serving).items():
-        if number not in whole and number < max(whole, default=0):
+        if number not in complete and number < max(complete, default=0):
             remove_folder(folder)

@@ -1,36 +1,46 @@
-"""ServingCheck: asks a model as clients will, before it is pushed, without Docker.
+"""ServingCheck: sends a model requests as clients will, before it is pushed, and needs no Docker for that.
 
-TFX's InfraValidator, whose place in the graph this takes, needs Docker or Kubernetes. A refused model is no error: the
-run goes on to the Pusher, which does not push what an InfraBlessing refuses.
+It takes the place of TFX's InfraValidator, which needs Docker or Kubernetes. A refused model is not an error: the run
+goes on to the Pusher, which does not push a model that its InfraBlessing refuses.
 """
 
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tfx import types
+from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
 from components import features
+from components.places import link_or_copy_folder
 from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import read_sample
 from components.serving_check.questions import ask_client, ask_server, make_request, write_warmup
-from components.serving_check.report import ServingReport, make_reason, write_report
+from components.serving_check.report import ServingReport, make_reason, make_skipped_report, write_report
 
 WARMUP_FILE = 'tf_serving_warmup_requests'  # in the blessing; TensorFlow Serving reads it in a model's assets.extra
-_MODEL_KEY, _MODEL_RUN_KEY, _BLESSING_KEY = 'model', 'model_run', 'blessing'
-_CONFIG_KEY = 'config'
+_MODEL_KEY, _MODEL_RUN_KEY, _MODEL_BLESSING_KEY = 'model', 'model_run', 'model_blessing'
+_BLESSING_KEY, _CONFIG_KEY = 'blessing', 'config'
 
 
 def make_report(
     result: dict[str, Any], config: ServingCheckConfig, *, size_mb: float, images: int, server: str, seconds: float
 ) -> ServingReport:
-    """Holds what was measured against the bounds."""
+    """Compares what was measured with the bounds.
+
+    Args:
+      result: from `ask_client`, with what `ask_server` added.
+      config: the bounds.
+      size_mb: megabytes of the model's files.
+      images: number of recorded images that were asked with.
+      server: which TensorFlow Serving was asked as well, or why none was.
+      seconds: duration of the whole check.
+    """
     figures, differences = result['figures'], result['differences']
     reasons = [make_reason('size', '', size_mb, config.max_size_mb, 1)]
     if 'memory_mb' in figures:
@@ -53,11 +63,11 @@ def make_report(
     )
 
 
-def check_model(model: str, predictions: str, warmup: str, config: ServingCheckConfig) -> ServingReport:
-    """Asks a model in every way there is here.
+def check_model(model: Path, predictions: Path, warmup: Path, config: ServingCheckConfig) -> ServingReport:
+    """Sends a model requests in every way that is possible on this machine.
 
     Args:
-      model: the SavedModel's folder, a path or URI.
+      model: the SavedModel's folder.
       predictions: the Trainer's features.PREDICTIONS_FILE.
       warmup: file to write the warm-up requests to.
       config: what to ask, and the bounds.
@@ -65,13 +75,13 @@ def check_model(model: str, predictions: str, warmup: str, config: ServingCheckC
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        version = folder / 'versions' / '1'  # as a model server wants it
-        io_utils.copy_dir(model, str(version))
+        version = folder / 'versions' / '1'  # where a model server looks for it
+        link_or_copy_folder(model, version)
         size_mb = sum(file.stat().st_size for file in version.rglob('*') if file.is_file()) / 1e6
-        request = make_request(str(version), predictions, config)
+        request = make_request(str(version), str(predictions), config)
         sample = read_sample(request)
         write_warmup(warmup, request, sample, config.batch_sizes)
-        io_utils.copy_file(warmup, path_utils.warmup_file_path(str(version)))  # a server here must take it too
+        _add_warmup(version, warmup)
         result = ask_client(request, folder)
         server = 'no TensorFlow Serving asked'
         if not result['failures'] and config.server != 'off':
@@ -84,8 +94,16 @@ def check_model(model: str, predictions: str, warmup: str, config: ServingCheckC
     return make_report(result, config, size_mb=size_mb, images=images, server=server, seconds=seconds)
 
 
+def _add_warmup(version: Path, warmup: Path) -> None:
+    """Puts the warm-up requests into the model, so that a server that is asked here runs them when it loads."""
+    target = Path(path_utils.warmup_file_path(str(version)))
+    target.parent.mkdir(exist_ok=True)
+    target.unlink(missing_ok=True)  # it may be a link to the Trainer's file
+    target.write_bytes(warmup.read_bytes())
+
+
 class Executor(base_executor.BaseExecutor):
-    """Asks the model, and writes an InfraBlessing with the report and the warm-up requests."""
+    """Checks the model, and writes an InfraBlessing with the report and the warm-up requests."""
 
     def Do(
         self,
@@ -93,23 +111,28 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes the blessing; a refused model is no error.
+        """Writes the blessing. A refused model is not an error.
+
+        A model that the model gate has refused is not asked anything, because it will not be pushed in any case.
 
         Args:
-          input_dict: 'model' and 'model_run', the Trainer's.
+          input_dict: 'model' and 'model_run', the Trainer's; 'model_blessing', the Evaluator's.
           output_dict: 'blessing'.
           exec_properties: 'config', a ServingCheckConfig as JSON.
         """
         config = ServingCheckConfig.from_json(exec_properties[_CONFIG_KEY])
-        model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[_MODEL_KEY]))
-        model_run = artifact_utils.get_single_uri(input_dict[_MODEL_RUN_KEY])
+        model = Path(path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[_MODEL_KEY])))
+        model_run = Path(artifact_utils.get_single_uri(input_dict[_MODEL_RUN_KEY]))
         blessing = artifact_utils.get_single_instance(output_dict[_BLESSING_KEY])
-        predictions = os.path.join(model_run, features.PREDICTIONS_FILE)
-        report = check_model(model, predictions, os.path.join(blessing.uri, WARMUP_FILE), config)
-        write_report(blessing.uri, report)
-        # The marks of TFX's InfraValidator, which the Pusher and `model_utils.is_infra_validated` look for.
+        folder = Path(blessing.uri)
+        if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict[_MODEL_BLESSING_KEY])):
+            report = check_model(model, model_run / features.PREDICTIONS_FILE, folder / WARMUP_FILE, config)
+        else:
+            report = make_skipped_report()
+        write_report(folder, report)
+        # The file and the property that TFX's InfraValidator writes; the Pusher looks at the property.
         mark = 'INFRA_BLESSED' if report.is_blessed else 'INFRA_NOT_BLESSED'
-        io_utils.write_string_file(os.path.join(blessing.uri, mark), '')
+        (folder / mark).touch()
         blessing.set_int_custom_property('blessed', int(report.is_blessed))
 
 
@@ -118,15 +141,18 @@ class _Spec(types.ComponentSpec):
     INPUTS: ClassVar = {
         _MODEL_KEY: ChannelParameter(type=standard_artifacts.Model),
         _MODEL_RUN_KEY: ChannelParameter(type=standard_artifacts.ModelRun),
+        _MODEL_BLESSING_KEY: ChannelParameter(type=standard_artifacts.ModelBlessing),
     }
     OUTPUTS: ClassVar = {_BLESSING_KEY: ChannelParameter(type=standard_artifacts.InfraBlessing)}
 
 
 class ServingCheck(base_component.BaseComponent):
-    """Asks a model as clients will.
+    """Sends a model requests as clients will.
 
     Args:
-      model, model_run: the Trainer's.
+      model: the Trainer's.
+      model_run: the Trainer's, with the trained network's predictions.
+      model_blessing: the Evaluator's; a model that it refuses is not asked anything.
       config: what is asked, and the bounds.
 
     Component `outputs` contains:
@@ -136,11 +162,18 @@ class ServingCheck(base_component.BaseComponent):
     SPEC_CLASS = _Spec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, model: types.BaseChannel, model_run: types.BaseChannel, config: ServingCheckConfig):
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        model_run: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        config: ServingCheckConfig,
+    ):
         super().__init__(
             _Spec(
                 model=model,
                 model_run=model_run,
+                model_blessing=model_blessing,
                 config=config.to_json(),
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )

@@ -1,18 +1,23 @@
-"""The first client of a model: a process with TensorFlow alone that loads it and asks it as others will.
+"""The first client of a model: a process with only TensorFlow, which loads the model and asks it as others will.
 
-    python -I serving_client.py REQUEST.json RESULT.json
+    python -I probe.py REQUEST.json RESULT.json
 
-`components.serving_check.questions` starts it, and `components.serving_check.tf_serving` asks a TensorFlow Serving the
-same questions. Neither our packages nor Keras are imported, so that a model that answers here needs neither of them;
-all names come with the request:
+`components.serving_check.questions` starts it, and `components.serving_check.tf_serving` sends the same questions to
+TensorFlow Serving. The process imports neither our packages nor Keras, so a model that answers here needs neither of
+them. So all names come with the request, a JSON object:
 
-    model, predictions: the SavedModel's folder; the Trainer's predictions, TFRecords.
+    model: path of the SavedModel's folder.
+    predictions: path of the Trainer's predictions, TFRecords.
     inputs: {signature: [input, 'encoded' | 'pixels' | 'examples']}.
-    transform: [signature, output] of the one that preprocesses; the others classify.
-    image, label, class_name, probabilities: keys of the records and answers.
-    class_names, image_shape, batch_sizes, requests: what is asked with, and how many single images are timed.
+    transform: [signature, output] of the signature that preprocesses images; the other signatures classify them.
+    image: the key of the image in a record.
+    label, class_name, probabilities: keys of the model's outputs; records have `probabilities` too.
+    class_names: of all classes, by label.
+    image_shape: height, width and channels.
+    batch_sizes: numbers of images in a request.
+    requests: how many requests with a single image to time.
 
-The result is {'failures': [fault, ...], 'figures': {...}, 'differences': {signature: distance}}.
+The result is a JSON object too: {'failures': [fault, ...], 'figures': {...}, 'differences': {signature: distance}}.
 """
 
 import json
@@ -23,32 +28,46 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 if __name__ == '__main__':
-    sys.modules['keras'] = None  # a model server has no Keras; without it TensorFlow's import takes half the time
+    # A model server has no Keras, and without it TensorFlow's import takes half the time.
+    sys.modules['keras'] = None  # type: ignore[assignment]  # Python's import system allows None, for "not importable"
 import tensorflow as tf
 
-BROKEN_IMAGE = b'these bytes are no image'
-_LEAST_IMAGES = 4  # that a signature answers with each batch size, so that one borderline image decides nothing
-_WARM_REQUESTS = 3  # before any is timed
+BROKEN_IMAGE = b'these bytes are not an image'
+_LEAST_IMAGES = 4  # to ask with each batch size, so that a single borderline image does not decide
+_WARM_REQUESTS = 3  # requests before the timed ones
 _SUM_TOLERANCE = 0.01
 
-Answer = dict[str, np.ndarray]
-Ask = Callable[[np.ndarray], Answer]
+Array = npt.NDArray[Any]
+Response = dict[str, Array]  # a signature's outputs by key
+Ask = Callable[[Array], Response]  # sends one batch to a signature
 Fault = dict[str, Any]
 Errors = tuple[type[Exception], ...]
 
 
 class Sample(NamedTuple):
-    """What to ask with. inputs: rows by signature, [N, ...]; broken: a row with no image; probabilities: [N, C]."""
+    """What to ask with: N recorded images."""
 
-    inputs: dict[str, np.ndarray]
+    inputs: dict[str, Array]
+    """By signature, the images in the form that it takes; [N, ...]."""
     broken: dict[str, bytes]
-    probabilities: np.ndarray
+    """By signature, an input in that form that is not an image; not for signatures that take pixels."""
+    probabilities: Array
+    """The trained network's predictions for the images; float32 [N, C]."""
 
 
 def make_fault(metric: str, slice_name: str, count: int, *, value: float = 1, detail: str = '') -> Fault:
-    """A fault as a `components.serving_check.report.Reason` takes it; value: how many of `count` have it."""
+    """Makes a fault: the arguments of `components.serving_check.report.make_reason`.
+
+    Args:
+      metric: which kind of fault.
+      slice_name: the signature; '' for the whole model.
+      count: number of images that were asked, or of other things.
+      value: how many of `count` have the fault.
+      detail: what is wrong, in words.
+    """
     return {'metric': metric, 'slice': slice_name, 'value': value, 'bound': 0, 'count': count, 'detail': detail}
 
 
@@ -56,21 +75,21 @@ def _shorten(error: Exception) -> str:
     return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
 
-def _decode(encoded: bytes, shape: list[int]) -> np.ndarray:
-    """uint8 pixels; images of other sizes are brought to the contract's as the model itself brings them."""
+def _decode(encoded: bytes, shape: list[int]) -> Array:
+    """Decodes an image to uint8 pixels of `shape`. Images of other sizes are resized as the model itself does it."""
     image = tf.io.decode_image(encoded, channels=shape[-1], expand_animations=False)
     if image.shape != shape:
         image = tf.round(tf.image.resize(image, shape[:2], antialias=True))
-    return tf.cast(tf.clip_by_value(image, 0, 255), tf.uint8).numpy()
+    return np.asarray(tf.cast(tf.clip_by_value(image, 0, 255), tf.uint8))
 
 
 def _make_example(key: str, encoded: bytes) -> bytes:
     feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    return bytes(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
 def read_sample(request: dict[str, Any]) -> Sample:
-    """The recorded images in the form that each signature takes, and what the trained network gave for them."""
+    """Reads the recorded images, brings them into the form that each signature takes, and reads their predictions."""
     spec = {
         request['image']: tf.io.FixedLenFeature([], tf.string),
         request['probabilities']: tf.io.FixedLenFeature([len(request['class_names'])], tf.float32),
@@ -91,22 +110,29 @@ def read_sample(request: dict[str, Any]) -> Sample:
     )
 
 
-def find_faults(answer: Answer, count: int, request: dict[str, Any], name: str) -> Iterator[Fault]:
-    """What is wrong with an answer to `count` images, apart from which class it gives."""
+def find_faults(response: Response, count: int, request: dict[str, Any], name: str) -> Iterator[Fault]:
+    """Finds what is wrong with the response to `count` images, except for which class it gives.
+
+    Args:
+      response: the signature's outputs.
+      count: number of images in the request.
+      request: see the module.
+      name: of the signature, for the faults.
+    """
     classes = np.array([class_name.encode() for class_name in request['class_names']], object)
     for key, shape, dtype in (
         (request['label'], (count,), 'int64'),
         (request['class_name'], (count,), 'object'),
         (request['probabilities'], (count, len(classes)), 'float32'),
     ):
-        found = answer[key]
+        found = response[key]
         if found.shape != shape or found.dtype != dtype:
             yield make_fault('form', name, count, detail=f'{key} {found.dtype} {list(found.shape)}')
             return
-    probabilities, label = answer[request['probabilities']], answer[request['label']]
+    probabilities, label = response[request['probabilities']], response[request['label']]
     finite = np.isfinite(probabilities).all(axis=1)
     right = finite & (label == probabilities.argmax(axis=1))
-    named = classes[np.clip(label, 0, len(classes) - 1)] == answer[request['class_name']]
+    named = classes[np.clip(label, 0, len(classes) - 1)] == response[request['class_name']]
     for metric, faulty in (
         ('finite', ~finite),
         ('sum', finite & ~(np.abs(probabilities.sum(axis=1) - 1) <= _SUM_TOLERANCE)),
@@ -120,28 +146,30 @@ def find_faults(answer: Answer, count: int, request: dict[str, Any], name: str) 
 def check_signature(
     ask: Ask,
     name: str,
-    images: np.ndarray,
-    expected: np.ndarray,
+    images: Array,
+    expected: Array,
     sizes: list[int],
     request: dict[str, Any],
     errors: Errors,
 ) -> tuple[list[Fault], float | None]:
-    """Asks with each batch size, the largest first, which all images are asked with; stops at the first fault.
+    """Asks a signature that classifies with each batch size, and stops at the first fault.
+
+    The largest batch size comes first, and is asked with all images; the others are asked with a few.
 
     Args:
-      ask: puts one batch to the signature.
-      name: of the signature, in faults.
+      ask: sends one batch to the signature.
+      name: of the signature, for the faults.
       images: what to ask with, [N].
       expected: the recorded probabilities, [N, C].
-      sizes: of the batches; 0 is an empty one.
+      sizes: of the batches; 0 stands for an empty batch.
       request: see the module.
-      errors: what `ask` raises.
+      errors: what `ask` raises if the signature fails.
 
     Returns:
-      The faults; and the mean total variation distance from the recorded probabilities, of the batch size where it is
-      greatest, None where there was a fault.
+      The faults; and the mean total variation distance from the recorded probabilities, for the batch size for which it
+      is greatest; None if there is a fault.
     """
-    distances = []
+    distances: list[float] = []
     for size in sorted(sizes, reverse=True):
         least = len(images) if not distances else _LEAST_IMAGES
         rows = np.arange(-(-least // size) * size if size else 0) % len(images)
@@ -149,26 +177,26 @@ def check_signature(
         for start in range(0, len(rows) or 1, size or 1):
             batch = rows[start : start + size]
             try:
-                answer = ask(images[batch])
+                response = ask(images[batch])
             except errors as error:
                 return [make_fault('error', name, size, detail=_shorten(error))], None
-            faults = list(find_faults(answer, size, request, name))
+            faults = list(find_faults(response, size, request, name))
             if faults:
                 return faults, None
-            found.append(np.abs(answer[request['probabilities']] - expected[batch]).sum(axis=1) / 2)
+            found.append(np.abs(response[request['probabilities']] - expected[batch]).sum(axis=1) / 2)
         if size:
             distances.append(float(np.concatenate(found).mean()))
     return [], max(distances)
 
 
-def check_broken(ask: Ask, name: str, good: np.ndarray, broken: bytes, errors: Errors, refusals: Errors) -> list[Fault]:
-    """An image that is none must be refused, with one of `refusals`, and the next request must be answered.
+def check_broken(ask: Ask, name: str, good: Array, broken: bytes, errors: Errors, refusals: Errors) -> list[Fault]:
+    """Checks that a signature refuses bytes that are not an image, and answers the next request.
 
     Args:
       ask, name, errors: see `check_signature`.
-      good: rows that are answered, [N].
-      broken: a row that cannot be.
-      refusals: those of `errors` that say that the request was at fault.
+      good: inputs that are images, [N].
+      broken: an input that is not an image.
+      refusals: those of `errors` which say that the request was wrong, and not the model.
     """
     faults = []
     try:
@@ -186,23 +214,23 @@ def check_broken(ask: Ask, name: str, good: np.ndarray, broken: bytes, errors: E
 
 
 def check_transform(ask: Ask, sample: Sample, request: dict[str, Any]) -> list[Fault]:
-    """Asks the signature that preprocesses with each batch size; see `check_signature`."""
+    """Asks the signature that preprocesses images with each batch size, and stops at the first fault."""
     (name, output), images = request['transform'], sample.inputs[request['transform'][0]]
     for size in (*request['batch_sizes'], 0):
         try:
-            answer = ask(images[np.arange(size) % len(images)])[output]
+            response = ask(images[np.arange(size) % len(images)])[output]
         except tf.errors.OpError as error:
             return [make_fault('error', name, size, detail=_shorten(error))]
-        if len(answer) != size or answer.dtype != 'float32':
-            return [make_fault('form', name, size, detail=f'{output} {answer.dtype} {list(answer.shape)}')]
-        broken = sum(not np.isfinite(image).all() for image in answer)
+        if len(response) != size or response.dtype != 'float32':
+            return [make_fault('form', name, size, detail=f'{output} {response.dtype} {list(response.shape)}')]
+        broken = sum(not np.isfinite(image).all() for image in response)
         if broken:
             return [make_fault('finite', name, size, value=broken)]
     return []
 
 
-def time_requests(ask: Ask, images: np.ndarray, count: int) -> list[float]:
-    """Milliseconds of each of `count` requests with one image, the images in turn."""
+def time_requests(ask: Ask, images: Array, count: int) -> list[float]:
+    """Returns the milliseconds that each of `count` requests with a single image took; the images take turns."""
     times = []
     for number in range(_WARM_REQUESTS + count):
         begin = time.perf_counter()
@@ -212,24 +240,29 @@ def time_requests(ask: Ask, images: np.ndarray, count: int) -> list[float]:
 
 
 def _read_peak_mb() -> float:
-    """Peak memory of this process; getrusage's would be the parent's, where that held more when it started this one."""
+    """Returns this process's peak memory in megabytes.
+
+    Not with getrusage: it gives the parent's memory if the parent held more when it started this process.
+    """
     (line,) = (line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM:'))
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def _make_ask(signature: Callable, key: str, form: str) -> Ask:
+def _make_ask(signature: Callable[..., Any], key: str, form: str) -> Ask:
     dtype = tf.uint8 if form == 'pixels' else tf.string
 
-    def ask(batch: np.ndarray) -> Answer:
+    def ask(batch: Array) -> Response:
         return {name: value.numpy() for name, value in signature(**{key: tf.constant(batch, dtype)}).items()}
 
     return ask
 
 
 def check_model(request: dict[str, Any]) -> dict[str, Any]:
-    """Loads the model and asks it; see the module for request and result."""
-    failures, differences, figures = [], {}, {}
-    result = {'failures': failures, 'differences': differences, 'figures': figures}
+    """Loads the model and asks it. The module describes request and result."""
+    failures: list[Fault] = []
+    differences: dict[str, float] = {}
+    figures: dict[str, float] = {}
+    result: dict[str, Any] = {'failures': failures, 'differences': differences, 'figures': figures}
     begin = time.perf_counter()
     try:
         model = tf.saved_model.load(request['model'])

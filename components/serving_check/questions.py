@@ -1,4 +1,4 @@
-"""What the serving check asks, and whom: a fresh process, and a TensorFlow Serving where there is one."""
+"""What the serving check asks, and whom it asks: a fresh process, and TensorFlow Serving if there is one."""
 
 import json
 import os
@@ -10,7 +10,6 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-from tfx.utils import io_utils
 
 from components import features
 from components.serving.models_config import MODEL_NAME
@@ -19,11 +18,17 @@ from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import Fault, Sample, make_fault
 from components.serving_check.tf_serving import check_server, find_server
 
-_TIMEOUT_S = 1800.0  # for the whole process: a model that hangs must not hang the run
+_TIMEOUT_S = 1800.0  # for the whole process, so that a model that hangs does not make the run hang
 
 
 def make_request(model: str, predictions: str, config: ServingCheckConfig) -> dict[str, Any]:
-    """What `components.serving_check.probe` must be told."""
+    """Makes the request for `components.serving_check.probe`, which describes it.
+
+    Args:
+      model: path of the SavedModel's folder.
+      predictions: path of the Trainer's features.PREDICTIONS_FILE.
+      config: what to ask.
+    """
     return {
         'model': model,
         'predictions': predictions,
@@ -45,28 +50,35 @@ def make_request(model: str, predictions: str, config: ServingCheckConfig) -> di
     }
 
 
-def write_warmup(path: str, request: dict[str, Any], sample: Sample, batch_sizes: tuple[int, ...]) -> None:
-    """Writes a request with real images for each signature and batch size, which TensorFlow Serving runs on loading."""
-    logs = []
-    for name, (key, _) in request['inputs'].items():
-        for size in batch_sizes:
+def write_warmup(path: Path, request: dict[str, Any], sample: Sample, batch_sizes: tuple[int, ...]) -> None:
+    """Writes the requests that TensorFlow Serving runs while it loads the model: one per signature and batch size.
+
+    Args:
+      path: file to write.
+      request: from `make_request`.
+      sample: the images to put into the requests.
+      batch_sizes: numbers of images in a request.
+    """
+    pairs = [(name, key, size) for name, (key, _) in request['inputs'].items() for size in batch_sizes]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for name, key, size in pairs:
             asked = predict_pb2.PredictRequest()
             asked.model_spec.name, asked.model_spec.signature_name = MODEL_NAME, name
             asked.inputs[key].CopyFrom(tf.make_tensor_proto(sample.inputs[name].take(range(size), axis=0, mode='wrap')))
-            logs.append(prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=asked)))
-    io_utils.write_tfrecord_file(path, *logs)
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=asked))
+            writer.write(log.SerializeToString())
 
 
 def ask_client(request: dict[str, Any], folder: Path, timeout_s: float = _TIMEOUT_S) -> dict[str, Any]:
-    """Asks the model in a fresh process, on the CPU: this one may hold the GPU's memory.
+    """Asks the model in a fresh process, which uses the CPU because this process may hold all of the GPU's memory.
 
     Args:
       request: from `make_request`.
-      folder: empty, to run in.
-      timeout_s: seconds after which the process is ended.
+      folder: an empty folder to run in.
+      timeout_s: seconds after which the process is stopped.
 
     Returns:
-      The result as `components.serving_check.probe` has it; a process that did not end well is a fault.
+      The result that `components.serving_check.probe` describes. A process that fails is one of its faults.
     """
     question, result = folder / 'request.json', folder / 'result.json'
     question.write_text(json.dumps(request))
@@ -80,7 +92,8 @@ def ask_client(request: dict[str, Any], folder: Path, timeout_s: float = _TIMEOU
         detail = f'had no result after {timeout_s:.0f} s'
     else:
         if ended.returncode == 0:
-            return json.loads(result.read_text())
+            found: dict[str, Any] = json.loads(result.read_text())
+            return found
         if ended.returncode < 0:
             detail = f'was ended by {signal.Signals(-ended.returncode).name}'
         else:
@@ -91,9 +104,21 @@ def ask_client(request: dict[str, Any], folder: Path, timeout_s: float = _TIMEOU
 def ask_server(
     versions: Path, sample: Sample, request: dict[str, Any], *, is_required: bool
 ) -> tuple[str, list[Fault], dict[str, float]]:
-    """Asks a TensorFlow Serving: which one or that there is none, and what `check_server` found."""
+    """Asks TensorFlow Serving, if there is one on this machine.
+
+    Args:
+      versions: folder with the SavedModel under its number.
+      sample: what to ask with.
+      request: from `make_request`.
+      is_required: whether a missing server is a fault.
+
+    Returns:
+      Which server was asked, or that there is none; the faults; and the differences by signature and protocol.
+    """
     server = find_server()
     if server is not None:
         return f'{server.name} asked', *check_server(server, versions, MODEL_NAME, sample, request)
-    faults = [make_fault('server', '', 1, detail='none is here, and serving_check.server=required asks for one')]
-    return 'no TensorFlow Serving here', faults if is_required else [], {}
+    if not is_required:
+        return 'no TensorFlow Serving here', [], {}
+    detail = 'there is none on this machine, and serving_check.server=required needs one'
+    return 'no TensorFlow Serving here', [make_fault('server', '', 1, detail=detail)], {}

@@ -1,7 +1,7 @@
-"""A real TensorFlow Serving, where there is one: started on free local ports, asked over REST and gRPC, and stopped.
+"""A real TensorFlow Serving, if there is one: it is started on free local ports, asked over REST and gRPC, and stopped.
 
-TFX's own runner for Docker (infra_validator/model_server_runners) is not used: it pulls an image that is not there,
-and publishes no port for REST that its interface would tell.
+TFX's own runner for Docker (infra_validator/model_server_runners) is not used, because it pulls an image that is
+missing, and its interface does not tell which port it publishes for REST.
 """
 
 import base64
@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stubs in the lock
 import numpy as np
 import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from components.serving_check.probe import Answer, Fault, Sample, check_broken, check_signature, make_fault
+from components.serving_check.probe import Array, Fault, Response, Sample, check_broken, check_signature, make_fault
 
 _BINARY = 'tensorflow_model_server'
 _IMAGE = 'tensorflow/serving'
@@ -30,7 +30,10 @@ _REQUEST_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.2
 
-_REFUSALS = (requests.RequestException, grpc.RpcError)  # TensorFlow Serving's errors, and a connection's
+_REFUSALS = (requests.RequestException, grpc.RpcError)  # errors that the server reports, or of the connection
+
+
+_Put = Callable[[str, dict[str, Any], Array], Response]  # signature, request, batch
 
 
 class _ServerError(Exception):
@@ -38,20 +41,18 @@ class _ServerError(Exception):
 
 
 class Server(NamedTuple):
-    """How to start a server.
-
-    name: for people.
-    make_command: (REST port, gRPC port, folder of versions) -> the command, to which the server's own flags are added.
-    cleanup: the command that removes what a killed server leaves; empty for nothing.
-    """
+    """How to start a server."""
 
     name: str
+    """As it is shown in reports."""
     make_command: Callable[[int, int, Path], list[str]]
+    """Takes REST port, gRPC port and the folder of versions; returns the command that the server's flags follow."""
     cleanup: list[str]
+    """The command that removes what a killed server leaves behind; empty if it leaves nothing."""
 
 
 def find_server() -> Server | None:
-    """The server on PATH, else Docker's image where it has been pulled already, else None."""
+    """Finds the server on PATH, else Docker's image if it has been pulled already; returns None if there is neither."""
     if binary := shutil.which(_BINARY):
         return Server(_BINARY, lambda *_: [binary], [])
     docker = shutil.which('docker')
@@ -82,7 +83,7 @@ def _find_free_ports(count: int) -> list[int]:
 
 
 class _Client:
-    """Puts batches to a model on a server of this machine; proxies are passed by."""
+    """Sends batches to a model on a server of this machine, without the proxies that the environment may name."""
 
     def __init__(self, model_name: str, rest_port: int, grpc_port: int):
         self._name = model_name
@@ -93,21 +94,22 @@ class _Client:
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def read_states(self) -> list[dict[str, Any]]:
-        """The model's versions, as the server has them; none while it does not answer."""
+        """Returns the state of each version of the model on the server; [] while the server does not respond."""
         try:
-            answer = self._session.get(self._url, timeout=_REQUEST_TIMEOUT_S)
-            return answer.json().get('model_version_status', [])
+            response = self._session.get(self._url, timeout=_REQUEST_TIMEOUT_S)
+            states: list[dict[str, Any]] = response.json().get('model_version_status', [])
         except requests.RequestException:
             return []
+        return states
 
-    def ask_rest(self, signature: str, request: dict[str, Any], batch: np.ndarray) -> Answer:
-        """Asks as curl would: row by row, bytes in base64."""
+    def ask_rest(self, signature: str, request: dict[str, Any], batch: Array) -> Response:
+        """Sends a batch in the form that curl would: row by row, bytes in base64."""
         is_bytes = batch.dtype == object
         rows = [{'b64': base64.b64encode(row).decode()} for row in batch] if is_bytes else batch.tolist()
         body = {'signature_name': signature, 'instances': rows}
-        answer = self._session.post(f'{self._url}:predict', json=body, timeout=_REQUEST_TIMEOUT_S)
-        answer.raise_for_status()
-        predictions = answer.json()['predictions']
+        response = self._session.post(f'{self._url}:predict', json=body, timeout=_REQUEST_TIMEOUT_S)
+        response.raise_for_status()
+        predictions = response.json()['predictions']
         label, name, probabilities = (request[key] for key in ('label', 'class_name', 'probabilities'))
         return {
             label: np.array([row[label] for row in predictions], np.int64),
@@ -115,23 +117,24 @@ class _Client:
             probabilities: np.array([row[probabilities] for row in predictions], np.float32),
         }
 
-    def ask_grpc(self, signature: str, request: dict[str, Any], batch: np.ndarray) -> Answer:
-        """Asks as a program would: tensors in, tensors out."""
+    def ask_grpc(self, signature: str, request: dict[str, Any], batch: Array) -> Response:
+        """Sends a batch in the form that a program would: as tensors, which are returned as tensors."""
         (key, _) = request['inputs'][signature]
         message = predict_pb2.PredictRequest()
         message.model_spec.name, message.model_spec.signature_name = self._name, signature
         message.inputs[key].CopyFrom(tf.make_tensor_proto(batch))
-        answer = self._stub.Predict(message, timeout=_REQUEST_TIMEOUT_S)
-        return {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
+        response = self._stub.Predict(message, timeout=_REQUEST_TIMEOUT_S)
+        return {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
 
     def close(self) -> None:
+        """Closes the connections."""
         self._channel.close()
         self._session.close()
 
 
 @contextlib.contextmanager
 def _run_server(server: Server, versions: Path, model_name: str) -> Iterator[_Client]:
-    """Starts the server, waits until it has loaded the model, and stops it in the end, whatever happens."""
+    """Starts the server, waits until it has loaded the model, and stops it in the end, also after an error."""
     rest_port, grpc_port = _find_free_ports(2)
     flags = [f'--rest_api_port={rest_port}', f'--port={grpc_port}', f'--model_name={model_name}']
     command = [*server.make_command(rest_port, grpc_port, versions), *flags, f'--model_base_path={versions}']
@@ -154,7 +157,12 @@ def _run_server(server: Server, versions: Path, model_name: str) -> Iterator[_Cl
             subprocess.run(server.cleanup, capture_output=True, check=False)
 
 
-def _wait_until_loaded(client: _Client, process: subprocess.Popen, log: Path) -> None:
+def _wait_until_loaded(client: _Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits for the model.
+
+    Raises:
+      _ServerError: the server ended, cannot load the model, or takes too long.
+    """
     deadline = time.monotonic() + _LOAD_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -170,14 +178,16 @@ def _wait_until_loaded(client: _Client, process: subprocess.Popen, log: Path) ->
 
 
 def _ask_all(client: _Client, sample: Sample, request: dict[str, Any]) -> tuple[list[Fault], dict[str, float]]:
-    failures, differences = [], {}
+    """Sends every signature that classifies all images over both protocols; see `check_server` for what is returned."""
+    failures: list[Fault] = []
+    differences: dict[str, float] = {}
     for protocol, put in (('REST', client.ask_rest), ('gRPC', client.ask_grpc)):
         for signature, images in sample.inputs.items():
             if signature == request['transform'][0]:
                 continue
             name = f'{signature} over {protocol}'
 
-            def ask(batch, put=put, signature=signature):
+            def ask(batch: Array, put: _Put = put, signature: str = signature) -> Response:
                 return put(signature, request, batch)
 
             sizes = [request['batch_sizes'][-1]]
@@ -194,17 +204,17 @@ def _ask_all(client: _Client, sample: Sample, request: dict[str, Any]) -> tuple[
 def check_server(
     server: Server, versions: Path, model_name: str, sample: Sample, request: dict[str, Any]
 ) -> tuple[list[Fault], dict[str, float]]:
-    """Asks each signature over REST and over gRPC with all images, and with one that is none.
+    """Asks each signature over REST and over gRPC, with all images and with bytes that are not an image.
 
     Args:
       server: from `find_server`.
       versions: folder with the SavedModel under its number.
-      model_name: to serve it as.
+      model_name: name under which the server offers the model.
       sample: what to ask with.
       request: see `components.serving_check.probe`.
 
     Returns:
-      Faults and differences as `components.serving_check.probe` has them, named '<signature> over <protocol>'.
+      The faults, and the differences by '<signature> over <protocol>', as `components.serving_check.probe` has them.
     """
     try:
         with _run_server(server, versions, model_name) as client:

@@ -1,6 +1,8 @@
-"""Which model a new one is compared with."""
+"""Which version a new model is compared with, and what is said where there is none."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -8,7 +10,9 @@ from tfx.orchestration.portable import data_types
 from tfx.types import standard_artifacts
 
 from components.baseline import (
+    BASELINE_FILE,
     Baseline,
+    BaselineInfo,
     Driver,
     Executor,
     check_comparable,
@@ -19,6 +23,7 @@ from components.baseline import (
 from components.errors import PipelineError
 from components.places import remove_folder
 from components.serving import version_labels, versions
+from pipeline.summaries import summarize
 
 
 def save_model(folder, weight: float, signature: str = 'examples') -> None:
@@ -35,7 +40,7 @@ def serving(place):
 
 @pytest.fixture
 def push(serving):
-    """Puts a version into the serving folder, as the Pusher describes it."""
+    """Puts a version into the serving folder, with the fingerprint and the baseline that the Pusher writes."""
 
     def run(number: int, model: str, baseline: int | None) -> None:
         folder = serving / str(number)
@@ -47,27 +52,66 @@ def push(serving):
 
 
 def test_a_first_run_has_no_baseline(serving):
-    assert find_baseline(serving, 'candidate') is None
+    version, info = find_baseline(serving, 'candidate')
+    assert (version, info) == (None, BaselineInfo())
+    assert info.describe_absence() == 'nothing was serving when this model was first evaluated'
 
 
 def test_the_baseline_is_the_newest_version_or_the_stable_one(serving, push):
     push(5, 'a', None)
     push(7, 'b', 5)
-    assert find_baseline(serving, 'candidate').name == '7'
-    version_labels.promote(serving, 5, 'stable', None)
-    assert find_baseline(serving, 'candidate').name == '5'
+    assert find_baseline(serving, 'candidate') == (serving / '7', BaselineInfo(7))
+    version_labels.promote(serving, 5, 'stable')
+    assert find_baseline(serving, 'candidate') == (serving / '5', BaselineInfo(5))
 
 
-def test_a_model_that_serves_already_is_compared_with_what_it_was_compared_with(serving, push):
+def test_a_model_that_is_serving_keeps_the_baseline_that_it_had_when_it_was_pushed(serving, push):
     push(5, 'a', None)
-    assert find_baseline(serving, 'a') is None
     push(7, 'b', 5)
-    assert find_baseline(serving, 'b').name == '5'
+    assert find_baseline(serving, 'b') == (serving / '5', BaselineInfo(5, candidate=7))
+
+
+def test_a_model_that_is_serving_and_was_the_first_one_has_no_baseline(serving, push):
+    push(5, 'a', None)
+    version_labels.promote(serving, 5, 'stable')
+    version, info = find_baseline(serving, 'a')
+    assert (version, info) == (None, BaselineInfo(candidate=5))
+    expected = 'this model is serving already, as version 5, and nothing was serving when it was pushed'
+    assert info.describe_absence() == expected
+
+
+def test_a_model_that_is_serving_and_whose_baseline_was_removed_has_none(serving, push):
+    push(5, 'a', None)
+    push(7, 'b', 5)
     remove_folder(serving / '5')
-    assert find_baseline(serving, 'b') is None, 'pruned'
+    version, info = find_baseline(serving, 'b')
+    assert (version, info) == (None, BaselineInfo(candidate=7, removed=5))
+    assert info.describe_absence() == (
+        'this model is serving already, as version 7, and version 5, which it was compared with when it was pushed, '
+        'has been removed'
+    )
 
 
-def test_a_fingerprint_tells_weights_apart_and_models_without_one_are_no_models_twin(tmp_path):
+@pytest.mark.parametrize(
+    ('info', 'expected'),
+    [
+        (BaselineInfo(7), 'version 7'),
+        (BaselineInfo(5, candidate=7), 'version 5'),
+        (BaselineInfo(), 'none: nothing was serving when this model was first evaluated'),
+        (
+            BaselineInfo(candidate=7),
+            'none: this model is serving already, as version 7, and nothing was serving when it was pushed',
+        ),
+    ],
+)
+def test_the_line_of_a_run_says_which_baseline_or_why_there_is_none(info, expected, tmp_path):
+    baseline = Baseline()
+    baseline.uri = str(tmp_path)
+    (tmp_path / BASELINE_FILE).write_text(json.dumps(info._asdict()))
+    assert summarize('BaselineFinder', {'baseline': [baseline]}, None) == expected
+
+
+def test_a_fingerprint_tells_weights_apart_and_may_be_missing(tmp_path):
     for name, weight in (('a', 1.0), ('b', 2.0), ('c', 1.0)):
         save_model(tmp_path / name, weight)
     a, b, c = (read_fingerprint(str(tmp_path / name)) for name in 'abc')
@@ -78,34 +122,77 @@ def test_a_fingerprint_tells_weights_apart_and_models_without_one_are_no_models_
 
 
 def publish_model(serving, weight: float, signature: str = 'examples') -> None:
-    """Makes it version 7."""
+    """Saves a model with one weight and makes it version 7."""
     with versions.stage_version(serving) as staged:
         save_model(staged / 'model', weight, signature)
         versions.publish(staged / 'model', serving, 7)
 
 
-def test_the_component_copies_the_serving_model_and_its_cache_key_follows_it(serving, tmp_path):
+@pytest.fixture
+def find(serving, tmp_path):
+    """Runs the driver and the executor as TFX does; gives the identity in the cache key, and the artifact's folder."""
     model, baseline = standard_artifacts.Model(), Baseline()
     model.uri, baseline.uri = str(tmp_path / 'model'), str(tmp_path / 'baseline')
-    (tmp_path / 'baseline').mkdir()
     save_model(tmp_path / 'model' / 'Format-Serving', 1.0)
     inputs, properties = {'model': [model]}, {'serving': str(serving)}
 
-    def identify() -> str:
+    def run() -> tuple[str, Path]:
+        shutil.rmtree(baseline.uri, ignore_errors=True)
+        Path(baseline.uri).mkdir()
         info = data_types.ExecutionInfo(input_dict=inputs, exec_properties=properties)
-        return Driver(None).run(info).exec_properties['identity'].string_value
+        identity = Driver(None).run(info).exec_properties['identity'].string_value
+        Executor().Do(inputs, {'baseline': [baseline]}, properties)
+        return identity, Path(baseline.uri)
 
-    assert identify() == ''
-    Executor().Do(inputs, {'baseline': [baseline]}, properties)
-    assert read_baseline(baseline.uri) is None
+    return run
+
+
+def test_the_component_keeps_the_serving_model_and_its_cache_key_follows_it(serving, find):
+    identity, folder = find()
+    assert (identity, read_baseline(str(folder))) == ('', BaselineInfo())
     publish_model(serving, 2.0)
-    assert identify() == '7'
-    Executor().Do(inputs, {'baseline': [baseline]}, properties)
-    assert read_baseline(baseline.uri) == 7
-    assert tf.saved_model.contains_saved_model(str(tmp_path / 'baseline' / 'Format-Serving'))
+    identity, folder = find()
+    assert (identity, read_baseline(str(folder))) == ('7', BaselineInfo(7))
+    assert tf.saved_model.contains_saved_model(str(folder / 'Format-Serving'))
 
 
-def test_a_version_of_another_pipeline_is_one_sentence(serving):
+def describe(serving, number: int, model: str, baseline: int | None) -> None:
+    """Writes what the Pusher writes about a version."""
+    info = serving / str(number) / versions.INFO_FILE
+    if isinstance(info, Path):
+        info.parent.mkdir(parents=True, exist_ok=True)
+    info.write_text(json.dumps({'model': model, 'baseline': baseline}))
+
+
+def test_the_cache_key_is_the_same_after_the_first_model_was_pushed_and_not_once_a_baseline_is_removed(
+    serving, find, tmp_path
+):
+    fingerprint = read_fingerprint(str(tmp_path / 'model' / 'Format-Serving'))
+    publish_model(serving, 1.0)
+    describe(serving, 7, fingerprint, None)
+    identity, folder = find()
+    assert (identity, read_baseline(str(folder))) == ('', BaselineInfo(candidate=7))
+    describe(serving, 7, fingerprint, 5)
+    identity, folder = find()
+    assert (identity, read_baseline(str(folder))) == ('5 removed', BaselineInfo(candidate=7, removed=5))
+
+
+def test_the_kept_model_is_linked_and_outlives_the_version(tmp_path):
+    serving = tmp_path / 'serving'
+    publish_model(serving, 2.0)
+    model, baseline = standard_artifacts.Model(), Baseline()
+    model.uri, baseline.uri = str(tmp_path / 'model'), str(tmp_path / 'baseline')
+    save_model(tmp_path / 'model' / 'Format-Serving', 1.0)
+    Path(baseline.uri).mkdir()
+    Executor().Do({'model': [model]}, {'baseline': [baseline]}, {'serving': str(serving)})
+    kept = Path(baseline.uri) / 'Format-Serving'
+    for file in (file.relative_to(kept) for file in kept.rglob('*') if file.is_file()):
+        assert (kept / file).samefile(serving / '7' / file)
+    remove_folder(serving / '7')
+    assert tf.saved_model.contains_saved_model(str(kept))
+
+
+def test_a_version_of_a_different_pipeline_is_refused_in_one_sentence(serving):
     publish_model(serving, 2.0, 'predict')
     with pytest.raises(PipelineError, match=r'/7, which is serving, has no signature `examples`, .*; promote'):
         check_comparable(serving / '7')

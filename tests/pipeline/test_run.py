@@ -82,12 +82,17 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     accuracy = lines['Evaluator'].split(' on ')[0]
     assert lines['ServingCheck'].endswith(': servable')
     assert (version / 'assets.extra' / 'tf_serving_warmup_requests').exists()
-    assert lines['BaselineFinder'] == 'none: nothing is serving yet'
+    no_baseline = 'nothing was serving when this model was first evaluated'
+    assert lines['BaselineFinder'] == f'none: {no_baseline}'
     assert re.fullmatch(
-        r'accuracy [\d.]+ on 100 images, recall from [\d.]+ \(\w+\), no baseline yet: blessed', lines['Evaluator']
+        rf'accuracy [\d.]+ on 100 images, recall from [\d.]+ \(\w+\), no baseline \({no_baseline}\): blessed',
+        lines['Evaluator'],
     )
-    parts = ['loaded', f'{accuracy} on 100 images', r'20\S+', r'run 20\S+', 'data sample seed 0']
-    assert re.fullmatch('  '.join([version.name, *parts]) + '\n', listed)
+    (log,) = layout.logs.iterdir()
+    parts = [f'{version.name}  newest', rf'    {accuracy} on 100 images, pushed 20\S+']
+    parts += [f'    run {log.stem}, pipeline cifar10-sample, log logs/{log.name}']
+    parts += [r'    data: embedded sample \(drawn with seed 0\)']
+    assert re.fullmatch('\n'.join(parts) + '\n', listed)
     assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', answer.stdout.splitlines()[-1])
 
 
@@ -118,7 +123,7 @@ def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
     layout, _ = full_run
     answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert set(COMPONENTS) - list_reused(answer) == {'Evaluator', 'Pusher'}
+    assert set(COMPONENTS) - list_reused(answer) == {'Evaluator', 'ServingCheck', 'Pusher'}
     assert len(list(layout.serving.iterdir())) == 1, 'the same model is not pushed twice'
 
 
@@ -202,6 +207,7 @@ def test_a_refused_model_is_not_pushed_and_the_last_lines_say_why_a_line_for_eac
     assert int(broken) == len(closing) - 1 < int(bounds)
     assert all(re.fullmatch(r'  \S.* [\d.]+ [<>] [\d.]+ .*', line) for line in closing[:-1]), closing
     assert read_lines(answer)['Pusher'] == 'nothing pushed'
+    assert read_lines(answer)['ServingCheck'] == 'not asked: the model gate refused the model'
     assert not [folder for folder in layout.serving.glob('*') if folder.name.isdigit()]
 
 

@@ -1,4 +1,4 @@
-"""The Evaluator's executor, through TFMA itself, on models that answer what each record tells them to."""
+"""The Evaluator's executor with the real TFMA, on models that predict what each record tells them to."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
 from components import features
-from components.baseline import BASELINE_FILE, Baseline
+from components.baseline import BASELINE_FILE, Baseline, BaselineInfo
 from components.model_gate.component import Executor
 from components.model_gate.eval_config import make_eval_config
 from components.model_gate.verdict import Verdict, read_verdict
@@ -18,14 +18,18 @@ from pipeline.config import BeamConfig
 
 
 class Echo(tf.Module):
-    """Gives the class that a word of a record's id names nearly all probability; 'nan' gives no number at all."""
+    """Predicts the class whose number is a word of the record's id; for 'nan' no probability is a number.
+
+    Args:
+      word: which word of the id to read.
+    """
 
     def __init__(self, word: int):
         super().__init__()
         self._word = word
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
-    def answer(self, examples):
+    def predict(self, examples):
         names = tf.io.parse_example(examples, {features.ID_KEY: tf.io.FixedLenFeature([], tf.string)})[features.ID_KEY]
         words = tf.strings.split(names).to_tensor()[:, self._word]
         is_nan = tf.equal(words, 'nan')
@@ -37,7 +41,7 @@ class Echo(tf.Module):
 
 @pytest.fixture
 def evaluate(tmp_path):
-    """Runs the executor on (label, words) pairs: what the candidate answers and, with a baseline, what that does."""
+    """Runs the executor on (label, words) pairs; the words are the predictions of the candidate and of the baseline."""
 
     def make_artifact(kind, name: str):
         artifact = kind()
@@ -48,7 +52,7 @@ def evaluate(tmp_path):
     def save(artifact, word: int) -> None:
         model = Echo(word)
         folder = Path(artifact.uri) / 'Format-Serving'
-        tf.saved_model.save(model, str(folder), {features.SIGNATURE_EXAMPLES: model.answer})
+        tf.saved_model.save(model, str(folder), {features.SIGNATURE_EXAMPLES: model.predict})
 
     def run(pairs: list[tuple[int, str]], gate: dict, baseline_version: int | None = None) -> Verdict:
         examples = make_artifact(standard_artifacts.Examples, 'examples')
@@ -64,7 +68,7 @@ def evaluate(tmp_path):
         save(model, 0)
         if baseline_version is not None:
             save(baseline, 1)
-        (tmp_path / 'baseline' / BASELINE_FILE).write_text(json.dumps({'version': baseline_version}))
+        (tmp_path / 'baseline' / BASELINE_FILE).write_text(json.dumps(BaselineInfo(baseline_version)._asdict()))
         evaluation = make_artifact(standard_artifacts.ModelEvaluation, 'evaluation')
         blessing = make_artifact(standard_artifacts.ModelBlessing, 'blessing')
         context = Executor.Context(beam_pipeline_args=list(BeamConfig().args), tmp_dir=str(tmp_path), unique_id='1')
@@ -87,21 +91,21 @@ def evaluate(tmp_path):
     return run
 
 
-def answer_rightly(count: int) -> list[tuple[int, str]]:
+def predict_rightly(count: int) -> list[tuple[int, str]]:
     return [(label, str(label)) for label in range(features.NUM_CLASSES) for _ in range(count)]
 
 
 def test_a_model_that_is_right_is_blessed(evaluate):
-    verdict = evaluate(answer_rightly(4), {})
+    verdict = evaluate(predict_rightly(4), {})
     assert verdict.is_blessed
     assert verdict.overall.sentence == 'accuracy 1.000 >= 0.900 on 40 test images'
     (error,) = [reason.value for reason in verdict.reasons if reason.metric == 'calibration_error']
-    assert error == pytest.approx(0.09), 'always right, and sure to 0.91'
-    assert verdict.baseline == 'no baseline yet'
+    assert error == pytest.approx(0.09), 'always right, with a confidence of 0.91'
+    assert verdict.baseline == 'no baseline (nothing was serving when this model was first evaluated)'
 
 
 def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine(evaluate):
-    pairs = answer_rightly(4)
+    pairs = predict_rightly(4)
     pairs[12:14] = [(3, '5')] * 2
     assert list_broken(evaluate(pairs, {'accuracy': 0.9, 'recall': 0.75}).reasons) == [
         'recall of cat 0.500 < 0.750 on 4'
@@ -109,19 +113,19 @@ def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine(evaluate
 
 
 def test_a_constant_model_is_refused(evaluate):
-    verdict = evaluate([(label, '0') for label, _ in answer_rightly(2)], {'recall': 0, 'calibration_error': 1})
+    verdict = evaluate([(label, '0') for label, _ in predict_rightly(2)], {'recall': 0, 'calibration_error': 1})
     assert list_broken(verdict.reasons) == ['accuracy 0.100 < 0.900 on 20 test images']
 
 
-def test_a_model_that_gives_no_numbers_is_refused_for_that_whatever_the_bounds(evaluate):
-    pairs = [(label, 'nan') for label, _ in answer_rightly(2)]
+def test_a_model_whose_probabilities_are_not_numbers_is_refused_whatever_the_bounds(evaluate):
+    pairs = [(label, 'nan') for label, _ in predict_rightly(2)]
     verdict = evaluate(pairs, {'accuracy': 0, 'recall': 0, 'calibration_error': 1})
     assert list_broken(verdict.reasons) == ['20 of 20 test images get probabilities that are not numbers']
 
 
-def test_the_candidate_is_held_against_the_baseline_image_by_image(evaluate):
-    # The candidate alone is right on one image, the baseline alone on nine, both on thirty.
-    pairs = [(label, f'{label} {label}') for label, _ in answer_rightly(3)]
+def test_the_candidate_is_compared_with_the_baseline_image_by_image(evaluate):
+    # Only the candidate is right on one image, only the baseline on nine, both on thirty.
+    pairs = [(label, f'{label} {label}') for label, _ in predict_rightly(3)]
     pairs += [(0, '0 1'), *[(label, f'0 {label}') for label in range(1, 10)]]
     verdict = evaluate(pairs, {'accuracy': 0.5, 'recall': 0, 'calibration_error': 1}, baseline_version=7)
     assert verdict.overall.value == pytest.approx(31 / 40)
@@ -131,7 +135,7 @@ def test_the_candidate_is_held_against_the_baseline_image_by_image(evaluate):
 
 
 def test_a_model_like_its_baseline_is_not_called_worse(evaluate):
-    pairs = [(label, f'{label} {label}') for label, _ in answer_rightly(3)] + [(0, '1 0'), (1, '0 1')]
+    pairs = [(label, f'{label} {label}') for label, _ in predict_rightly(3)] + [(0, '1 0'), (1, '0 1')]
     verdict = evaluate(pairs, {}, baseline_version=7)
     assert verdict.is_blessed
     assert verdict.baseline.endswith(': equal within chance')

@@ -1,10 +1,11 @@
-"""What the model gate makes of measurements: the bounds, the interval, the sentences."""
+"""The model gate's verdicts on given measurements: the bounds, the confidence interval, the sentences."""
 
 import json
 
 import pytest
 
 from components import features
+from components.baseline import BaselineInfo
 from components.errors import UsageError
 from components.model_gate.config import GateConfig
 from components.model_gate.verdict import VERDICT_FILE, judge, measure_change, read_verdict, write_verdict
@@ -18,17 +19,17 @@ def make_metrics(accuracy: float, count: int = 10_000, **overall: float) -> dict
 
 
 def make_paired(candidate: int, baseline: int) -> dict[str, float]:
-    """On so many images it alone is right, under the names that TFMA gives back."""
+    """Numbers of images on which only the candidate, and only the baseline, is right, under the names TFMA reads."""
     return {'only_candidate_right_diff': candidate, 'only_baseline_right_diff': baseline}
 
 
 def test_a_model_that_keeps_every_bound_is_blessed():
-    verdict = judge(make_metrics(0.93), GateConfig(), None)
+    verdict = judge(make_metrics(0.93), GateConfig(), BaselineInfo())
     assert verdict.is_blessed
     assert list_broken(verdict.reasons) == []
     assert verdict.overall.sentence == 'accuracy 0.930 >= 0.900 on 10,000 test images'
     assert {reason.slice for reason in verdict.reasons} == {'', *features.CLASS_NAMES}
-    assert verdict.baseline == 'no baseline yet'
+    assert verdict.baseline == 'no baseline (nothing was serving when this model was first evaluated)'
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_a_model_that_keeps_every_bound_is_blessed():
 def test_a_broken_bound_refuses_and_is_named(changes, metric, sentence):
     metrics = make_metrics(0.93)
     metrics[None].update(changes)
-    verdict = judge(metrics, GateConfig(), None)
+    verdict = judge(metrics, GateConfig(), BaselineInfo())
     assert not verdict.is_blessed
     assert list_broken(verdict.reasons) == [sentence]
     (reason,) = [reason for reason in verdict.reasons if not reason.is_kept]
@@ -52,7 +53,7 @@ def test_a_broken_bound_refuses_and_is_named(changes, metric, sentence):
 def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine():
     metrics = make_metrics(0.95)
     metrics[3]['accuracy'] = 0.412
-    assert list_broken(judge(metrics, GateConfig(), None).reasons) == ['recall of cat 0.412 < 0.750 on 1,000']
+    assert list_broken(judge(metrics, GateConfig(), BaselineInfo()).reasons) == ['recall of cat 0.412 < 0.750 on 1,000']
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,10 @@ def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine():
 )
 def test_a_change_within_chance_is_neither_better_nor_worse(candidate, baseline, kind):
     metrics = make_metrics(0.93, **make_paired(candidate, baseline))
-    blessed = {policy: judge(metrics, GateConfig(baseline=policy), 7) for policy in ('not_worse', 'better', 'ignore')}
+    blessed = {
+        policy: judge(metrics, GateConfig(baseline=policy), BaselineInfo(7))
+        for policy in ('not_worse', 'better', 'ignore')
+    }
     assert blessed['ignore'].baseline.endswith(f'against version 7 on 10,000: {kind}')
     assert blessed['ignore'].is_blessed
     assert blessed['not_worse'].is_blessed == (kind != 'worse')
@@ -92,7 +96,7 @@ def test_the_interval_holds_the_true_change_as_often_as_it_says():
     import numpy as np
 
     random, hits, rounds = np.random.default_rng(0), 0, 400
-    for _ in range(rounds):  # both wrong or right, candidate alone, baseline alone: a true change of -0.02
+    for _ in range(rounds):  # both or none right, only the candidate, only the baseline: a true change of -0.02
         _, candidate, baseline = random.multinomial(2_000, [0.9, 0.04, 0.06])
         change = measure_change(candidate, baseline, 2_000, 0.9)
         hits += change.low <= -0.02 <= change.high
@@ -100,7 +104,7 @@ def test_the_interval_holds_the_true_change_as_often_as_it_says():
 
 
 def test_a_verdict_is_kept_as_json(tmp_path):
-    verdict = judge(make_metrics(0.5, **make_paired(1, 9)), GateConfig(), 7)
+    verdict = judge(make_metrics(0.5, **make_paired(1, 9)), GateConfig(), BaselineInfo(7))
     write_verdict(str(tmp_path), verdict)
     assert read_verdict(str(tmp_path)) == verdict
     written = json.loads((tmp_path / VERDICT_FILE).read_text())

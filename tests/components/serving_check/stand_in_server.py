@@ -1,4 +1,4 @@
-"""Stands in for tensorflow_model_server, which the tests have none of: its flags, its REST and its gRPC interface."""
+"""Stands in for tensorflow_model_server, which the tests do not have: its flags, its REST and its gRPC interface."""
 
 import argparse
 import base64
@@ -15,7 +15,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Answers with the model of the base path's only version, once that is loaded."""
+    """Answers with the only version in the base path, once that model is loaded."""
 
     def __init__(self, name: str):
         self.name = name
@@ -26,34 +26,34 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request, context):
         inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
-        answer = predict_pb2.PredictResponse()
+        response = predict_pb2.PredictResponse()
         if request.model_spec.name != self.name:
             context.abort(grpc.StatusCode.NOT_FOUND, request.model_spec.name)
         try:
             for key, value in self.run(request.model_spec.signature_name, inputs).items():
-                answer.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+                response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
         except tf.errors.InvalidArgumentError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        return answer
+        return response
 
     def predict_rows(self, body: dict) -> dict:
-        """The body of a REST request -> its answer."""
+        """Takes the body of a REST request and returns the body of the response."""
         rows = body['instances']
         is_bytes = isinstance(rows[0], dict)
         batch = tf.constant([base64.b64decode(row['b64']) for row in rows]) if is_bytes else tf.constant(rows, tf.uint8)
         (key,) = self.model.signatures[body['signature_name']].structured_input_signature[1]
-        answer = self.run(body['signature_name'], {key: batch})
+        response = self.run(body['signature_name'], {key: batch})
         columns = {
             key: [value.decode() for value in column] if column.dtype == object else column.tolist()
-            for key, column in answer.items()
+            for key, column in response.items()
         }
         return {'predictions': [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
 
 
 def make_handler(service: Service) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
-        def send(self, status: int, answer: dict) -> None:
-            content = json.dumps(answer).encode()
+        def send(self, status: int, response: dict) -> None:
+            content = json.dumps(response).encode()
             self.send_response(status)
             self.send_header('Content-Length', str(len(content)))
             self.end_headers()

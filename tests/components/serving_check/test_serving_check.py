@@ -1,4 +1,4 @@
-"""The serving check: what it lets through, what it refuses and in which words, and what it leaves for a server."""
+"""The serving check: what it blesses, what it refuses and in which words, and what it writes for a server."""
 
 import ast
 import json
@@ -17,26 +17,34 @@ from tfx.types import standard_artifacts
 
 from components import features
 from components.errors import UsageError
-from components.reasons import list_broken
+from components.model_gate.verdict import Verdict, write_verdict
+from components.reasons import Reason, list_broken
 from components.serving.models_config import MODEL_NAME
-from components.serving_check import probe, tf_serving
+from components.serving_check import component, probe, tf_serving
 from components.serving_check.component import WARMUP_FILE, Executor, ServingCheck, check_model
 from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import check_broken, check_signature, find_faults
 from components.serving_check.questions import ask_client, make_request
-from components.serving_check.report import ServingReport, make_reason, read_report
+from components.serving_check.report import (
+    ServingReport,
+    make_reason,
+    make_skipped_report,
+    read_report,
+    write_report,
+)
+from pipeline.summaries import make_closing_sentence
 from trainer import export
 from trainer.config import ExportConfig
 from trainer.dataset import read_split
 from trainer.predictions import MAX_IMAGES, write_predictions
 
 SIGNATURES = ('serving_default', 'serving_raw', 'examples')
-SIZES = (1, 4, 40)  # the last one has more images than are recorded, and more than a micro-batch
+SIZES = (1, 4, 40)  # the last one is more images than are recorded, and more than a micro-batch
 
 
 @pytest.fixture(autouse=True)
 def empty_path(monkeypatch, tmp_path) -> Path:
-    """PATH is this folder alone, so that no model server or Docker of the machine is found."""
+    """Makes PATH only this folder, so that no model server or Docker of the machine is found."""
     folder = tmp_path / 'bin'
     folder.mkdir()
     monkeypatch.setenv('PATH', str(folder))
@@ -50,7 +58,7 @@ def install(folder: Path, name: str, script: str) -> None:
 
 @pytest.fixture(scope='module')
 def predictions(model, transform_output, sample_data, tmp_path_factory) -> Path:
-    """The folder in which the Trainer leaves them."""
+    """A folder with predictions, as the Trainer writes it."""
     folder = tmp_path_factory.mktemp('model_run')
     write_predictions(model, read_split([str(sample_data / 'train' / '*')], transform_output), str(folder))
     return folder
@@ -65,14 +73,14 @@ def export_to(folder: Path, model: keras.Model, transform_output) -> Path:
 
 @pytest.fixture(scope='module')
 def exported(model, transform_output, tmp_path_factory) -> Path:
-    """A Model artifact's folder, as the Trainer leaves it."""
+    """The folder of a Model artifact, as the Trainer writes it."""
     return export_to(tmp_path_factory.mktemp('model'), model, transform_output)
 
 
 def ask(folder: Path, predictions: Path, tmp_path: Path, **settings) -> ServingReport:
     config = ServingCheckConfig(**{'batch_sizes': SIZES, 'requests': 5, **settings})
-    recorded = str(predictions / features.PREDICTIONS_FILE)
-    return check_model(str(folder / 'Format-Serving'), recorded, str(tmp_path / WARMUP_FILE), config)
+    recorded = predictions / features.PREDICTIONS_FILE
+    return check_model(folder / 'Format-Serving', recorded, tmp_path / WARMUP_FILE, config)
 
 
 def get_refusals(report: ServingReport) -> list[str]:
@@ -80,20 +88,28 @@ def get_refusals(report: ServingReport) -> list[str]:
     return list_broken(report.reasons)
 
 
+def make_model_blessing(is_blessed: bool) -> types.Artifact:
+    blessing = standard_artifacts.ModelBlessing()
+    blessing.set_int_custom_property('blessed', int(is_blessed))
+    return blessing
+
+
 @pytest.fixture(scope='module')
 def blessing(exported, predictions, tmp_path_factory) -> types.Artifact:
-    """What the executor leaves of a good model, asked by the fresh process and by a stand-in for TensorFlow Serving."""
+    """The blessing of a good model, asked by the fresh process and through a stand-in for TensorFlow Serving."""
     artifacts = standard_artifacts.Model(), standard_artifacts.ModelRun(), standard_artifacts.InfraBlessing()
     folder = tmp_path_factory.mktemp('blessing')
     for artifact, uri in zip(artifacts, (exported, predictions, folder / 'blessing'), strict=True):
         artifact.uri = str(uri)
     given, model_run, blessing = artifacts
+    Path(blessing.uri).mkdir()
     stand_in = Path(__file__).with_name('stand_in_server.py')
     install(folder, 'tensorflow_model_server', f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
     settings = json.dumps({'batch_sizes': list(SIZES), 'requests': 20, 'server': 'required'})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PATH', str(folder))
-        Executor().Do({'model': [given], 'model_run': [model_run]}, {'blessing': [blessing]}, {'config': settings})
+        inputs = {'model': [given], 'model_run': [model_run], 'model_blessing': [make_model_blessing(True)]}
+        Executor().Do(inputs, {'blessing': [blessing]}, {'config': settings})
     return blessing
 
 
@@ -134,9 +150,40 @@ def test_the_warm_up_requests_are_what_the_model_answers(blessing, exported):
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         assert request.model_spec.name == MODEL_NAME
         name, inputs = request.model_spec.signature_name, dict(request.inputs)
-        answer = loaded.signatures[name](**{key: tf.constant(tf.make_ndarray(value)) for key, value in inputs.items()})
-        asked.append((name, *{len(value) for value in answer.values()}))
+        tensors = {key: tf.constant(tf.make_ndarray(value)) for key, value in inputs.items()}
+        response = loaded.signatures[name](**tensors)
+        asked.append((name, *{len(value) for value in response.values()}))
     assert sorted(asked) == sorted((name, size) for name in (*SIGNATURES, 'transform_features') for size in SIZES)
+
+
+def test_a_model_that_the_model_gate_has_refused_is_not_asked_and_not_blessed(tmp_path, monkeypatch):
+    monkeypatch.setattr(component, 'check_model', None)  # would fail when called
+    kinds = (standard_artifacts.Model, standard_artifacts.ModelRun, standard_artifacts.InfraBlessing)
+    model, model_run, blessing = (kind() for kind in kinds)
+    for artifact in (model, model_run, blessing):
+        artifact.uri = str(tmp_path / artifact.type_name)
+    Path(blessing.uri).mkdir()
+    inputs = {'model': [model], 'model_run': [model_run], 'model_blessing': [make_model_blessing(False)]}
+    Executor().Do(inputs, {'blessing': [blessing]}, {'config': json.dumps({'batch_sizes': [1]})})
+    assert not model_utils.is_infra_validated(blessing)
+    assert {file.name for file in Path(blessing.uri).iterdir()} == {'INFRA_NOT_BLESSED', 'report.json'}
+    assert read_report(blessing.uri).to_sentence() == 'not asked: the model gate refused the model'
+    assert read_report(blessing.uri).reasons == ()
+
+
+def test_the_closing_sentence_of_a_refused_model_has_only_the_model_gates_reasons(tmp_path):
+    evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.InfraBlessing()
+    evaluation.uri, blessing.uri = str(tmp_path), str(tmp_path)
+    reasons = (
+        Reason('accuracy', '', 0.95, 0.9, 100, True, 'accuracy 0.950 >= 0.900 on 100 test images'),
+        Reason('recall', 'cat', 0.1, 0.75, 10, False, 'recall of cat 0.100 < 0.750 on 10'),
+    )
+    write_verdict(evaluation.uri, Verdict(False, reasons, ''))
+    write_report(tmp_path, make_skipped_report())
+    outputs = {'Evaluator': {'evaluation': [evaluation]}, 'ServingCheck': {'blessing': [blessing]}}
+    sentence, is_pushed = make_closing_sentence(outputs)
+    assert sentence == 'accuracy 0.950 >= 0.900 on 100 test images, recall of cat 0.100 < 0.750 on 10: not pushed'
+    assert not is_pushed
 
 
 @pytest.mark.slow
@@ -148,7 +195,7 @@ def test_every_bound_that_is_not_kept_is_named(exported, predictions, tmp_path):
     assert size == f'model size {report.size_mb:,.0f} MB > 1 MB'
     assert memory == f'peak memory {report.memory_mb:,.0f} MB > 2 MB'
     assert latency == f'p99 of single images {report.p99_ms:,.1f} ms > 0.0 ms over 5 requests'
-    assert server == 'TensorFlow Serving: none is here, and serving_check.server=required asks for one'
+    assert server == 'TensorFlow Serving: there is none on this machine, and serving_check.server=required needs one'
     assert report.to_sentence().endswith(f'{server}: not servable')
 
 
@@ -167,7 +214,7 @@ def test_a_model_that_is_served_red_and_blue_swapped_is_refused(
 
 
 @pytest.mark.slow
-def test_a_model_with_a_weight_that_is_no_number_is_refused(model, transform_output, predictions, tmp_path):
+def test_a_model_with_a_weight_that_is_not_a_number_is_refused(model, transform_output, predictions, tmp_path):
     head = model.get_layer(features.OUTPUT_PROBABILITIES)
     kernel, bias = head.get_weights()
     head.set_weights([kernel, np.where(np.arange(10) == 3, np.nan, bias)])
@@ -176,12 +223,12 @@ def test_a_model_with_a_weight_that_is_no_number_is_refused(model, transform_out
     finally:
         head.set_weights([kernel, bias])
     report = ask(folder, predictions, tmp_path)
-    assert get_refusals(report) == [f'{name} gives 40 of 40 images no numbers' for name in SIGNATURES]
+    assert get_refusals(report) == [f'{name} gives 40 of 40 images values that are not numbers' for name in SIGNATURES]
     assert report.p99_ms is None
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_no_model_is_refused_in_a_sentence(predictions, tmp_path):
+def test_a_folder_that_is_not_a_model_is_refused_in_a_sentence(predictions, tmp_path):
     folder = tmp_path / 'model' / 'Format-Serving'
     folder.mkdir(parents=True)
     (folder / 'saved_model.pb').write_bytes(b'\xff nonsense')
@@ -199,7 +246,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize('script', CLIENTS)
-def test_a_process_that_breaks_is_a_reason_and_no_error(script, tmp_path, monkeypatch):
+def test_a_process_that_fails_is_a_reason_and_not_an_error(script, tmp_path, monkeypatch):
     client = tmp_path / 'client.py'
     client.write_text(script)
     monkeypatch.setattr(probe, '__file__', str(client))
@@ -221,42 +268,42 @@ EXPECTED = np.eye(10, dtype='float32')[[3, 5]]
 NAMES = np.array([b'cat', b'dog'], object)
 
 
-def make_answer(**changes) -> dict[str, np.ndarray]:
+def make_response(**changes) -> dict[str, np.ndarray]:
     return {'label': np.array([3, 5]), 'class_name': NAMES, 'probabilities': EXPECTED.copy(), **changes}
 
 
-FAULTY_ANSWERS = {
-    's gives 1 of 2 images no numbers': {'probabilities': EXPECTED * [[1], [np.nan]]},
+FAULTY_RESPONSES = {
+    's gives 1 of 2 images values that are not numbers': {'probabilities': EXPECTED * [[1], [np.nan]]},
     's gives 1 of 2 images probabilities that do not sum to 1': {'probabilities': EXPECTED * [[1], [2]]},
-    's gives 1 of 2 images another label than the most probable one': {'label': np.array([3, 4])},
-    "s gives 2 of 2 images another name than their class's": {'class_name': NAMES[::-1]},
-    's answers a batch of 2 with label int32 [2]': {'label': np.array([3, 5], 'int32')},
-    's answers a batch of 2 with probabilities float32 [2, 9]': {'probabilities': EXPECTED[:, :9]},
+    's gives 1 of 2 images a label that is not the most probable one': {'label': np.array([3, 4])},
+    's gives 2 of 2 images a name that does not belong to their label': {'class_name': NAMES[::-1]},
+    's responds to a batch of 2 with label int32 [2]': {'label': np.array([3, 5], 'int32')},
+    's responds to a batch of 2 with probabilities float32 [2, 9]': {'probabilities': EXPECTED[:, :9]},
 }
 
 
-@pytest.mark.parametrize('sentence', FAULTY_ANSWERS)
-def test_a_faulty_answer_is_named(sentence):
+@pytest.mark.parametrize('sentence', FAULTY_RESPONSES)
+def test_a_faulty_response_is_named(sentence):
     changes = {
         key: value.astype('float32') if value.dtype == 'float64' else value
-        for key, value in FAULTY_ANSWERS[sentence].items()
+        for key, value in FAULTY_RESPONSES[sentence].items()
     }
-    (fault,) = find_faults(make_answer(**changes), 2, REQUEST, 's')
+    (fault,) = find_faults(make_response(**changes), 2, REQUEST, 's')
     assert make_reason(**fault).sentence == sentence
-    assert list(find_faults(make_answer(), 2, REQUEST, 's')) == []
+    assert list(find_faults(make_response(), 2, REQUEST, 's')) == []
 
 
-def answer_rows(batch: np.ndarray) -> dict[str, np.ndarray]:
-    """A model that gives row 0 the class cat and row 1 the class dog."""
-    return {key: value[batch] for key, value in make_answer().items()}
+def predict_rows(batch: np.ndarray) -> dict[str, np.ndarray]:
+    """Stands for a model that predicts cat for row 0 and dog for row 1."""
+    return {key: value[batch] for key, value in make_response().items()}
 
 
-def test_the_distance_is_that_of_the_batch_size_where_it_is_greatest():
+def test_the_distance_is_reported_for_the_batch_size_where_it_is_greatest():
     sizes = []
 
     def ask(batch):
         sizes.append(len(batch))
-        return answer_rows(batch if len(batch) != 3 else 1 - batch)  # wrong for batches of 3 alone
+        return predict_rows(batch if len(batch) != 3 else 1 - batch)  # wrong only for batches of 3
 
     faults, difference = check_signature(ask, 's', np.array([0, 1]), EXPECTED, [1, 3, 8, 0], REQUEST, ())
     assert (faults, difference) == ([], 1.0)
@@ -267,7 +314,7 @@ def test_a_signature_that_fails_on_a_batch_size_says_which():
     def ask(batch):
         if len(batch) == 3:
             raise tf.errors.InternalError(None, None, 'no\nmemory')
-        return answer_rows(batch)
+        return predict_rows(batch)
 
     faults, difference = check_signature(ask, 's', np.array([0, 1]), EXPECTED, [1, 3, 8], REQUEST, (tf.errors.OpError,))
     assert [make_reason(**fault).sentence for fault in faults] == ['s fails on a batch of 3: InternalError: no memory']
@@ -282,12 +329,16 @@ class Refusal(ValueError):
     ('on_broken', 'on_good', 'sentences'),
     [
         (Refusal('bad'), None, []),
-        (None, None, ['a broken image got an answer from s']),
-        (ValueError('oops'), None, ['a broken image got ValueError: oops from s']),
-        (Refusal('bad'), ValueError('gone'), ['after a broken image s fails on a good one: ValueError: gone']),
+        (None, None, ['for an image that cannot be decoded, s gave an answer']),
+        (ValueError('oops'), None, ['for an image that cannot be decoded, s gave ValueError: oops']),
+        (
+            Refusal('bad'),
+            ValueError('gone'),
+            ['after an image that could not be decoded, s fails on a good one: ValueError: gone'],
+        ),
     ],
 )
-def test_a_broken_image_must_be_refused_and_the_next_one_answered(on_broken, on_good, sentences):
+def test_bytes_that_are_not_an_image_must_be_refused_and_the_next_image_answered(on_broken, on_good, sentences):
     def ask(batch):
         error = on_good if batch[0] == b'good' else on_broken
         if error:
@@ -299,13 +350,15 @@ def test_a_broken_image_must_be_refused_and_the_next_one_answered(on_broken, on_
 
 
 def save_tiny_model(folder: Path, fault: str) -> None:
-    """A model for which every image is an airplane, with a fault; quick to save and to load."""
+    """Saves a model that calls every image an airplane and has one fault; it is quick to save and to load."""
 
     def classify(images: tf.Tensor, encoded: tf.Tensor | None) -> dict[str, tf.Tensor]:
         label = tf.zeros([tf.shape(images)[0]], tf.int64)
         if encoded is not None and fault != 'answers_broken':
             pixels = tf.map_fn(tf.io.decode_png, encoded, fn_output_signature=tf.TensorSpec([32, 32, 3], tf.uint8))
-            label += tf.minimum(tf.reduce_sum(tf.cast(pixels, tf.int64)), 0)  # nothing, but they are decoded
+            label += tf.minimum(
+                tf.reduce_sum(tf.cast(pixels, tf.int64)), 0
+            )  # adds nothing, but makes the graph decode the images
         if fault == 'fails_on_empty':
             tf.debugging.assert_positive(tf.size(label))
         names = tf.fill([tf.size(label)], 'airplane')
@@ -331,9 +384,11 @@ def save_tiny_model(folder: Path, fault: str) -> None:
 
 TINY_FAULTS = {
     'none': [],
-    'answers_broken': [f'a broken image got an answer from {name}' for name in ('serving_default', 'examples')],
+    'answers_broken': [
+        f'for an image that cannot be decoded, {name} gave an answer' for name in ('serving_default', 'examples')
+    ],
     'fails_on_empty': [f'{name} fails on a batch of 0: InvalidArgumentError' for name in SIGNATURES],
-    'infinite': ['transform_features gives 1 of 1 images no numbers'],
+    'infinite': ['transform_features gives 1 of 1 images values that are not numbers'],
     'lacks_one': ['there is no signature serving_raw'],
 }
 
@@ -388,7 +443,7 @@ def test_a_server_that_does_not_load_the_model_is_a_reason_and_is_stopped(script
 
 
 @pytest.mark.parametrize('is_there', [True, False])
-def test_dockers_image_is_used_where_it_is_and_never_pulled(is_there, empty_path, tmp_path):
+def test_the_docker_image_is_used_if_it_is_there_and_never_pulled(is_there, empty_path, tmp_path):
     install(empty_path, 'docker', f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexit {int(not is_there)}\n')
     server = tf_serving.find_server()
     assert (tmp_path / 'asked').read_text() == 'image inspect tensorflow/serving\n'
@@ -416,7 +471,7 @@ def test_impossible_settings_are_refused(settings):
 
 
 def test_the_config_is_what_the_cache_key_is_made_of():
-    model, model_run = (types.Channel(type=kind) for kind in (standard_artifacts.Model, standard_artifacts.ModelRun))
+    kinds = (standard_artifacts.Model, standard_artifacts.ModelRun, standard_artifacts.ModelBlessing)
     config = ServingCheckConfig(batch_sizes=(2,))
-    properties = ServingCheck(model, model_run, config).exec_properties
+    properties = ServingCheck(*(types.Channel(type=kind) for kind in kinds), config).exec_properties
     assert json.loads(properties['config'])['batch_sizes'] == [2]

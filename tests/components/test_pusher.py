@@ -1,31 +1,28 @@
-"""The custom components' executors, called as TFX calls them."""
+"""The Pusher: what becomes a version, what a version says about itself, and what is not pushed."""
 
+import errno
 import json
+import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
-import tensorflow_data_validation as tfdv
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import types
 from tfx.proto import pusher_pb2
+from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components import features, pusher, schema, staging
-from components.baseline import BASELINE_FILE, Baseline
-from components.errors import DataError
+from components import pusher
+from components.baseline import BASELINE_FILE, Baseline, BaselineInfo
 from components.serving import version_labels, versions
 from components.serving_check.component import WARMUP_FILE
 
 
-def read_curated_schema() -> schema_pb2.Schema:
-    return text_format.Parse(schema.SCHEMA_FILE.read_text(), schema_pb2.Schema())
-
-
 @pytest.fixture
 def push(tmp_path, place, monkeypatch):
-    """Runs the Pusher's executor on a model; gives the serving folder and the pushed_model artifact."""
+    """Runs the Pusher's executor on a model; returns the serving folder and the pushed_model artifact."""
     monkeypatch.setattr(pusher, 'read_metrics', lambda uri: {None: {'accuracy': 0.93, 'example_count': 100.0}})
     serving = place / 'serving'
     model = standard_artifacts.Model()
@@ -36,7 +33,7 @@ def push(tmp_path, place, monkeypatch):
     (folder / 'variables' / 'variables.index').write_text('weights')
     destination = pusher_pb2.PushDestination(filesystem={'base_directory': str(serving)})
 
-    def run(is_blessed: bool, is_servable: bool = True):
+    def run(is_blessed: bool = True, is_servable: bool = True, **settings):
         blessing = standard_artifacts.ModelBlessing()
         blessing.uri = str(tmp_path / 'blessing')
         blessing.set_int_custom_property('blessed', int(is_blessed))
@@ -45,7 +42,7 @@ def push(tmp_path, place, monkeypatch):
         baseline = Baseline()
         baseline.uri = str(tmp_path / 'baseline')
         Path(baseline.uri).mkdir(exist_ok=True)
-        (Path(baseline.uri) / BASELINE_FILE).write_text('{"version": 5}')
+        (Path(baseline.uri) / BASELINE_FILE).write_text(json.dumps(BaselineInfo(5)._asdict()))
         infra = standard_artifacts.InfraBlessing()
         infra.uri = str(tmp_path / 'infra')
         Path(infra.uri).mkdir(exist_ok=True)
@@ -57,7 +54,8 @@ def push(tmp_path, place, monkeypatch):
         (Path(statistics.uri) / 'Split-train' / 'FeatureStats.pb').write_text('statistics')
         pushed = standard_artifacts.PushedModel()
         pushed.uri = str(tmp_path / 'pushed')
-        pusher.Executor().Do(
+        info = pipeline_pb2.PipelineInfo(id='cifar10-test')
+        pusher.Executor(pusher.Executor.Context(pipeline_info=info, pipeline_run_id='20260102-030405')).Do(
             {
                 'model': [model],
                 'model_blessing': [blessing],
@@ -69,7 +67,7 @@ def push(tmp_path, place, monkeypatch):
             {'pushed_model': [pushed]},
             {
                 'push_destination': proto_utils.proto_to_json(destination),
-                'custom_config': json.dumps({'data': str(tmp_path / 'data')}),
+                'custom_config': json.dumps({'data': str(tmp_path / 'data'), 'settings': settings}),
             },
         )
         return serving, pushed
@@ -77,8 +75,8 @@ def push(tmp_path, place, monkeypatch):
     return run
 
 
-def test_a_blessed_model_is_pushed_whole_under_a_number(push):
-    serving, pushed = push(True)
+def test_a_blessed_model_is_pushed_completely_under_a_number(push):
+    serving, pushed = push()
     version = versions.find_newest_version(serving)
     assert [name for name in (entry.name for entry in serving.iterdir()) if name[0] != '.'] == [version.name]
     assert abs(int(version.name) - time.time()) < 60
@@ -91,37 +89,94 @@ def test_a_blessed_model_is_pushed_whole_under_a_number(push):
 def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'manifest.json').write_text('{"source": {"name": "cifar.tar.gz"}}')
-    (version,) = versions.list_versions(push(True)[0])
+    (version,) = versions.list_versions(push(trainer={'epochs': 2})[0])
     assert version.info['accuracy'] == 0.93
     assert version.info['images'] == 100
     assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
     assert version.info['baseline'] == 5
     assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train' / 'FeatureStats.pb').read_text() == 'statistics'
     assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
-    assert version.is_listed
+    assert version.info['settings'] == {'trainer': {'epochs': 2}}
+    assert (version.info['run'], version.info['pipeline']) == ('20260102-030405', 'cifar10-test')
+    assert version.listing == 'newest'
 
 
 def test_a_push_is_listed_for_a_server_that_labels_versions(push):
-    serving, _ = push(True)
+    serving, _ = push()
     (first,) = versions.list_versions(serving)
-    version_labels.promote(serving, first.number, 'stable', None)
-    push(True)
-    assert [(each.labels, each.is_listed) for each in versions.list_versions(serving)] == [
-        (('stable',), True),
-        ((), True),
+    version_labels.promote(serving, first.number, 'stable')
+    push()
+    assert [(each.labels, each.listing) for each in versions.list_versions(serving)] == [
+        (('stable',), 'listed'),
+        ((), 'listed'),
     ]
 
 
 def test_a_model_that_is_the_newest_already_is_not_pushed_again(push, monkeypatch):
     monkeypatch.setattr(pusher, 'read_fingerprint', lambda saved_model: 'one')
-    serving, first = push(True)
-    _, second = push(True)
+    serving, first = push()
+    _, second = push()
     assert len(versions.list_versions(serving)) == 1
     number = first.get_string_custom_property('pushed_version')
     assert second.get_string_custom_property('pushed_version') == number
     monkeypatch.setattr(pusher, 'read_fingerprint', lambda saved_model: 'two')
-    push(True)
+    push()
     assert len(versions.list_versions(serving)) == 2
+
+
+@pytest.mark.parametrize('place', ['path'], indirect=True)
+def test_a_version_on_this_file_system_takes_no_space_of_its_own_and_outlives_the_other_copies(push, tmp_path):
+    serving, pushed = push()
+    version = versions.find_newest_version(serving)
+    trained, kept = tmp_path / 'model' / 'Format-Serving', Path(pushed.uri)
+    for name in ('saved_model.pb', 'variables/variables.index'):
+        assert (trained / name).samefile(version / name)
+        assert (trained / name).samefile(kept / name)
+    assert {file.name for file in trained.rglob('*') if file.is_file()} == {'saved_model.pb', 'variables.index'}
+    shutil.rmtree(trained)
+    shutil.rmtree(kept)
+    assert (version / 'variables' / 'variables.index').read_text() == 'weights'
+
+
+@pytest.mark.parametrize('place', ['path'], indirect=True)
+def test_a_file_system_without_hard_links_gets_a_copy(push, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EXDEV, 'Invalid cross-device link')
+
+    monkeypatch.setattr(os, 'link', refuse)
+    version = versions.find_newest_version(push()[0])
+    assert (version / 'saved_model.pb').read_text() == 'graph'
+    assert not (version / 'saved_model.pb').samefile(tmp_path / 'model' / 'Format-Serving' / 'saved_model.pb')
+
+
+def test_the_extra_files_of_a_version_never_change_those_of_the_model_itself(tmp_path, push):
+    extra = tmp_path / 'model' / 'Format-Serving' / 'assets.extra'
+    extra.mkdir()
+    for name in (versions.INFO_FILE.name, WARMUP_FILE):
+        (extra / name).write_text("the model's own")
+    version = versions.find_newest_version(push()[0])
+    assert json.loads((version / versions.INFO_FILE).read_text())['accuracy'] == 0.93
+    assert (version / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
+    assert {file.read_text() for file in extra.iterdir()} == {"the model's own"}
+
+
+def test_the_settings_are_in_the_cache_key():
+    def make(**settings):
+        kinds = {
+            'model': standard_artifacts.Model,
+            'model_blessing': standard_artifacts.ModelBlessing,
+            'infra_blessing': standard_artifacts.InfraBlessing,
+            'evaluation': standard_artifacts.ModelEvaluation,
+            'baseline': Baseline,
+            'statistics': standard_artifacts.ExampleStatistics,
+        }
+        channels = {name: types.Channel(type=kind) for name, kind in kinds.items()}
+        destination = pusher_pb2.PushDestination(filesystem={'base_directory': 'serving'})
+        return pusher.Pusher(**channels, data='data', push_destination=destination, **settings).exec_properties
+
+    assert make(settings={'seed': 1}) == make(settings={'seed': 1})
+    assert make(settings={'seed': 1}) != make(settings={'seed': 2})
+    assert json.loads(make()['custom_config']) == {'data': 'data', 'settings': None}
 
 
 @pytest.mark.parametrize('blessings', [(False, True), (True, False)])
@@ -138,60 +193,6 @@ def test_a_push_that_breaks_leaves_nothing(push, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pusher, 'choose_version', fail)
         with pytest.raises(OSError, match='disk full'):
-            push(True)
-    serving, _ = push(True)
+            push()
+    serving, _ = push()
     assert len(versions.list_versions(serving)) == 1
-
-
-def test_staging_removes_what_dead_processes_of_this_host_left(tmp_path):
-    with staging.stage_folder(tmp_path / 'd') as live:
-        mine = live.name
-    stem, _, _ = mine.rpartition('-')
-    dead, other_host = tmp_path / f'{stem}-999999999', tmp_path / '.d.partial-elsewhere-1'
-    alive = tmp_path / f'{stem}-1'
-    for folder in (dead, other_host, alive):
-        folder.mkdir()
-    with staging.stage_folder(tmp_path / 'd'):
-        assert not dead.exists()
-    assert other_host.exists()
-    assert alive.exists()
-
-
-def test_the_schema_component_provides_the_curated_schema(tmp_path):
-    artifact = standard_artifacts.Schema()
-    artifact.uri = str(tmp_path)
-    schema.Executor().Do({}, {'schema': [artifact]}, {'schema_digest': schema.compute_schema_digest()})
-    assert Path(tmp_path, 'schema.pbtxt').read_text() == schema.SCHEMA_FILE.read_text()
-
-
-def test_another_schema_than_the_compiled_one_is_refused(tmp_path):
-    artifact = standard_artifacts.Schema()
-    artifact.uri = str(tmp_path)
-    with pytest.raises(DataError, match='is not the schema that this pipeline was compiled with'):
-        schema.Executor().Do({}, {'schema': [artifact]}, {'schema_digest': 'other'})
-
-
-def test_an_edited_schema_changes_the_cache_key(monkeypatch, tmp_path):
-    before = schema.CuratedSchemaGen().exec_properties
-    edited = tmp_path / 'schema.pbtxt'
-    edited.write_text(schema.SCHEMA_FILE.read_text() + '# edited\n')
-    monkeypatch.setattr(schema, 'SCHEMA_FILE', edited)
-    assert schema.CuratedSchemaGen().exec_properties != before
-
-
-def test_our_own_records_have_no_anomalies(sample_data):
-    for split in features.SPLITS:
-        statistics = tfdv.generate_statistics_from_tfrecord(str(sample_data / split / '*'))
-        assert not tfdv.validate_statistics(statistics, read_curated_schema()).anomaly_info
-
-
-def test_the_schema_catches_labels_out_of_range_and_missing_images(sample_data):
-    statistics = tfdv.generate_statistics_from_tfrecord(str(sample_data / 'test' / '*'))
-    (dataset,) = statistics.datasets
-    for feature in list(dataset.features):
-        if feature.path.step[0] == 'label':
-            feature.num_stats.max = 10
-        if feature.path.step[0] == 'image':
-            dataset.features.remove(feature)
-    anomalies = tfdv.validate_statistics(statistics, read_curated_schema()).anomaly_info
-    assert set(anomalies) == {'label', 'image'}
