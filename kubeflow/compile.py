@@ -21,6 +21,7 @@ from kubeflow.parameters import add_parameters
 from kubeflow.steps import describe_container, describe_platform, describe_task
 from kubeflow.target import Target
 from pipeline.config import PipelineConfig
+from pipeline.kubeflow_config import STEPS, Step
 from pipeline.pipeline import create_pipeline
 
 COMMAND = ('python', '-m', 'kubeflow.entrypoint')
@@ -49,7 +50,7 @@ def _name_artifact_types(spec: dict[str, Any], pipeline: tfx_pipeline.Pipeline) 
                 artifact['artifactType']['instanceSchema'] = yaml.safe_dump(schema, sort_keys=False)
 
 
-def _equip_step(spec: dict[str, Any], name: str, config: PipelineConfig, target: Target) -> None:
+def _equip_step(spec: dict[str, Any], name: Step, config: PipelineConfig, target: Target) -> None:
     """Gives a step its image, resources, environment, cache and retries, and the types of its inputs."""
     step = config.kubeflow.get_step(name)
     component = spec['components'][name]
@@ -92,9 +93,9 @@ def create_package(config: PipelineConfig, target: Target) -> str:
     _name_artifact_types(spec, pipeline)
     add_parameters(spec, config)
     executors = {}
-    for name, component in spec['components'].items():
+    for name in STEPS:
         _equip_step(spec, name, config, target)
-        executors[component['executorLabel']] = describe_platform(config.kubeflow.get_step(name))
+        executors[spec['components'][name]['executorLabel']] = describe_platform(config.kubeflow.get_step(name))
     if target.webhook:
         spec = add_exit_handler(spec, target.image, target.webhook)
         executors[EXECUTOR] = _equip_exit_handler(spec, config)

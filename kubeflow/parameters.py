@@ -20,6 +20,16 @@ from trainer.config import TrainerConfig
 
 _TYPES = {int: 'NUMBER_INTEGER', float: 'NUMBER_DOUBLE', str: 'STRING'}
 
+_TRAINER_FIELDS = ('epochs', 'batch_size', 'learning_rate', 'seed')
+_GATE_FIELDS = ('accuracy', 'recall', 'baseline')
+
+
+def _name_places(step: str, section: str, field: str) -> tuple[tuple[str, str], ...]:
+    """Where a setting stands: in the properties of the step that reads it, and in those that the Pusher keeps."""
+    own = f'{section}.{field}' if step == 'Evaluator' else f'custom_config.{section}.{field}'
+    return (step, own), ('Pusher', f'custom_config.settings.{section}.{field}')
+
+
 _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {
     'data': (('ImportExampleGen', 'input_base'), ('Pusher', 'custom_config.data')),
     'serving': (
@@ -27,14 +37,12 @@ _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {
         ('BaselineFinder', 'serving'),
         ('Pusher', 'push_destination.filesystem.base_directory'),
     ),
-    'trainer_image_size': (('Transform', 'custom_config.image_size'), ('Trainer', 'custom_config.trainer.image_size')),
-    'trainer_epochs': (('Trainer', 'custom_config.trainer.epochs'),),
-    'trainer_batch_size': (('Trainer', 'custom_config.trainer.batch_size'),),
-    'trainer_learning_rate': (('Trainer', 'custom_config.trainer.learning_rate'),),
-    'trainer_seed': (('Trainer', 'custom_config.trainer.seed'),),
-    'gate_accuracy': (('Evaluator', 'gate.accuracy'),),
-    'gate_recall': (('Evaluator', 'gate.recall'),),
-    'gate_baseline': (('Evaluator', 'gate.baseline'),),
+    'trainer_image_size': (
+        ('Transform', 'custom_config.image_size'),
+        *_name_places('Trainer', 'trainer', 'image_size'),
+    ),
+    **{f'trainer_{field}': _name_places('Trainer', 'trainer', field) for field in _TRAINER_FIELDS},
+    **{f'gate_{field}': _name_places('Evaluator', 'gate', field) for field in _GATE_FIELDS},
 }
 """By parameter of the pipeline: the steps that read it, and the path of the setting in their execution properties."""
 

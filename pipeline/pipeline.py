@@ -1,6 +1,8 @@
 """create_pipeline: the graph and nothing else, one for every runner."""
 
 import dataclasses
+import json
+from typing import Any
 
 from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform
 from tfx.orchestration import metadata, pipeline
@@ -24,6 +26,14 @@ from pipeline.config import Layout, PipelineConfig
 # be built into a wheel and installed with pip by every step.
 PREPROCESSING_FN = 'trainer.preprocessing.preprocessing_fn'
 RUN_FN = 'trainer.train.run_fn'
+
+
+_KEPT_SETTINGS = ('name', 'trainer', 'export', 'gate', 'serving_check', 'data_gate', 'sample')
+"""What a version keeps of the config: everything but where the run's folders are and how its steps are run."""
+
+
+def _list_kept_settings(config: PipelineConfig) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(config.to_json()).items() if key in _KEPT_SETTINGS}
 
 
 def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) -> pipeline.Pipeline:
@@ -110,6 +120,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         baseline=baseline,
         statistics=statistics,
         data=data,
+        settings=_list_kept_settings(config),
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
         ),

@@ -84,4 +84,4 @@ def test_a_store_that_does_not_respond_is_one_sentence(make_bucket, monkeypatch)
 
 def test_a_place_without_a_model_is_refused_and_named(place, capsys):
     assert __main__.main(['predict', '--model', str(place), 'cat.png']) == 2
-    assert f'error: {place} holds no SavedModel, nor numbered versions' in capsys.readouterr().err
+    assert f'error: {place} holds neither a SavedModel nor numbered versions' in capsys.readouterr().err

@@ -51,9 +51,9 @@ def test_the_graph_is_the_whole_chain():
         ('data_gate.max_imbalance=0.1', {'DataCheck'}),
     ],
 )
-def test_a_setting_changes_only_the_components_that_read_it(assignment, changed):
+def test_a_setting_changes_only_the_components_that_read_it_and_the_pusher_which_keeps_it(assignment, changed):
     before, after = get_properties(), get_properties([assignment])
-    assert {node_id for node_id in before if before[node_id] != after[node_id]} == changed
+    assert {node_id for node_id in before if before[node_id] != after[node_id]} == {*changed, 'Pusher'}
 
 
 def test_models_are_pushed_to_the_root_or_where_the_config_says(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ from components.serving_check.report import (
     read_report,
     write_report,
 )
-from pipeline.summaries import make_closing_sentence
+from pipeline.summaries import make_closing_lines
 from trainer import export
 from trainer.config import ExportConfig
 from trainer.dataset import read_split
@@ -171,7 +171,7 @@ def test_a_model_that_the_model_gate_has_refused_is_not_asked_and_not_blessed(tm
     assert read_report(blessing.uri).reasons == ()
 
 
-def test_the_closing_sentence_of_a_refused_model_has_only_the_model_gates_reasons(tmp_path):
+def test_the_closing_lines_of_a_refused_model_have_only_the_model_gates_reasons(tmp_path):
     evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.InfraBlessing()
     evaluation.uri, blessing.uri = str(tmp_path), str(tmp_path)
     reasons = (
@@ -181,8 +181,8 @@ def test_the_closing_sentence_of_a_refused_model_has_only_the_model_gates_reason
     write_verdict(evaluation.uri, Verdict(False, reasons, ''))
     write_report(tmp_path, make_skipped_report())
     outputs = {'Evaluator': {'evaluation': [evaluation]}, 'ServingCheck': {'blessing': [blessing]}}
-    sentence, is_pushed = make_closing_sentence(outputs)
-    assert sentence == 'accuracy 0.950 >= 0.900 on 100 test images, recall of cat 0.100 < 0.750 on 10: not pushed'
+    lines, is_pushed = make_closing_lines(outputs)
+    assert lines == ['  recall of cat 0.100 < 0.750 on 10', 'not pushed: 1 of 2 bounds was not kept']
     assert not is_pushed
 
 
