@@ -19,7 +19,7 @@ test: lint
 test-fast: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
-# Kills runs at 20 seeded moments, then breaks their storage; see README.md, "When something breaks".
+# Kills runs at 20 seeded moments, then breaks their storage; see docs/operations.md.
 campaign: $(STAMP)
 	$(BIN)/python -m tests.campaign --kills 20 --faults
 

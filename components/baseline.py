@@ -5,7 +5,7 @@ A component of ours looks it up in the serving folder, because open-source Kubef
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
@@ -16,6 +16,7 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import path_utils
 
 from components import features
+from components.artifacts import Artifacts, Properties
 from components.errors import PipelineError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
 from components.places import Place, link_or_copy_folder, locate
@@ -100,9 +101,7 @@ def read_baseline(baseline_uri: str) -> BaselineInfo:
     return BaselineInfo(**json.loads((Path(baseline_uri) / BASELINE_FILE).read_text()))
 
 
-def _find(
-    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
-) -> tuple[Place | None, BaselineInfo]:
+def _find(input_dict: Artifacts, exec_properties: Properties) -> tuple[Place | None, BaselineInfo]:
     model = artifact_utils.get_single_uri(input_dict[_MODEL_KEY])
     fingerprint = read_fingerprint(path_utils.serving_model_path(model))
     return find_baseline(locate(exec_properties[_SERVING_KEY]), fingerprint)
@@ -125,7 +124,7 @@ def check_comparable(version: Place) -> None:
 class Driver(IdentityDriver):
     """Looks up the baseline before the component runs, so that a different baseline means a different cache key."""
 
-    def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
+    def identify(self, input_dict: Artifacts, exec_properties: Properties) -> str:
         """Returns the baseline's number, also where it has been removed; '' if the candidate never had one.
 
         A first run finds nothing serving, and the same run started again finds its own model serving. Both get '',
@@ -140,12 +139,7 @@ class Driver(IdentityDriver):
 class Executor(base_executor.BaseExecutor):
     """Keeps a copy of the serving version, which may be removed while the candidate is evaluated."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
         """Writes the Baseline.
 
         Args:

@@ -5,16 +5,17 @@ first. Before that, TFX's driver lists the files for the cache key. It would do 
 s3:// at all, so S3Filesystem does it instead.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
-from tfx import components, types
+from tfx import components
 from tfx.components.example_gen.import_example_gen import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import filesystem, filesystem_registry
 from tfx.types import standard_component_specs
 
 from components import features
+from components.artifacts import Artifacts, Properties
 from components.data.manifest import check_splits
 from components.errors import DataRefusedError
 from components.places import fetch_folder, locate
@@ -75,12 +76,7 @@ def check_readable(data: str) -> None:
 class Executor(executor.Executor):
     """Checks the data folder before Beam reads it, and the files when Beam fails to."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
         """See the stock executor, and `check_splits` and `check_readable` for the errors."""
         data = exec_properties[standard_component_specs.INPUT_BASE_KEY]
         check_splits(data)

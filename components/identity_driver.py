@@ -5,13 +5,13 @@ folder would be skipped although the folder has changed.
 """
 
 import abc
-from typing import Any
 
-from tfx import types
 from tfx.dsl.components.base import base_driver
 from tfx.orchestration import metadata
 from tfx.orchestration.portable import base_driver as portable_driver, data_types
 from tfx.proto.orchestration import driver_output_pb2
+
+from components.artifacts import Artifacts, Properties
 
 IDENTITY_KEY = 'identity'
 
@@ -27,7 +27,7 @@ class IdentityDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
         portable_driver.BaseDriver.__init__(self, metadata_handle)
 
     @abc.abstractmethod
-    def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
+    def identify(self, input_dict: Artifacts, exec_properties: Properties) -> str:
         """Returns a text that changes whenever the component must run again."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:

@@ -19,6 +19,7 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter
 from tfx.utils import json_utils, proto_utils
 
+from components.artifacts import Artifacts, Properties
 from components.baseline import Baseline, read_baseline, read_fingerprint
 from components.data.manifest import read_manifest
 from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
@@ -37,8 +38,6 @@ from components.serving_check.component import WARMUP_FILE
 
 _EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
 _DATA_KEY, _SETTINGS_KEY = 'data', 'settings'
-
-Artifacts = dict[str, list[types.Artifact]]
 
 
 class _Spec(standard_component_specs.PusherSpec):
@@ -111,7 +110,7 @@ def _push(saved_model: Path, staging: Path, serving: Place, info: dict[str, Any]
 class Executor(executor.Executor):
     """Makes a blessed model a version of the serving folder."""
 
-    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
         """Pushes the model if the Evaluator and ServingCheck have blessed it.
 
         Args:

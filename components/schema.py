@@ -15,6 +15,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts, standard_component_specs
 from tfx.types.component_spec import ExecutionParameter
 
+from components.artifacts import Artifacts, Properties
 from components.errors import DataError
 
 SCHEMA_FILE = Path(__file__).with_name('schema.pbtxt')
@@ -35,12 +36,7 @@ class _Spec(types.ComponentSpec):
 class Executor(executor.Executor):
     """Copies the curated schema to the output artifact."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
         """See the stock executor.
 
         Raises:

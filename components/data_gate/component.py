@@ -14,6 +14,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from components import features
+from components.artifacts import Artifacts, Properties
 from components.data_gate.checks import find_faults
 from components.data_gate.config import DataGateConfig
 from components.data_gate.drift import (
@@ -37,7 +38,7 @@ _CONFIG_KEY, _SERVING_KEY = 'config', 'serving'
 class CheckDriver(IdentityDriver):
     """Makes a cached report be reused only while the serving model's data is the same."""
 
-    def identify(self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
+    def identify(self, input_dict: Artifacts, exec_properties: Properties) -> str:
         """See `identify_serving_statistics`."""
         statistics = Path(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
         return identify_serving_statistics(locate(exec_properties[_SERVING_KEY]), statistics)
@@ -46,12 +47,7 @@ class CheckDriver(IdentityDriver):
 class CheckExecutor(base_beam_executor.BaseBeamExecutor):
     """Checks all records, and adds ExampleValidator's anomalies and the changes from the serving model's data."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
         """Writes the report.
 
         Args:
@@ -81,12 +77,7 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
 class GateExecutor(base_executor.BaseExecutor):
     """Fails when the report has an error."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
         """Reads 'report' and writes nothing.
 
         Raises:

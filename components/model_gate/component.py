@@ -5,7 +5,7 @@ serving model with its confidence interval, and says why. Both models are measur
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tfx import types
 from tfx.components.evaluator import component, constants, executor
@@ -15,6 +15,7 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import json_utils
 
 from components import features
+from components.artifacts import Artifacts, Properties
 from components.baseline import Baseline, read_baseline
 from components.model_gate.config import GateConfig
 from components.model_gate.metrics import read_metrics
@@ -38,12 +39,7 @@ def _mark(blessing: types.Artifact, model: types.Artifact, is_blessed: bool) -> 
 class Executor(executor.Executor):
     """Runs the stock executor, then judges what it measured."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
         """Measures the model and writes the verdict and the blessing.
 
         Args:

@@ -17,6 +17,7 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import path_utils
 
 from components import features
+from components.artifacts import Artifacts, Properties
 from components.places import link_or_copy_folder
 from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import read_sample
@@ -105,12 +106,7 @@ def _add_warmup(version: Path, warmup: Path) -> None:
 class Executor(base_executor.BaseExecutor):
     """Checks the model, and writes an InfraBlessing with the report and the warm-up requests."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
         """Writes the blessing. A refused model is not an error.
 
         A model that the model gate has refused is not asked anything, because it will not be pushed in any case.

@@ -81,14 +81,12 @@ VALID = {
 }
 
 
-@pytest.mark.parametrize('name', ERRORS)
-def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(name):
-    assert_error(*ERRORS[name])
+def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(error_case):
+    assert_error(*error_case)
 
 
-@pytest.mark.parametrize('name', VALID)
-def test_what_the_server_and_kubernetes_take_is_not_a_problem(name):
-    assert lint_package(break_package(VALID[name])) == []
+def test_what_the_server_and_kubernetes_take_is_not_a_problem(valid_case):
+    assert lint_package(break_package(valid_case)) == []
 
 
 def test_the_installed_schemas_still_lack_the_fields_that_are_listed_for_later_servers():

@@ -1,7 +1,5 @@
 """The rules for the inputs of tasks."""
 
-import pytest
-
 from tests.kubeflow.lint.small_package import TASKS, assert_error, change
 
 RUNTIME = {'runtimeParameter': 'epochs'}
@@ -36,6 +34,5 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize('name', ERRORS)
-def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(name):
-    assert_error(*ERRORS[name])
+def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(error_case):
+    assert_error(*error_case)

@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from kubeflow.lint.linter import lint_package
 from tests.conftest import PROJECT
 from tests.kubeflow.lint.small_package import (
@@ -67,14 +65,12 @@ VALID = {
 }
 
 
-@pytest.mark.parametrize('name', ERRORS)
-def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(name):
-    assert_error(*ERRORS[name])
+def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(error_case):
+    assert_error(*error_case)
 
 
-@pytest.mark.parametrize('name', VALID)
-def test_what_the_server_and_kubernetes_take_is_not_a_problem(name):
-    assert lint_package(break_package(VALID[name])) == []
+def test_what_the_server_and_kubernetes_take_is_not_a_problem(valid_case):
+    assert lint_package(break_package(valid_case)) == []
 
 
 def test_a_path_is_followed_into_the_dag_of_an_exit_handler():

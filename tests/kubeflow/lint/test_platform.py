@@ -1,7 +1,5 @@
 """The rules for the kubernetes platform spec."""
 
-import pytest
-
 from kubeflow.lint.linter import lint_package
 from tests.kubeflow.lint.small_package import PLATFORM, assert_error, assert_warning, break_package, change
 
@@ -77,16 +75,13 @@ VALID = {
 }
 
 
-@pytest.mark.parametrize('name', ERRORS)
-def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(name):
-    assert_error(*ERRORS[name])
+def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(error_case):
+    assert_error(*error_case)
 
 
-@pytest.mark.parametrize('name', WARNINGS)
-def test_what_the_server_takes_but_hardly_anyone_means_is_a_warning(name):
-    assert_warning(*WARNINGS[name])
+def test_what_the_server_takes_but_hardly_anyone_means_is_a_warning(warning_case):
+    assert_warning(*warning_case)
 
 
-@pytest.mark.parametrize('name', VALID)
-def test_what_the_server_and_kubernetes_take_is_not_a_problem(name):
-    assert lint_package(break_package(VALID[name])) == []
+def test_what_the_server_and_kubernetes_take_is_not_a_problem(valid_case):
+    assert lint_package(break_package(valid_case)) == []

@@ -1,7 +1,5 @@
 """The rules for executors: images, commands, resources and importers."""
 
-import pytest
-
 from kubeflow.lint.linter import lint_package
 from tests.kubeflow.lint.small_package import (
     CONTAINER,
@@ -91,14 +89,12 @@ WARNINGS = {
 }
 
 
-@pytest.mark.parametrize('name', ERRORS)
-def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(name):
-    assert_error(*ERRORS[name])
+def test_a_broken_package_is_refused_with_the_place_and_what_mends_it(error_case):
+    assert_error(*error_case)
 
 
-@pytest.mark.parametrize('name', WARNINGS)
-def test_what_the_server_takes_but_hardly_anyone_means_is_a_warning(name):
-    assert_warning(*WARNINGS[name])
+def test_what_the_server_takes_but_hardly_anyone_means_is_a_warning(warning_case):
+    assert_warning(*warning_case)
 
 
 def test_no_resources_on_any_step_are_a_warning():
