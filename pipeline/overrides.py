@@ -42,7 +42,8 @@ def _find_near(key: str, keys: Iterable[str]) -> str | None:
     names: dict[str, str] = {}
     for each in siblings or keys:
         names.setdefault(each.rpartition('.')[2], each)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    cutoff = 0.6 if siblings else 0.7  # fewer names to mistake within a group that exists
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     return names[near[0]] if near else None
 
 

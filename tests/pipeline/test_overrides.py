@@ -52,6 +52,7 @@ def test_one_step_of_kubeflow_can_be_set(config):
     ('assignment', 'sentence'),
     [
         ('trainer.batchsize=3', r'no such setting; did you mean trainer\.batch_size\?'),
+        ('trainer.batch=3', r'did you mean trainer\.batch_size\?'),
         ('batch_size=3', r'did you mean trainer\.batch_size\?'),
         ('acuracy=1', r'did you mean gate\.accuracy\?'),
         ('trainer=3', r'--set trainer: this is a group of settings; name one of them, such as trainer\.backbone\.'),
