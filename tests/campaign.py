@@ -64,18 +64,16 @@ def kill(root: Path, moment: Moment, reference: Run) -> str:
     """Starts a run and kills it with its children; returns the step it was in, or _TOO_LATE if it had ended."""
     steps = reference.steps
     position = [step.name for step in steps].index(moment.step)
-    process = start(root)
-    lines = follow(process)
-    finished = [next(lines).name for _ in steps[:position]]
-    if moment.fraction is None:
-        while not campaign_checks.list_versions(Layout(str(root))) and process.poll() is None:
-            time.sleep(0.0005)
-    else:
-        time.sleep(moment.fraction * steps[position].seconds)
-    os.killpg(process.pid, signal.SIGKILL)
-    finished += [step.name for step in lines if isinstance(step, Step)]
-    process.wait()
-    process.stderr.close()
+    with start(root) as process:
+        lines = follow(process)
+        finished = [next(lines).name for _ in steps[:position]]
+        if moment.fraction is None:
+            while not campaign_checks.list_versions(Layout(str(root))) and process.poll() is None:
+                time.sleep(0.0005)
+        else:
+            time.sleep(moment.fraction * steps[position].seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        finished += [step.name for step in lines if isinstance(step, Step)]
     return steps[len(finished)].name if len(finished) < len(steps) else _TOO_LATE
 
 

@@ -87,7 +87,7 @@ def run(root: Path, *arguments: str | Path) -> Run:
       root: the root of the run.
       arguments: added to the command line.
     """
-    process = start(root, *arguments)
-    *steps, verdict = follow(process)
-    error = process.stderr.read()
-    return Run(Layout(str(root)), process.wait(), steps, verdict, error)
+    with start(root, *arguments) as process:
+        *steps, verdict = follow(process)
+        error = process.stderr.read()
+    return Run(Layout(str(root)), process.returncode, steps, verdict, error)

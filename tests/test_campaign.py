@@ -1,10 +1,16 @@
-"""Three of the campaign's kills, one after the other in one root; `make campaign` does all of them."""
+"""Kills as in the campaign, one after the other in one root; `make campaign` does many more of them."""
+
+import json
+import os
+import re
+import signal
+import time
 
 import pytest
 
 from tests import campaign_checks
 from tests.campaign import Moment, find_faults, kill
-from tests.campaign_runs import REUSED, run
+from tests.campaign_runs import REUSED, run, start
 
 pytestmark = pytest.mark.slow
 
@@ -17,12 +23,35 @@ def reference(tmp_path_factory):
     return reference
 
 
-def test_a_run_killed_in_statistics_in_the_trainer_and_at_the_push_ends_as_one_that_was_not(reference, tmp_path):
+def kill_in_epoch_3(root):
+    """Starts a run and kills it when the checkpoint of the second of three epochs is complete."""
+    with start(root) as process:
+        while not list(root.glob('artifacts/Trainer/checkpoints/*/training/epoch-00002')):
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def read_history(layout):
+    """Returns the epochs of the only training in a root."""
+    (history,) = layout.artifacts.glob('Trainer/model_run/*/history.json')
+    return json.loads(history.read_text())
+
+
+def test_a_run_killed_in_statistics_in_epoch_3_and_at_the_push_ends_as_one_that_was_not(reference, tmp_path):
     root, last = tmp_path / 'root', reference.steps[-1].name
-    for moment in (Moment('StatisticsGen', 0.4), Moment('Trainer', 0.6), Moment(last, None)):
-        kill(root, moment, reference)
+    kill(root, Moment('StatisticsGen', 0.4), reference)
+    kill_in_epoch_3(root)
+    (abandoned,) = root.glob('artifacts/Trainer/model_run/*')
+    kill(root, Moment(last, None), reference)
+    assert not abandoned.exists()
+    logs = ''.join(log.read_text() for log in sorted((root / 'logs').iterdir()))
+    assert re.search(r'training resumes after epoch [23] of 3', logs)
     resumed = run(root)
     assert find_faults(resumed, reference) == []
+    for entry, expected in zip(read_history(resumed.layout), read_history(reference.layout), strict=True):
+        assert (entry['epoch'], entry['val_accuracy']) == (expected['epoch'], expected['val_accuracy'])
+        assert entry['loss'] == pytest.approx(expected['loss'], rel=1e-3)
     others = {step.name for step in reference.steps} - {'(imports)', '(sample data)', last}
     assert others <= {step.name for step in resumed.steps if step.note.startswith(REUSED)}
 

@@ -160,7 +160,8 @@ def test_the_first_models_config_serves_the_newest_version_and_promote_keeps_its
     (tmp_path / models_config.CONFIG_FILE).write_text(text)
     (tmp_path / '7').mkdir()
     (tmp_path / '7' / 'saved_model.pb').touch()
-    assert version_labels.promote(tmp_path, 7, 'stable', lambda: None) == 'labelled'
+    promotions = [version_labels.promote(tmp_path, 7, 'stable') for _ in range(2)]
+    assert promotions == ['listed', 'labelled']
     written = (tmp_path / models_config.CONFIG_FILE).read_text()
     [config] = text_format.Parse(written, model_server_config_pb2.ModelServerConfig()).model_config_list.config
     assert (config.base_path, config.version_labels['stable']) == (mount, 7)
