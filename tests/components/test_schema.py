@@ -38,6 +38,7 @@ def test_an_edited_schema_changes_the_cache_key(monkeypatch, tmp_path):
     assert schema.CuratedSchemaGen().exec_properties != before
 
 
+@pytest.mark.slow
 def test_our_own_records_have_no_anomalies(sample_data):
     for split in features.SPLITS:
         statistics = tfdv.generate_statistics_from_tfrecord(str(sample_data / split / '*'))

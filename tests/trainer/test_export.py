@@ -18,6 +18,8 @@ from trainer.dataset import EpochOrder, make_batches, read_split
 from trainer.export import MICRO_BATCH, export_model, map_micro_batches, measure_agreement
 from trainer.preprocessing import preprocess_images
 
+pytestmark = pytest.mark.slow
+
 LOAD_WITH_TENSORFLOW_ONLY = """
 import json, sys
 import numpy as np

@@ -12,6 +12,8 @@ from trainer.config import TrainerConfig
 from trainer.inference_graph import InferenceGraph, find_foldable
 from trainer.model import build_backbone, build_model
 
+pytestmark = pytest.mark.slow
+
 CONVOLUTIONS = 53  # in ResNet50 without top
 
 

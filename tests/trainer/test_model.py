@@ -44,6 +44,7 @@ def test_the_head_is_that_of_the_recipe(model):
     assert model.output_shape == (None, 10)
 
 
+@pytest.mark.slow
 def test_frozen_batchnorms_keep_their_statistics_and_trained_ones_move(model):
     compile_model(model, CONFIG)
     before = [model.get_layer(name).moving_mean.numpy() for name in ('conv4_block6_3_bn', 'conv5_block1_1_bn')]
@@ -54,6 +55,7 @@ def test_frozen_batchnorms_keep_their_statistics_and_trained_ones_move(model):
     assert np.abs(before[1] - after[1]).max() > 0
 
 
+@pytest.mark.slow
 def test_a_step_changes_only_the_trained_weights(model):
     compile_model(model, CONFIG)
     before = {weight.path: weight.numpy() for weight in model.weights}

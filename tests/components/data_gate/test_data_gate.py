@@ -326,11 +326,13 @@ def test_a_warning_of_tfdv_does_not(run_gate, splits):
     assert finding['severity'] == 'warning'
 
 
+@pytest.mark.slow
 def test_data_like_that_of_the_serving_model_passes(run_gate, splits):
     before = {split: records[:-1] for split, records in splits.items()}
     assert run_gate(splits, before=before)['findings'] == []
 
 
+@pytest.mark.slow
 def test_a_split_that_shrank_stops_the_run(run_gate, splits):
     before = {**splits, 'val': splits['val'] * 2}
     with pytest.raises(
@@ -339,6 +341,7 @@ def test_a_split_that_shrank_stops_the_run(run_gate, splits):
         run_gate(splits, before=before)
 
 
+@pytest.mark.slow
 def test_drift_from_the_data_of_the_serving_model_stops_the_run(run_gate, splits):
     ships = [encode_example(f'train_{row:05d}', draw_png(700 + row, 8), 8) for row in range(60, 90)]
     before = {**splits, 'train': splits['train'][:40] + ships[:20]}
@@ -349,6 +352,7 @@ def test_drift_from_the_data_of_the_serving_model_stops_the_run(run_gate, splits
     assert 'above the threshold 0.1. The feature value with maximum difference is: 8; expected the class' in sentence
 
 
+@pytest.mark.slow
 def test_the_cache_key_changes_with_the_serving_models_data_and_not_with_the_runs_own(splits, tmp_path):
     serving, now = tmp_path / 'serving', tmp_path / 'now'
     write_statistics(write_splits(splits, tmp_path / 'examples'), now)

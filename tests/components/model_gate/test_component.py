@@ -16,6 +16,8 @@ from components.model_gate.verdict import Verdict, read_verdict
 from components.reasons import list_broken
 from pipeline.config import BeamConfig
 
+pytestmark = pytest.mark.slow
+
 
 class Echo(tf.Module):
     """Predicts the class whose number is a word of the record's id; for 'nan' no probability is a number.
