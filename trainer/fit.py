@@ -56,6 +56,17 @@ def compute_class_weights(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float
     return (len(labels) / (features.NUM_CLASSES * np.maximum(1, counts))).astype(np.float32)
 
 
+def find_best_epoch(history: History) -> dict[str, Any]:
+    """Returns the entry of the best epoch: that with the highest val_accuracy and, on a tie, the lowest val_loss.
+
+    On a small val split many epochs have the same accuracy. The loss then tells which model is surer of it.
+
+    Args:
+      history: at least one entry.
+    """
+    return max(history, key=lambda entry: (entry['val_accuracy'], -entry['val_loss']))
+
+
 class Recorder(keras.callbacks.Callback):
     """Records each epoch: first in the history, then the weights if they are the best so far, then a checkpoint.
 
@@ -89,7 +100,6 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
-        best = max((entry['val_accuracy'] for entry in self.history), default=-1.0)
         seconds = max(self._end - self._begin, 1e-9)
         # These go into `logs` itself, because the TensorBoard callback comes later and writes what it finds there.
         logs['images_per_s'] = self._order.count / seconds
@@ -100,7 +110,7 @@ class Recorder(keras.callbacks.Callback):
         self.history.append(entry)
         if self._checkpoints is None:
             return
-        if entry['val_accuracy'] > best:
+        if find_best_epoch(self.history) is entry:
             self.model.save_weights(self._best_weights)
         self._checkpoints.save(self.model, self.history)
         _log.info(

@@ -17,7 +17,7 @@ from trainer.cluster import Cluster, join_cluster
 from trainer.config import ExportConfig, TrainerConfig
 from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches, read_split
 from trainer.device import Device, use_device
-from trainer.fit import Phase, fit_phase, make_schedule
+from trainer.fit import Phase, find_best_epoch, fit_phase, make_schedule
 from trainer.model import build_backbone, build_model, compile_model, freeze_below
 from trainer.predictions import write_predictions
 from trainer.training_rows import prepare_rows
@@ -114,7 +114,7 @@ def train_model(
 def make_report(device: Device, cache: str, history: History) -> TrainingReport:
     """Summarizes the last phase of a training."""
     last = [entry for entry in history if entry['phase'] == history[-1]['phase']]
-    best = max(last, key=lambda entry: entry['val_accuracy'])
+    best = find_best_epoch(last)
     return TrainingReport(
         device=device.name,
         precision=device.precision,

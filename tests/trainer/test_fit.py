@@ -1,5 +1,7 @@
 """One phase of training: interrupted and resumed, stopped early, and what it records."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +12,16 @@ from trainer import fit
 from trainer.checkpoint import CheckpointFolder
 from trainer.cluster import Cluster, Share
 from trainer.config import TrainerConfig
-from trainer.dataset import Split
-from trainer.fit import Phase, compute_class_weights, fit_phase, has_stalled, make_schedule
+from trainer.dataset import EpochOrder, Split
+from trainer.fit import (
+    Phase,
+    Recorder,
+    compute_class_weights,
+    find_best_epoch,
+    fit_phase,
+    has_stalled,
+    make_schedule,
+)
 from trainer.model import compile_model
 
 ROWS = 64
@@ -83,8 +93,36 @@ def test_a_phase_that_is_finished_is_not_trained_again(tmp_path, monkeypatch):
 
 def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
     model, history = fit_model(tmp_path)
-    best = max(entry['val_accuracy'] for entry in history)
-    assert model.evaluate(FEATURES, LABELS, verbose=0)[1] == pytest.approx(best)
+    best = find_best_epoch(history)
+    assert model.evaluate(FEATURES, LABELS, verbose=0) == pytest.approx([best['val_loss'], best['val_accuracy']])
+
+
+@pytest.mark.parametrize(
+    ('epochs', 'best'),
+    [
+        ([(0.5, 1.0), (0.7, 2.0), (0.6, 0.1)], 2),  # the highest accuracy, whatever the loss
+        ([(1.0, 0.227), (1.0, 0.084), (0.9, 0.01)], 2),  # of equal accuracies the lowest loss
+        ([(1.0, 0.1), (1.0, 0.1)], 1),  # of equal epochs the first
+    ],
+)
+def test_the_best_epoch_has_the_highest_accuracy_and_of_several_such_the_lowest_loss(epochs, best):
+    history = [
+        {'epoch': number, 'val_accuracy': accuracy, 'val_loss': loss}
+        for number, (accuracy, loss) in enumerate(epochs, start=1)
+    ]
+    assert find_best_epoch(history)['epoch'] == best
+
+
+def test_a_later_epoch_of_equal_accuracy_and_lower_loss_replaces_the_weights(tmp_path):
+    saved = []
+    recorder = Recorder(
+        Phase('training', 3, 0.1), EpochOrder(8, 0), SimpleNamespace(save=lambda *_: None), 'best.weights.h5', []
+    )
+    recorder.set_model(SimpleNamespace(optimizer=keras.optimizers.SGD(), save_weights=saved.append))
+    for epoch, loss in enumerate([0.3, 0.1, 0.2]):
+        recorder.on_epoch_begin(epoch)
+        recorder.on_epoch_end(epoch, {'accuracy': 1.0, 'val_accuracy': 1.0, 'val_loss': loss})
+        assert len(saved) == min(epoch + 1, 2)
 
 
 def test_the_history_has_metrics_learning_rate_and_times(tmp_path):

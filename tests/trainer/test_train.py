@@ -155,7 +155,7 @@ def test_the_head_phase_comes_first_and_only_when_asked_for():
 
 def test_the_report_is_about_the_best_epoch_of_the_last_phase():
     def make_entry(phase, epoch, val_accuracy, images_per_s):
-        numbers = {'accuracy': 0.5, 'val_accuracy': val_accuracy, 'images_per_s': images_per_s}
+        numbers = {'accuracy': 0.5, 'val_accuracy': val_accuracy, 'val_loss': 1.0, 'images_per_s': images_per_s}
         return {'phase': phase, 'epoch': epoch, **numbers}
 
     history = [
