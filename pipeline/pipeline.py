@@ -33,7 +33,14 @@ _KEPT_SETTINGS = ('name', 'trainer', 'export', 'gate', 'serving_check', 'data_ga
 
 
 def _list_kept_settings(config: PipelineConfig) -> dict[str, Any]:
-    return {key: value for key, value in json.loads(config.to_json()).items() if key in _KEPT_SETTINGS}
+    """Returns the settings that a version keeps, without paths: the Pusher can often not reach what the Trainer reads.
+
+    Of a weights file its name is kept.
+    """
+    kept = {key: value for key, value in json.loads(config.to_json()).items() if key in _KEPT_SETTINGS}
+    del kept['trainer']['cache_dir']
+    kept['trainer']['weights'] = kept['trainer']['weights'].rpartition('/')[2]
+    return kept
 
 
 def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) -> pipeline.Pipeline:

@@ -211,6 +211,12 @@ def test_what_a_server_would_refuse_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_on_a_volume_that_only_the_trainer_mounts_are_accepted():
+    volumes = f'kubeflow.steps.Trainer.pvcs={VOLUME},weights:/weights'
+    config = make_config(volumes, 'trainer.weights=/weights/resnet50.h5')
+    assert not [problem for problem in lint_package(create_package(config, TARGET)) if problem.severity == 'error']
+
+
 def test_the_task_that_tells_a_webhook_has_the_settings_of_all_steps_but_no_gpu():
     target = dataclasses.replace(GPU_TARGET, webhook='https://example.com/hook')
     settings = ('gpu=1', 'env=HTTPS_PROXY=http://proxy:3128', 'tolerations=team=vision', 'memory=2Gi', 'retries=3')

@@ -56,6 +56,13 @@ def test_a_setting_changes_only_the_components_that_read_it_and_the_pusher_which
     assert {node_id for node_id in before if before[node_id] != after[node_id]} == {*changed, 'Pusher'}
 
 
+def test_a_version_keeps_the_settings_of_its_run_without_paths():
+    properties = get_properties(['trainer.weights=/weights/a.h5', 'trainer.cache_dir=/cache', 'trainer.seed=7'])
+    kept = json.loads(properties['Pusher']['custom_config'])['settings']
+    assert (kept['name'], kept['trainer']['seed'], kept['trainer']['weights']) == ('cifar10-sample', 7, 'a.h5')
+    assert '/' not in json.dumps(kept)
+
+
 def test_models_are_pushed_to_the_root_or_where_the_config_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for assignments, serving in (
