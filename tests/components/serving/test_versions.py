@@ -1,6 +1,5 @@
 """The serving folder as TensorFlow Serving reads it, at every moment of a promotion."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -150,10 +149,9 @@ def test_a_pushed_version_is_listed_so_that_one_call_promotes_it(serving, server
 def test_rollback_brings_the_previous_version_back_at_once_and_only_once(serving, server):
     version_labels.promote(serving, 10, 'stable')
     promote_at_once(serving, 20)
-    begin = time.perf_counter()
+    readings = len(server)
     assert version_labels.rollback(serving) == (10, 20)
-    assert time.perf_counter() - begin < 1
-    assert server[-1] == ([10], {'stable': 10})
+    assert server[readings:] == [([10], {'stable': 10})]  # the version is still loaded, so one reading is enough
     with pytest.raises(UsageError, match=r'no version before 10 .* taken back already'):
         version_labels.rollback(serving)
 
