@@ -17,13 +17,14 @@ Config = TypeVar('Config', bound=Settings)
 
 def list_fields(config: Settings) -> dict[str, Any]:
     """Returns every setting of a config by its key, as {'trainer.batch_size': 32, ...}."""
-    return _flatten(dataclasses.asdict(config), '')
+    return flatten_settings(dataclasses.asdict(config))
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def flatten_settings(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Turns nested settings into flat ones, {'trainer': {'epochs': 2}} into {'trainer.epochs': 2}."""
     fields: dict[str, Any] = {}
     for name, value in tree.items():
-        fields.update(_flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value})
+        fields |= flatten_settings(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
     return fields
 
 

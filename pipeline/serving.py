@@ -9,20 +9,13 @@ from typing import Any
 from components.places import Place
 from components.serving import version_labels, versions
 from components.serving.versions import Version
+from pipeline.overrides import flatten_settings
 
 _WIDTH = 80  # columns
 _INDENT = ' ' * 4
 _MAX_VALUE = 40  # characters of a setting's value
 _LOCAL_RUN = re.compile(r'\d{8}-\d{6}')  # the id of a local run is the name of its log file; Kubeflow's ids differ
 _LISTINGS = {'listed': 'listed in models.config', 'unlisted': 'not listed in models.config'}
-
-
-def flatten_settings(settings: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Turns nested settings into flat ones, {'trainer': {'epochs': 2}} into {'trainer.epochs': 2}."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= flatten_settings(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}': value}
-    return flat
 
 
 def _format_value(value: Any) -> str:
