@@ -65,5 +65,5 @@ def describe_refusal(findings: list[Finding], report_uri: str) -> str | None:
         shown.append(f'And {len(sentences) - len(shown)} more.')
     return '\n  '.join(['The data was refused, and nothing was trained:', *shown]) + (
         f'\nSee {Path(report_uri, REPORT_FILE)} for all findings. Correct the data, or set a different bound '
-        '(data_gate.* in `run --help`).'
+        '(data_gate.* in `run --help-all`).'
     )

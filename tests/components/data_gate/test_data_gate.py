@@ -298,7 +298,7 @@ def test_the_gate_names_every_error_and_the_report_stays(run_gate, splits, tmp_p
         'The data was refused, and nothing was trained:\n'
         '  train, image: 1 of 60 records do not decode; expected PNG or JPEG (train_00003).\n'
         '  test, label: no record of cat; expected every class.\n'
-        f'See {report} for all findings. Correct the data, or set a different bound (data_gate.* in `run --help`).'
+        f'See {report} for all findings. Correct the data, or set a different bound (data_gate.* in `run --help-all`).'
     )
     assert f'(train_00003). test, label: no record of cat; expected every class. See {report} for' in to_one_line(
         caught.value, limit=2000
