@@ -14,6 +14,7 @@ ALLOWED = {
         'trainer',
         'components.features',
         'components.errors',
+        'components.progress',
         'components.settings',
         'components.source_digest',
     },
