@@ -1,6 +1,7 @@
 """Chooses the device that trains, and the precision it computes in."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,19 @@ import tensorflow as tf
 from trainer.inference_graph import Precision
 
 _ONEDNN_PASS = 'auto_mixed_precision_onednn_bfloat16'
+
+# Operations that average or sum over a batch. Grappler's pass lets them compute in bfloat16 ("infer"), and so do the
+# additions and multiplications that follow them, up to the next convolution. A BatchNorm's moving averages then lose
+# every increment of less than 1/256 of their value: with momentum 0.99 they stay up to a factor of two away from the
+# data's statistics. On the pass's list of unsafe operations ("deny"), these operations and what follows them, which is
+# all that a BatchNorm computes, stay in float32, as under Keras' mixed precision.
+_FLOAT32_OPERATIONS = 'Mean,SquaredDifference,Sum,BiasAddGrad'
+_LISTS = 'TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE'
+_LIST_CHANGES = {
+    # An operation may be on one list only; the pass ignores the whole graph otherwise.
+    f'{_LISTS}_DENYLIST_ADD': _FLOAT32_OPERATIONS,
+    f'{_LISTS}_INFERLIST_REMOVE': _FLOAT32_OPERATIONS,
+}
 
 
 class Device(NamedTuple):
@@ -76,6 +90,21 @@ def choose_precision(precision: str, gpu_capability: tuple[int, int] | None) -> 
 
 
 @contextlib.contextmanager
+def _keep_sums_in_float32() -> Iterator[None]:
+    """Changes the lists of Grappler's bfloat16 pass, which it reads from the environment for each graph."""
+    before = {name: os.environ.get(name) for name in _LIST_CHANGES}
+    os.environ.update(_LIST_CHANGES)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
 def use_device(precision: str) -> Iterator[Device]:
     """Sets TensorFlow and Keras up for the device and the precision, and sets the precision back at the end.
 
@@ -98,7 +127,8 @@ def use_device(precision: str) -> Iterator[Device]:
     try:
         tf.config.optimizer.set_experimental_options({_ONEDNN_PASS: is_onednn})
         keras.config.set_dtype_policy('float32' if is_onednn else precision)
-        yield Device(name, precision, bool(gpus))
+        with _keep_sums_in_float32():
+            yield Device(name, precision, bool(gpus))
     finally:
         tf.config.optimizer.set_experimental_options({_ONEDNN_PASS: False})
         keras.config.set_dtype_policy(policy)
