@@ -16,6 +16,7 @@ from trainer.checkpoint import CheckpointFolder, History
 from trainer.cluster import Cluster
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches
+from trainer.mixing import Mixer
 from trainer.model import LearningRate
 
 _log = logging.getLogger('trainer')
@@ -159,8 +160,11 @@ def _fit_epochs(
 ) -> None:
     """Runs the epochs of a phase from `order.epoch` on; see `fit_phase`."""
     weights = compute_class_weights(train.labels) if config.class_weights == 'balanced' else None
-    batches = make_batches(train, order, config.batch_size, cluster.share, weights)
-    val_batches = make_batches(val, EpochOrder(val.count, None), config.batch_size, cluster.share)
+    one_hot = config.has_soft_labels()
+    mixer = None if config.mix == 'none' else Mixer(config.mix, config.seed)
+    batches = make_batches(train, order, config.batch_size, cluster.share, weights, one_hot=one_hot, mixer=mixer)
+    val_order = EpochOrder(val.count, None)
+    val_batches = make_batches(val, val_order, config.batch_size, cluster.share, one_hot=one_hot)
     steps, val_steps = (
         len(list_batch_starts(split.count, config.batch_size, cluster.share.replicas)) for split in (train, val)
     )

@@ -3,7 +3,7 @@
 Everything here is pure Keras 3 and runs on any backend.
 """
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import keras
 
@@ -161,25 +161,6 @@ def split_at_border(model: keras.Model) -> tuple[keras.Model | None, keras.Model
     return trunk, keras.Model(border, model.output, name=f'{model.name}_top')
 
 
-@keras.saving.register_keras_serializable(package='cifar10')
-class SmoothedCrossentropy(keras.losses.Loss):
-    """Computes the cross-entropy of smoothed class labels, int [N], and probabilities, float [N, C].
-
-    Keras' own losses smooth only one-hot labels, and the datasets and metrics here have integers.
-    """
-
-    def __init__(self, label_smoothing: float, name: str = 'smoothed_crossentropy', **options: Any):
-        super().__init__(name=name, **options)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        one_hot = keras.ops.one_hot(keras.ops.cast(y_true, 'int32'), y_pred.shape[-1], dtype=y_pred.dtype)
-        return keras.losses.categorical_crossentropy(one_hot, y_pred, label_smoothing=self.label_smoothing)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), 'label_smoothing': self.label_smoothing}
-
-
 def make_optimizer(config: TrainerConfig, learning_rate: LearningRate) -> keras.optimizers.Optimizer:
     """Makes the optimizer that the configuration names."""
     if config.optimizer == 'sgd':
@@ -194,17 +175,21 @@ def make_optimizer(config: TrainerConfig, learning_rate: LearningRate) -> keras.
 def compile_model(model: keras.Model, config: TrainerConfig, learning_rate: LearningRate | None = None) -> None:
     """Compiles a model with a loss on probabilities, which are the head's output, and the configured optimizer.
 
+    The labels are int64 [N], or float32 [N, classes], the share of each class, if `config.has_soft_labels()`. The loss
+    and the metric are Keras' own, so that the .keras file loads where this module is not installed.
+
     Args:
       model: The whole network, or its top; changed in place.
-      config: The settings of the optimizer and the label smoothing.
+      config: The settings of the optimizer and of the labels.
       learning_rate: A number or a schedule; None means the configuration's learning rate.
     """
-    # Without smoothing the loss is Keras' own, so that the .keras file loads where this module is not installed.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=False)
-    if config.label_smoothing:
-        loss = SmoothedCrossentropy(config.label_smoothing)
+    metric = keras.metrics.SparseCategoricalAccuracy(name='accuracy')
+    if config.has_soft_labels():
+        loss = keras.losses.CategoricalCrossentropy(from_logits=False, label_smoothing=config.label_smoothing)
+        metric = keras.metrics.CategoricalAccuracy(name='accuracy')  # of a mixed label it takes the larger share
     model.compile(
         optimizer=make_optimizer(config, config.learning_rate if learning_rate is None else learning_rate),
         loss=loss,
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name='accuracy')],
+        metrics=[metric],
     )

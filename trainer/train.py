@@ -12,6 +12,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.source_digest import compute_source_digest
 from trainer import export
+from trainer.calibration import Calibration, scale_temperature
 from trainer.checkpoint import History, compute_training_key, locate_checkpoints, remove_checkpoints
 from trainer.cluster import Cluster, join_cluster
 from trainer.config import ExportConfig, TrainerConfig
@@ -51,6 +52,12 @@ class TrainingReport(NamedTuple):
     """Accuracy on the train split in the best epoch, with dropout, 0-1."""
     val_accuracy: float
     """Accuracy on the val split after the best epoch, 0-1."""
+    temperature: float | None = None
+    """The number that the logits were divided by, see `trainer.calibration`; None with trainer.calibration=none."""
+    val_calibration_error_before: float | None = None
+    """Expected calibration error on the val split before the division, 0-1; None with trainer.calibration=none."""
+    val_calibration_error: float | None = None
+    """The same after it. It flatters the model a little, because the temperature was fitted on these images."""
 
 
 def list_phases(config: TrainerConfig) -> list[Phase]:
@@ -111,8 +118,8 @@ def train_model(
     return history, rows.cache
 
 
-def make_report(device: Device, cache: str, history: History) -> TrainingReport:
-    """Summarizes the last phase of a training."""
+def make_report(device: Device, cache: str, history: History, calibration: Calibration | None = None) -> TrainingReport:
+    """Summarizes the last phase of a training, and what was done to the model after it."""
     last = [entry for entry in history if entry['phase'] == history[-1]['phase']]
     best = find_best_epoch(last)
     return TrainingReport(
@@ -124,6 +131,9 @@ def make_report(device: Device, cache: str, history: History) -> TrainingReport:
         best_epoch=best['epoch'],
         accuracy=best['accuracy'],
         val_accuracy=best['val_accuracy'],
+        temperature=calibration and calibration.temperature,
+        val_calibration_error_before=calibration and calibration.error_before,
+        val_calibration_error=calibration and calibration.error,
     )
 
 
@@ -182,6 +192,8 @@ def run_fn(fn_args: FnArgs) -> None:
         if cluster.is_distributed:  # what is exported must be free of tf.distribute
             trained, model = model, build_model(config, build_backbone(config))
             model.set_weights(trained.get_weights())
-        _write_outputs(model, fn_args, transform_output, make_report(device, cache, history), history, val)
+        calibration = scale_temperature(model, val) if config.calibration == 'temperature' else None
+        report = make_report(device, cache, history, calibration)
+        _write_outputs(model, fn_args, transform_output, report, history, val)
         remove_checkpoints(checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too
