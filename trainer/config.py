@@ -64,6 +64,9 @@ class TrainerConfig(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.004
     """Share of a kernel that 'adamw' takes off at each step, times the learning rate. Biases and BatchNorm are left
     out, and the other optimizers do not read it."""
+    weight_average: Literal['none', 'ema'] = 'none'
+    """Which weights are validated, kept and exported: those after the last step of an epoch, or with 'ema' their
+    exponential moving average, whose memory is a tenth of a phase's steps. Needs a single worker."""
     batch_size: Count = 32
     """Images in a step. The last batch of an epoch, which may be smaller, is trained on too."""
     epochs: Count = 10

@@ -10,8 +10,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from components.errors import TrainingError
 from components.source_digest import compute_source_digest
 from trainer import export
+from trainer.averaging import choose_ema_momentum
 from trainer.calibration import Calibration, scale_temperature
 from trainer.checkpoint import History, compute_training_key, locate_checkpoints, remove_checkpoints
 from trainer.cluster import Cluster, join_cluster
@@ -101,7 +103,8 @@ def train_model(
             steps = len(list_batch_starts(train.count, config.batch_size, cluster.share.replicas))
             with cluster.scope():
                 fitted = cluster.adapt_model(rows.model)
-                compile_model(fitted, config, make_schedule(config, phase, steps))
+                momentum = choose_ema_momentum(steps * phase.epochs) if config.weight_average == 'ema' else None
+                compile_model(fitted, config, make_schedule(config, phase, steps), momentum)
             if not cluster.is_distributed:  # else batches have no end that would stop an execution in time
                 fitted.steps_per_execution = STEPS_PER_EXECUTION
             history += fit_phase(
@@ -172,6 +175,12 @@ def run_fn(fn_args: FnArgs) -> None:
     run_dir = fn_args.model_run_dir
     with use_device(config.precision) as device:
         cluster = join_cluster(config.strategy)
+        if config.weight_average != 'none' and cluster.share.workers > 1:
+            raise TrainingError(
+                f'trainer.weight_average={config.weight_average} works on one machine only, because BatchNorm '
+                'statistics are estimated from the whole train split, and each of the '
+                f'{cluster.share.workers} workers of TF_CONFIG reads its own share; set trainer.weight_average=none.'
+            )
         transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
         train = read_split(fn_args.train_files, transform_output, config.augmentation, config.seed)
         val = read_split(fn_args.eval_files, transform_output)
