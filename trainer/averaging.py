@@ -17,10 +17,12 @@ import numpy.typing as npt
 from components.progress import track
 from trainer.dataset import EpochOrder, Split, make_batches
 
-# The average's memory as a share of a phase's steps. It weighs the last fifth of the steps as much as a plain mean
-# of this fifth would, and has forgotten the initial weights at the end (their weight is exp(-10)).
+# The average's memory as a share of a phase's steps. A memory of m steps smooths as much as a plain mean of 2 m - 1
+# steps, here the last fifth of the phase. At its end, the initial weights have a weight of exp(-10).
 _MEMORY_SHARE = 0.1
-_STATISTICS_IMAGES = 2048  # images that BatchNorm statistics are estimated from; those of the head are then 3% off
+# Images that BatchNorm statistics are estimated from. In the head, where an image gives one value for each channel, the
+# variance then has a standard error of sqrt(2 / 2048), 3%.
+_STATISTICS_IMAGES = 2048
 
 
 def choose_ema_momentum(steps: int) -> float:
