@@ -115,6 +115,8 @@ class _MultiWorkerModel(keras.Model):
         (inputs,) = self.inputs
         features = keras.KerasTensor((None, *inputs.shape[1:]), inputs.dtype)
         labels, weights = keras.KerasTensor((None,), 'int64'), keras.KerasTensor((None,), 'float32')
+        if isinstance(self.loss, keras.losses.CategoricalCrossentropy):  # see trainer.model.compile_model
+            labels = keras.KerasTensor((None, *self.output_shape[1:]), 'float32')
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=(features, labels, weights))
 

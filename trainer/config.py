@@ -64,6 +64,9 @@ class TrainerConfig(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.004
     """Share of a kernel that 'adamw' takes off at each step, times the learning rate. Biases and BatchNorm are left
     out, and the other optimizers do not read it."""
+    weight_average: Literal['none', 'ema'] = 'none'
+    """Which weights are validated, kept and exported: those after the last step of an epoch, or with 'ema' their
+    exponential moving average, whose memory is a tenth of a phase's steps. Needs a single worker."""
     batch_size: Count = 32
     """Images in a step. The last batch of an epoch, which may be smaller, is trained on too."""
     epochs: Count = 10
@@ -79,6 +82,9 @@ class TrainerConfig(Settings):
     augmentation: Literal['none', 'flip', 'flip_crop'] = 'none'
     """What training does to images: 'flip' mirrors half of them, 'flip_crop' also shifts them by up to an eighth of
     their size."""
+    mix: Literal['none', 'mixup', 'cutmix'] = 'none'
+    """How training images are mixed in pairs, and their labels in the same shares: 'mixup' averages the two, 'cutmix'
+    pastes a rectangle of one into the other. The frozen layers then run in every epoch, for nothing can be cached."""
     cache: Literal['auto', 'memory', 'disk', 'off'] = 'auto'
     """Where the outputs of the frozen layers are kept, so that these layers run only once; 'auto' decides by size."""
     cache_dir: str | None = None
@@ -87,6 +93,9 @@ class TrainerConfig(Settings):
     """Augmented views of each image to keep; with 0 and augmentation, the frozen layers run in every epoch."""
     precision: Literal['auto', 'float32', 'onednn_bfloat16', 'mixed_bfloat16', 'mixed_float16'] = 'auto'
     """Arithmetic while training: 'auto' is bfloat16 where the hardware has it. Variables are always float32."""
+    calibration: Literal['none', 'temperature'] = 'none'
+    """What is done to the confidence of the trained model: 'temperature' divides its logits by the number with which
+    its probabilities on val have the least loss, and changes no predicted class."""
     strategy: Literal['auto', 'one', 'mirrored', 'multi_worker'] = 'auto'
     """What trains: one device, all GPUs of the machine, or all workers that TF_CONFIG lists; 'auto' takes what there
     is. The batch_size is that of all devices together."""
@@ -97,6 +106,11 @@ class TrainerConfig(Settings):
         if not self.train_from:
             raise ValueError(
                 'trainer.train_from must be "auto", "none", "all" or the beginning of a layer name. Received: \'\''
+            )
+        if self.mix != 'none' and self.cached_views:
+            raise ValueError(
+                f'trainer.cached_views must be 0 with trainer.mix={self.mix}, which makes new images in every step. '
+                f'Received: {self.cached_views}'
             )
         size, smallest = self.get_image_size(), BACKBONES[self.backbone].smallest_size
         if size < smallest:
@@ -112,6 +126,10 @@ class TrainerConfig(Settings):
     def get_image_size(self) -> int:
         """Returns the height and width of the network's input in pixels: `image_size`, or the backbone's own."""
         return BACKBONES[self.backbone].image_size if self.image_size is None else self.image_size
+
+    def has_soft_labels(self) -> bool:
+        """Returns whether a training label is a share of each class, float32 [classes], instead of one class."""
+        return self.mix != 'none' or self.label_smoothing > 0
 
     def get_train_from(self) -> str:
         """Returns `train_from` with 'auto' resolved: 'none', 'all', or the beginning of layer names."""

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import tensorflow_transform as tft
 from components import features
 from components.errors import DataError
 from trainer.cluster import Share
+from trainer.mixing import Mixer
 
 SHARDS = 8  # of a split; if the number of workers divides it, they train in the same order as a single worker
 Augmentation = Literal['none', 'flip', 'flip_crop']
@@ -169,12 +170,66 @@ def list_batch_starts(count: int, batch_size: int, replicas: int = 1) -> range:
     return range(0, end, batch_size)
 
 
+def _deal_batches(order: EpochOrder, starts: range, share: Share, mixer: Mixer | None) -> Iterator[tuple[Any, ...]]:
+    """Deals out the batches from `order.epoch` on, to each replica of this worker in turn; see `make_batches`.
+
+    Yields:
+      Row numbers int64 [B], epoch, weight of each row; and with a mixer also the numbers of the rows that they are
+      mixed with, int64 [B], and a pairing's shares and centres.
+    """
+    ends = [*starts[1:], order.count]
+    for epoch in itertools.count(order.epoch) if share.replicas > 1 else [order.epoch]:
+        indices = order.list_rows(epoch)
+        for start, end in zip(starts, ends, strict=True):
+            rows = indices[start:end]
+            # Drawn for the batch of all replicas together, so that their number does not change the pairs.
+            pairing = mixer.draw_pairing(epoch, start, end - start) if mixer else None
+            for replica in share.replicas_here:
+                mine = slice((replica - start) % share.replicas, None, share.replicas)
+                dealt = rows[mine], epoch, share.replicas * len(rows[mine]) / (end - start)
+                if pairing is None:
+                    yield dealt
+                else:
+                    yield *dealt, rows[pairing.partners[mine]], pairing.shares[mine], pairing.centers[mine]
+
+
+def _read_mixed(
+    read_rows: RowReader, labels: tf.Tensor, mixer: Mixer, indices: tf.Tensor, epoch: tf.Tensor, *pairing: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Reads images and the labels' shares of each class, float32 [B, classes], both mixed."""
+    partners, shares, centers = pairing
+    # Most rows are the partner of another one, and are decoded only once.
+    rows, places = tf.unique(tf.concat([indices, partners], axis=0))
+    images, others = tf.split(tf.gather(read_rows(rows, epoch), places), 2)
+    mixed, kept = mixer.mix(images, others, shares, centers)
+    kept = kept[:, tf.newaxis]
+    return mixed, kept * tf.gather(labels, indices) + (1 - kept) * tf.gather(labels, partners)
+
+
+def _weigh_classes(
+    labels: tf.Tensor, class_weights: npt.NDArray[np.float32], one_hot: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the labels and the weights of the rows, float32 [B], with which the loss weighs the classes.
+
+    With shares of classes, a row's loss is to be the sum over the classes of weight * share * -log(probability). So the
+    products of weight and share become the labels, scaled to a sum of 1, and the scale becomes the weight of the row.
+    """
+    if not one_hot:
+        return labels, tf.gather(class_weights, labels)
+    weighted = labels * class_weights
+    scale = tf.reduce_sum(weighted, axis=1)
+    return tf.math.divide_no_nan(weighted, scale[:, tf.newaxis]), scale
+
+
 def make_batches(
     split: Split,
     order: EpochOrder,
     batch_size: int,
     share: Share | None = None,
     class_weights: npt.NDArray[np.float32] | None = None,
+    *,
+    one_hot: bool = False,
+    mixer: Mixer | None = None,
 ) -> tf.data.Dataset:
     """Makes a dataset of batches.
 
@@ -188,37 +243,39 @@ def make_batches(
       batch_size: Number of rows in a batch, over all replicas together; the last batch may be smaller.
       share: The share of every batch that is computed by this worker; None means all of it.
       class_weights: The weight of each class in the loss, float32 [classes].
+      one_hot: Whether the labels are the share of each class, float32 [B, classes], instead of int64 [B].
+      mixer: Mixes the rows, which must be images, and their labels, which must be one_hot.
 
     Returns:
-      Batches of (inputs [B, ...], labels int64 [B]). With several replicas, every batch is cut into one part for each
+      Batches of (inputs [B, ...], labels). With several replicas, every batch is cut into one part for each
       replica of this worker, and the parts follow each other. With class weights or several replicas there is a third
       component, the weights of the rows, float32 [B]. They also correct for replicas that get different numbers of
       rows, so that the mean of the replicas' losses is the mean over the batch.
     """
     share = share or Share()
     starts = list_batch_starts(order.count, batch_size, share.replicas)
-    ends = [*starts[1:], order.count]
-    is_endless = share.replicas > 1
+    labels = tf.one_hot(split.labels, features.NUM_CLASSES) if one_hot else tf.constant(split.labels)
 
-    def generate() -> Iterator[tuple[npt.NDArray[np.int64], int, float]]:
-        for epoch in itertools.count(order.epoch) if is_endless else [order.epoch]:
-            indices = order.list_rows(epoch)
-            for start, end in zip(starts, ends, strict=True):
-                for replica in share.replicas_here:
-                    mine = indices[start:end][(replica - start) % share.replicas :: share.replicas]
-                    yield mine, epoch, share.replicas * len(mine) / (end - start)
-
-    labels = tf.constant(split.labels)
-
-    def read(indices: tf.Tensor, epoch: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        example = split.read_rows(indices, epoch), tf.gather(labels, indices)
+    def read(indices: tf.Tensor, epoch: tf.Tensor, weight: tf.Tensor, *pairing: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        if mixer:
+            rows, targets = _read_mixed(split.read_rows, labels, mixer, indices, epoch, *pairing)
+        else:
+            rows, targets = split.read_rows(indices, epoch), tf.gather(labels, indices)
         if class_weights is None and share.replicas == 1:
-            return example
+            return rows, targets
         weights = tf.fill(tf.shape(indices), weight)
-        return *example, weights if class_weights is None else weights * tf.gather(class_weights, example[1])
+        if class_weights is None:
+            return rows, targets, weights
+        targets, scale = _weigh_classes(targets, class_weights, one_hot)
+        return rows, targets, weights * scale
 
-    signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32))
-    places = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    signature = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32)]
+    if mixer:
+        floats = [tf.TensorSpec(shape, tf.float32) for shape in ([None], [None, 2])]
+        signature += [tf.TensorSpec([None], tf.int64), *floats]
+    places = tf.data.Dataset.from_generator(
+        lambda: _deal_batches(order, starts, share, mixer), output_signature=tuple(signature)
+    )
     batches = places.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    count = tf.data.INFINITE_CARDINALITY if is_endless else len(starts)
+    count = tf.data.INFINITE_CARDINALITY if share.replicas > 1 else len(starts)
     return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)

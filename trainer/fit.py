@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from components import features
 from components.errors import TrainingError
+from trainer.averaging import WeightAverage
 from trainer.checkpoint import CheckpointFolder, History
 from trainer.cluster import Cluster
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches
+from trainer.mixing import Mixer
 from trainer.model import LearningRate
 
 _log = logging.getLogger('trainer')
@@ -76,6 +78,8 @@ class Recorder(keras.callbacks.Callback):
       checkpoints: Where checkpoints are saved. None for a worker that is not the chief, which only keeps the history.
       best_weights: The file for the weights of the best epoch.
       history: The history of the epochs before a restart; new epochs are appended to it.
+      average: Puts the average of the weights into the model for validation, and for the weights of the best epoch; the
+        checkpoint holds the trained weights, from which the training goes on. None without averaging.
     """
 
     def __init__(
@@ -85,11 +89,13 @@ class Recorder(keras.callbacks.Callback):
         checkpoints: CheckpointFolder | None,
         best_weights: str,
         history: History,
+        average: WeightAverage | None = None,
     ):
         super().__init__()
         self.history = history
         self._phase, self._order = phase, order
         self._checkpoints, self._best_weights = checkpoints, best_weights
+        self._average = average
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._order.epoch = epoch
@@ -97,6 +103,10 @@ class Recorder(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._end = time.monotonic()
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self._average is not None:
+            self._average.put_in(self.model, self._order.epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
@@ -108,10 +118,12 @@ class Recorder(keras.callbacks.Callback):
         metrics = {key: float(value) for key, value in logs.items()}
         entry: dict[str, Any] = {'phase': self._phase.name, 'epoch': epoch + 1, **metrics}
         self.history.append(entry)
+        if self._checkpoints is not None and find_best_epoch(self.history) is entry:
+            self.model.save_weights(self._best_weights)
+        if self._average is not None:
+            self._average.take_out(self.model)
         if self._checkpoints is None:
             return
-        if find_best_epoch(self.history) is entry:
-            self.model.save_weights(self._best_weights)
         self._checkpoints.save(self.model, self.history)
         _log.info(
             '%s epoch %d of %d: accuracy %.3f, val_accuracy %.3f, %.1f images/s',
@@ -159,8 +171,11 @@ def _fit_epochs(
 ) -> None:
     """Runs the epochs of a phase from `order.epoch` on; see `fit_phase`."""
     weights = compute_class_weights(train.labels) if config.class_weights == 'balanced' else None
-    batches = make_batches(train, order, config.batch_size, cluster.share, weights)
-    val_batches = make_batches(val, EpochOrder(val.count, None), config.batch_size, cluster.share)
+    one_hot = config.has_soft_labels()
+    mixer = None if config.mix == 'none' else Mixer(config.mix, config.seed)
+    batches = make_batches(train, order, config.batch_size, cluster.share, weights, one_hot=one_hot, mixer=mixer)
+    val_order = EpochOrder(val.count, None)
+    val_batches = make_batches(val, val_order, config.batch_size, cluster.share, one_hot=one_hot)
     steps, val_steps = (
         len(list_batch_starts(split.count, config.batch_size, cluster.share.replicas)) for split in (train, val)
     )
@@ -225,7 +240,8 @@ def fit_phase(
     if len(history) < phase.epochs and not has_stalled(history, config.early_stopping_patience):
         order = EpochOrder(train.count, config.seed, cluster.share.workers)
         order.epoch = len(history)
-        recorder = Recorder(phase, order, checkpoints if cluster.is_chief else None, best_weights, history)
+        average = None if config.weight_average == 'none' else WeightAverage(train, config.seed, config.batch_size)
+        recorder = Recorder(phase, order, checkpoints if cluster.is_chief else None, best_weights, history, average)
         callbacks = [keras.callbacks.TerminateOnNaN(raise_error=True), recorder]
         if cluster.is_chief:
             callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))

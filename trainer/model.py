@@ -3,7 +3,7 @@
 Everything here is pure Keras 3 and runs on any backend.
 """
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import keras
 
@@ -161,50 +161,47 @@ def split_at_border(model: keras.Model) -> tuple[keras.Model | None, keras.Model
     return trunk, keras.Model(border, model.output, name=f'{model.name}_top')
 
 
-@keras.saving.register_keras_serializable(package='cifar10')
-class SmoothedCrossentropy(keras.losses.Loss):
-    """Computes the cross-entropy of smoothed class labels, int [N], and probabilities, float [N, C].
-
-    Keras' own losses smooth only one-hot labels, and the datasets and metrics here have integers.
-    """
-
-    def __init__(self, label_smoothing: float, name: str = 'smoothed_crossentropy', **options: Any):
-        super().__init__(name=name, **options)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        one_hot = keras.ops.one_hot(keras.ops.cast(y_true, 'int32'), y_pred.shape[-1], dtype=y_pred.dtype)
-        return keras.losses.categorical_crossentropy(one_hot, y_pred, label_smoothing=self.label_smoothing)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), 'label_smoothing': self.label_smoothing}
-
-
-def make_optimizer(config: TrainerConfig, learning_rate: LearningRate) -> keras.optimizers.Optimizer:
-    """Makes the optimizer that the configuration names."""
+def make_optimizer(
+    config: TrainerConfig, learning_rate: LearningRate, ema_momentum: float | None = None
+) -> keras.optimizers.Optimizer:
+    """Makes the optimizer that the configuration names; with `ema_momentum` it keeps an average of the weights."""
+    average = {} if ema_momentum is None else {'use_ema': True, 'ema_momentum': ema_momentum}
     if config.optimizer == 'sgd':
-        return keras.optimizers.SGD(learning_rate, momentum=config.momentum)
+        return keras.optimizers.SGD(learning_rate, momentum=config.momentum, **average)
     if config.optimizer == 'adamw':
-        optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay)
+        optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay, **average)
         optimizer.exclude_from_weight_decay(var_names=['bias', 'gamma', 'beta'])
         return optimizer
-    return {'rmsprop': keras.optimizers.RMSprop, 'adam': keras.optimizers.Adam}[config.optimizer](learning_rate)
+    make = {'rmsprop': keras.optimizers.RMSprop, 'adam': keras.optimizers.Adam}[config.optimizer]
+    return make(learning_rate, **average)
 
 
-def compile_model(model: keras.Model, config: TrainerConfig, learning_rate: LearningRate | None = None) -> None:
+def compile_model(
+    model: keras.Model,
+    config: TrainerConfig,
+    learning_rate: LearningRate | None = None,
+    ema_momentum: float | None = None,
+) -> None:
     """Compiles a model with a loss on probabilities, which are the head's output, and the configured optimizer.
+
+    The labels are int64 [N], or float32 [N, classes], the share of each class, if `config.has_soft_labels()`. The loss
+    and the metric are Keras' own, so that the .keras file loads where this module is not installed.
 
     Args:
       model: The whole network, or its top; changed in place.
-      config: The settings of the optimizer and the label smoothing.
+      config: The settings of the optimizer and of the labels.
       learning_rate: A number or a schedule; None means the configuration's learning rate.
+      ema_momentum: Momentum of an exponential moving average of the weights, which the optimizer keeps; None for none.
     """
-    # Without smoothing the loss is Keras' own, so that the .keras file loads where this module is not installed.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=False)
-    if config.label_smoothing:
-        loss = SmoothedCrossentropy(config.label_smoothing)
+    metric = keras.metrics.SparseCategoricalAccuracy(name='accuracy')
+    if config.has_soft_labels():
+        loss = keras.losses.CategoricalCrossentropy(from_logits=False, label_smoothing=config.label_smoothing)
+        metric = keras.metrics.CategoricalAccuracy(name='accuracy')  # of a mixed label it takes the larger share
     model.compile(
-        optimizer=make_optimizer(config, config.learning_rate if learning_rate is None else learning_rate),
+        optimizer=make_optimizer(
+            config, config.learning_rate if learning_rate is None else learning_rate, ema_momentum
+        ),
         loss=loss,
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name='accuracy')],
+        metrics=[metric],
     )

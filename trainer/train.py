@@ -10,8 +10,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from components.errors import TrainingError
 from components.source_digest import compute_source_digest
 from trainer import export
+from trainer.averaging import choose_ema_momentum
+from trainer.calibration import Calibration, scale_temperature
 from trainer.checkpoint import History, compute_training_key, locate_checkpoints, remove_checkpoints
 from trainer.cluster import Cluster, join_cluster
 from trainer.config import ExportConfig, TrainerConfig
@@ -51,6 +54,12 @@ class TrainingReport(NamedTuple):
     """Accuracy on the train split in the best epoch, with dropout, 0-1."""
     val_accuracy: float
     """Accuracy on the val split after the best epoch, 0-1."""
+    temperature: float | None = None
+    """The number that the logits were divided by, see `trainer.calibration`; None with trainer.calibration=none."""
+    val_calibration_error_before: float | None = None
+    """Expected calibration error on the val split before the division, 0-1; None with trainer.calibration=none."""
+    val_calibration_error: float | None = None
+    """The same after it. It flatters the model a little, because the temperature was fitted on these images."""
 
 
 def list_phases(config: TrainerConfig) -> list[Phase]:
@@ -94,7 +103,8 @@ def train_model(
             steps = len(list_batch_starts(train.count, config.batch_size, cluster.share.replicas))
             with cluster.scope():
                 fitted = cluster.adapt_model(rows.model)
-                compile_model(fitted, config, make_schedule(config, phase, steps))
+                momentum = choose_ema_momentum(steps * phase.epochs) if config.weight_average == 'ema' else None
+                compile_model(fitted, config, make_schedule(config, phase, steps), momentum)
             if not cluster.is_distributed:  # else batches have no end that would stop an execution in time
                 fitted.steps_per_execution = STEPS_PER_EXECUTION
             history += fit_phase(
@@ -111,8 +121,8 @@ def train_model(
     return history, rows.cache
 
 
-def make_report(device: Device, cache: str, history: History) -> TrainingReport:
-    """Summarizes the last phase of a training."""
+def make_report(device: Device, cache: str, history: History, calibration: Calibration | None = None) -> TrainingReport:
+    """Summarizes the last phase of a training, and what was done to the model after it."""
     last = [entry for entry in history if entry['phase'] == history[-1]['phase']]
     best = find_best_epoch(last)
     return TrainingReport(
@@ -124,6 +134,9 @@ def make_report(device: Device, cache: str, history: History) -> TrainingReport:
         best_epoch=best['epoch'],
         accuracy=best['accuracy'],
         val_accuracy=best['val_accuracy'],
+        temperature=calibration and calibration.temperature,
+        val_calibration_error_before=calibration and calibration.error_before,
+        val_calibration_error=calibration and calibration.error,
     )
 
 
@@ -162,6 +175,12 @@ def run_fn(fn_args: FnArgs) -> None:
     run_dir = fn_args.model_run_dir
     with use_device(config.precision) as device:
         cluster = join_cluster(config.strategy)
+        if config.weight_average != 'none' and cluster.share.workers > 1:
+            raise TrainingError(
+                f'trainer.weight_average={config.weight_average} works on one machine only, because BatchNorm '
+                'statistics are estimated from the whole train split, and each of the '
+                f'{cluster.share.workers} workers of TF_CONFIG reads its own share; set trainer.weight_average=none.'
+            )
         transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
         train = read_split(fn_args.train_files, transform_output, config.augmentation, config.seed)
         val = read_split(fn_args.eval_files, transform_output)
@@ -182,6 +201,8 @@ def run_fn(fn_args: FnArgs) -> None:
         if cluster.is_distributed:  # what is exported must be free of tf.distribute
             trained, model = model, build_model(config, build_backbone(config))
             model.set_weights(trained.get_weights())
-        _write_outputs(model, fn_args, transform_output, make_report(device, cache, history), history, val)
+        calibration = scale_temperature(model, val) if config.calibration == 'temperature' else None
+        report = make_report(device, cache, history, calibration)
+        _write_outputs(model, fn_args, transform_output, report, history, val)
         remove_checkpoints(checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

@@ -133,8 +133,9 @@ def prepare_rows(
       TrainingError: The settings ask for a cache for which there is not enough room.
     """
     trunk, top = split_at_border(model)
-    if trunk is None:
-        _log.info('cache off: no layer is frozen')
+    if trunk is None or config.mix != 'none':
+        reason = 'no layer is frozen' if trunk is None else f'trainer.mix={config.mix} makes new images in every step'
+        _log.info('cache off: %s', reason)
         yield TrainingRows(model, train, val, 'off', lambda: None)
         return
     share, folder = share or Share(), _choose_folder(config, run_dir)

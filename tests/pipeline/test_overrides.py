@@ -144,6 +144,7 @@ def test_of_two_values_for_one_setting_the_last_is_taken(config):
         ({'resize': 'cubic'}, r"resize must be one of bilinear, upsampling\. Received: 'cubic'"),
         ({'optimizer': 'lion'}, r'optimizer must be one of rmsprop, sgd, adam, adamw'),
         ({'pooling': 'max'}, r'pooling must be one of flatten, average'),
+        ({'mix': 'mixup', 'cached_views': 2}, r'cached_views must be 0 with trainer\.mix=mixup, .* Received: 2'),
         ({'label_smoothing': 1.0}, r'label_smoothing must be 0 to below 1\. Received: 1\.0'),
         ({'momentum': -0.1}, r'momentum must be 0 to below 1\. Received: -0\.1'),
         ({'weight_decay': -1.0}, r'weight_decay must be at least 0\. Received: -1\.0'),

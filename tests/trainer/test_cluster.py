@@ -148,6 +148,41 @@ def test_two_devices_of_a_machine_train_the_same_model_as_one(one, sample_data, 
     check_that_the_trainings_are_equal(one, read_results(tmp_path))
 
 
+@pytest.mark.slow
+def test_replicas_train_on_the_same_mixtures_and_keep_the_same_average_as_one_device(
+    sample_data, transform_graph, tmp_path
+):
+    """Two devices with both settings, and two workers with mixed images alone, because they refuse to average."""
+    # Enough steps for an average of several.
+    config = dataclasses.replace(CONFIG, head_epochs=0, epochs=2, batch_size=8, mix='mixup')
+    averaged = dataclasses.replace(config, weight_average='ema')
+    arguments = {
+        name: make_arguments(settings, sample_data, transform_graph, tmp_path / name)
+        for name, settings in {
+            'one': dataclasses.replace(config, strategy='one'),
+            'one_averaged': dataclasses.replace(averaged, strategy='one'),
+            'devices': dataclasses.replace(averaged, strategy='mirrored'),
+            'workers': config,
+        }.items()
+    }
+    for name in ('one', 'one_averaged'):
+        run_fn(types.SimpleNamespace(**arguments[name]))
+    finish_workers([start_worker(arguments['devices'], cpus=2)])
+    cluster = {'worker': [f'127.0.0.1:{port}' for port in find_ports(2)]}
+    finish_workers(
+        [
+            start_worker(
+                arguments['workers'], tf_config={'cluster': cluster, 'task': {'type': 'worker', 'index': index}}
+            )
+            for index in range(2)
+        ]
+    )
+    one, averaged_one = (read_results(tmp_path / name) for name in ('one', 'one_averaged'))
+    check_that_the_trainings_are_equal(one, read_results(tmp_path / 'workers'))
+    check_that_the_trainings_are_equal(averaged_one, read_results(tmp_path / 'devices'))
+    assert np.linalg.norm(one[1] - averaged_one[1]) > 0
+
+
 def test_auto_means_all_workers_or_else_all_gpus_or_else_one_device():
     assert choose_strategy('auto', workers=1, gpus=0) == 'one'
     assert choose_strategy('auto', workers=1, gpus=1) == 'one'

@@ -1,5 +1,6 @@
 """One phase of training: interrupted and resumed, stopped early, and what it records."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import keras
@@ -28,13 +29,14 @@ ROWS = 64
 FEATURES = np.random.default_rng(0).normal(size=(ROWS, 6)).astype('float32')
 LABELS = np.random.default_rng(1).integers(0, 10, ROWS)
 CONFIG = TrainerConfig(learning_rate=0.01, batch_size=16, epochs=4, seed=3)
+AVERAGED = dataclasses.replace(CONFIG, weight_average='ema')
 
 
 def make_model(config: TrainerConfig, learning_rate=None) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     layers = [keras.Input((6,)), keras.layers.Dense(16), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
     model = keras.Sequential([*layers, keras.layers.Dense(10, activation='softmax')])
-    compile_model(model, config, learning_rate)
+    compile_model(model, config, learning_rate, 0.8 if config.weight_average == 'ema' else None)
     return model
 
 
@@ -71,16 +73,24 @@ def kill_in_epoch(monkeypatch, number: int) -> None:
     monkeypatch.setattr(CheckpointFolder, 'save', save)
 
 
-def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
-    whole, history = fit_model(tmp_path / 'whole')
+@pytest.mark.parametrize('config', [CONFIG, AVERAGED], ids=['none', 'ema'])
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch, config):
+    whole, history = fit_model(tmp_path / 'whole', config)
     with monkeypatch.context() as patch:
         kill_in_epoch(patch, 3)
         with pytest.raises(Kill):
-            fit_model(tmp_path / 'killed')
-    resumed, resumed_history = fit_model(tmp_path / 'killed')
+            fit_model(tmp_path / 'killed', config)
+    resumed, resumed_history = fit_model(tmp_path / 'killed', config)
     assert strip_times(resumed_history) == strip_times(history)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_averaging_changes_what_is_validated_and_not_how_the_training_goes(tmp_path):
+    _, plain = fit_model(tmp_path / 'plain')
+    _, averaged = fit_model(tmp_path / 'averaged', AVERAGED)
+    assert [entry['loss'] for entry in averaged] == [entry['loss'] for entry in plain]
+    assert all(a['val_loss'] != b['val_loss'] for a, b in zip(averaged, plain, strict=True))
 
 
 def test_a_phase_that_is_finished_is_not_trained_again(tmp_path, monkeypatch):
@@ -91,8 +101,9 @@ def test_a_phase_that_is_finished_is_not_trained_again(tmp_path, monkeypatch):
     np.testing.assert_array_equal(done.get_weights()[0], again.get_weights()[0])
 
 
-def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
-    model, history = fit_model(tmp_path)
+@pytest.mark.parametrize('config', [CONFIG, AVERAGED], ids=['none', 'ema'])
+def test_the_weights_of_the_best_epoch_are_kept(tmp_path, config):
+    model, history = fit_model(tmp_path, config)
     best = find_best_epoch(history)
     assert model.evaluate(FEATURES, LABELS, verbose=0) == pytest.approx([best['val_loss'], best['val_accuracy']])
 
@@ -197,6 +208,27 @@ def test_balanced_class_weights_make_every_class_count_the_same():
     weights = compute_class_weights(labels)
     shares = [weights[label] * (labels == label).sum() for label in range(10)]
     assert shares == pytest.approx([5.5] * 10)
+
+
+@pytest.mark.parametrize('settings', [{'mix': 'mixup'}, {'label_smoothing': 0.3}], ids=['mixup', 'smoothed'])
+def test_soft_labels_reach_the_loss_and_validation_is_on_images_that_are_not_mixed(tmp_path, settings):
+    features = FEATURES.reshape(ROWS, 1, 1, 6)  # one pixel with six channels
+
+    def fit_soft(name, **settings):
+        keras.utils.set_random_seed(3)
+        layers = [keras.Input((1, 1, 6)), keras.layers.Flatten(), keras.layers.Dense(10, activation='softmax')]
+        model, config = (
+            keras.Sequential(layers),
+            TrainerConfig(learning_rate=1e-12, epochs=1, batch_size=16, **settings),
+        )
+        compile_model(model, config)
+        return model, fit_model(tmp_path / name, config, model=model, features=features)[1][0]
+
+    _, plain = fit_soft('plain')
+    model, soft = fit_soft('soft', **settings)
+    assert soft['loss'] != pytest.approx(plain['loss'], rel=1e-3)
+    assert soft['val_accuracy'] == plain['val_accuracy']
+    assert soft['val_loss'] == pytest.approx(model.evaluate(features, np.eye(10)[LABELS], verbose=0)[0])
 
 
 def test_class_weights_reach_the_loss(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """The network: its layers, which of them are trained, its loss and its optimizers."""
 
 import dataclasses
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from tests.conftest import IMAGE_SIZE
 from trainer.config import TrainerConfig
-from trainer.model import SmoothedCrossentropy, build_backbone, build_model, compile_model
+from trainer.model import build_backbone, build_model, compile_model
 
 CONFIG = TrainerConfig(image_size=IMAGE_SIZE, weights='none')
 
@@ -174,34 +176,33 @@ def test_a_schedule_replaces_the_constant_learning_rate():
     assert rates == [0.5, 0.5, 0.25]
 
 
-def test_the_smoothed_loss_equals_keras_sparse_loss_without_smoothing_and_its_categorical_loss_with_smoothing():
-    random = np.random.default_rng(0)
-    probabilities = random.dirichlet(np.ones(10), size=6).astype('float32')
-    labels = np.array([0, 9, 3, 3, 5, 7], 'int64')
-    np.testing.assert_allclose(
-        SmoothedCrossentropy(0.0)(labels, probabilities),
-        keras.losses.SparseCategoricalCrossentropy()(labels, probabilities),
-        rtol=1e-6,
-    )
-    np.testing.assert_allclose(
-        SmoothedCrossentropy(0.2)(labels, probabilities),
-        keras.losses.CategoricalCrossentropy(label_smoothing=0.2)(np.eye(10)[labels], probabilities),
-        rtol=1e-6,
-    )
-
-
-def test_a_smoothed_model_keeps_integer_labels_and_its_file_can_be_loaded(tmp_path):
+def test_label_smoothing_spreads_its_share_over_all_classes_and_the_file_loads_with_keras_alone(tmp_path):
     model = make_small_model()
     compile_model(model, TrainerConfig(label_smoothing=0.1))
     rows, labels = np.eye(4, dtype='float32'), np.array([3, 1, 2, 0])
-    loss, accuracy = model.evaluate(rows, labels, verbose=0)
+    one_hot = np.eye(10, dtype='float32')[labels]
+    loss, accuracy = model.evaluate(rows, one_hot, verbose=0)
     probabilities = model.predict(rows, verbose=0)
     assert accuracy == pytest.approx((probabilities.argmax(axis=1) == labels).mean())
     log = np.log(probabilities)
     assert loss == pytest.approx(-(0.9 * log[np.arange(4), labels] + 0.1 * log.mean(axis=1)).mean(), rel=1e-5)
     model.save(tmp_path / 'model.keras')
-    loaded = keras.models.load_model(tmp_path / 'model.keras')
-    assert loaded.evaluate(rows, labels, verbose=0)[0] == pytest.approx(loss)
+    script = f'import keras; print(keras.models.load_model({str(tmp_path / "model.keras")!r}).loss.label_smoothing)'
+    # In a folder without this project, isolated from its environment variables.
+    process = subprocess.run([sys.executable, '-I', '-c', script], cwd=tmp_path, capture_output=True, text=True)
+    assert process.stdout.splitlines()[-1:] == ['0.1'], process.stderr[-500:]
+
+
+def test_the_loss_of_mixed_labels_is_the_mixture_of_the_losses_of_both_classes():
+    model = make_small_model()
+    compile_model(model, TrainerConfig(mix='mixup'))
+    rows, mixed = np.eye(2, 4, dtype='float32'), np.zeros((2, 10), 'float32')
+    mixed[0, [3, 5]], mixed[1, [1, 2]] = (0.7, 0.3), (0.4, 0.6)
+    log = np.log(model.predict(rows, verbose=0))
+    expected = -np.mean([0.7 * log[0, 3] + 0.3 * log[0, 5], 0.4 * log[1, 1] + 0.6 * log[1, 2]])
+    loss, accuracy = model.evaluate(rows, mixed, verbose=0)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert accuracy == pytest.approx((log.argmax(axis=1) == [3, 2]).mean())
 
 
 def test_without_smoothing_the_loss_is_keras_own():

@@ -13,7 +13,9 @@ from components import features
 from tests.conftest import IMAGE_SIZE
 from trainer import train
 from trainer.backbones import BACKBONES
+from trainer.calibration import measure_calibration_error
 from trainer.config import EXPORT_FILE, TrainerConfig
+from trainer.dataset import read_split
 from trainer.device import Device
 from trainer.predictions import MAX_IMAGES
 from trainer.preprocessing import preprocess_images
@@ -28,15 +30,16 @@ CONFIG = TrainerConfig(
     epochs=2,
     head_epochs=1,
     precision='float32',
+    calibration='temperature',
 )
 
 
 # Settings that each backbone is trained with here, so that every choice is trained with some backbone.
 CHOICES = {
     'resnet50': {'optimizer': 'sgd', 'resize': 'upsampling'},
-    'resnet101': {'pooling': 'average', 'train_from': 'none'},
+    'resnet101': {'pooling': 'average', 'train_from': 'none', 'weight_average': 'ema'},
     'vgg16': {'train_from': 'all', 'label_smoothing': 0.1},
-    'inception_v3': {'optimizer': 'adamw'},
+    'inception_v3': {'optimizer': 'adamw', 'mix': 'cutmix'},
     'densenet121': {'optimizer': 'adam', 'head_batchnorm': False},
 }
 
@@ -123,6 +126,19 @@ def test_the_predictions_file_has_the_trained_models_predictions(training, sampl
     np.testing.assert_allclose(kept[features.OUTPUT_PROBABILITIES], expected, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_the_keras_file_has_the_temperature_of_the_report(training, sample_data, transform_output):
+    report = json.loads((training[0] / REPORT_FILE).read_text())
+    val = read_split([str(sample_data / 'val' / '*')], transform_output)
+    images = val.read_rows(tf.range(val.count, dtype=tf.int64), tf.constant(0, tf.int64))
+    probabilities = keras.models.load_model(training[0] / KERAS_FILE).predict(images, verbose=0)
+    assert report['temperature'] != pytest.approx(1, abs=0.01)
+    assert report['val_calibration_error_before'] != pytest.approx(report['val_calibration_error'], abs=1e-3)
+    assert measure_calibration_error(probabilities, val.labels) == pytest.approx(
+        report['val_calibration_error'], abs=1e-3
+    )
+
+
 class Kill(Exception):
     pass
 
@@ -166,6 +182,7 @@ def test_the_report_is_about_the_best_epoch_of_the_last_phase():
     ]
     report = make_report(Device('CPU', 'float32', False), 'disk', history)
     assert (report.best_epoch, report.val_accuracy, report.epochs, report.images_per_s) == (2, 0.6, 3, 20)
+    assert report.temperature is None
 
 
 @pytest.mark.slow
@@ -174,7 +191,8 @@ def test_every_backbone_trains_an_epoch_exports_and_predicts(
     backbone, make_transform_graph, sample_data, images, tmp_path
 ):
     size = BACKBONES[backbone].smallest_size
-    settings = {'image_size': size, 'batch_size': 16, 'epochs': 1, 'head_epochs': 0, **CHOICES[backbone]}
+    settings = {'image_size': size, 'batch_size': 16, 'epochs': 1, 'head_epochs': 0, 'calibration': 'none'}
+    settings |= CHOICES[backbone]
     config = dataclasses.replace(CONFIG, backbone=backbone, **settings)
     call_run_fn(config, sample_data, make_transform_graph(backbone, size, config.resize), tmp_path, 1)
     served = tf.saved_model.load(str(tmp_path / 'Trainer' / 'model' / '1')).signatures['serving_raw'](

@@ -81,6 +81,14 @@ def test_augmentation_without_cached_views_trains_on_images(sample_data, transfo
     assert kind == 'off'
 
 
+def test_mixed_images_are_not_cached(sample_data, transform_output, tmp_path, caplog):
+    with caplog.at_level('INFO', 'trainer'):
+        config = make_config(mix='cutmix', cache='memory')
+        _, kind, _ = train_steps(config, sample_data, transform_output, tmp_path, epochs=0)
+    assert kind == 'off'
+    assert 'cache off: trainer.mix=cutmix makes new images in every step' in caplog.text
+
+
 def test_without_frozen_layers_there_is_no_cache(sample_data, transform_output, tmp_path):
     _, kind, _ = train_steps(make_config(train_from='all'), sample_data, transform_output, tmp_path, epochs=0)
     assert kind == 'off'
