@@ -47,8 +47,9 @@ class TrainerConfig(Settings):
     """Whether a BatchNorm follows the pooling and each Dense layer of the head."""
     dropout: Share = 0.5
     """Share of activations that are dropped after each Dense layer of the head, 0 to below 1."""
-    batchnorm_momentum: Share = 0.99
-    """Momentum of every BatchNorm that is trained. Trainings of fewer than about 500 steps need 0.9 or less."""
+    batchnorm_momentum: Share | None = None
+    """Momentum of every BatchNorm that is trained. None takes Keras' 0.99, and less where an epoch has fewer than 459
+    steps, so that what the statistics were before training weighs at most 1% after one epoch."""
     label_smoothing: Share = 0.0
     """Share of each class label that is spread evenly over all classes while training, 0 to below 1."""
     optimizer: Literal['rmsprop', 'sgd', 'adam', 'adamw'] = 'rmsprop'

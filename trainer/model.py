@@ -11,6 +11,9 @@ from components import features
 from trainer.backbones import get_builder
 from trainer.config import TrainerConfig
 
+_BATCHNORM_MOMENTUM = 0.99  # Keras' default
+_BATCHNORM_START_WEIGHT = 0.01  # of the statistics from before the training, after the first epoch
+
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
@@ -111,11 +114,28 @@ def build_model(config: TrainerConfig, backbone: keras.Model) -> keras.Model:
       ValueError: The backbone has no layer whose name begins with `train_from`.
     """
     freeze_below(backbone, config.get_train_from())
-    model = keras.Model(backbone.input, add_head(backbone.output, config), name=f'cifar10_{config.backbone}')
+    return keras.Model(backbone.input, add_head(backbone.output, config), name=f'cifar10_{config.backbone}')
+
+
+def choose_batchnorm_momentum(config: TrainerConfig, steps: int) -> float:
+    """Chooses the momentum of the BatchNorms: the configured one, or one that fits the number of steps.
+
+    After an epoch of n steps, the statistics from before the training weigh momentum ** n.
+
+    Args:
+      config: Its `batchnorm_momentum` is used if it is set.
+      steps: Number of steps in an epoch.
+    """
+    if config.batchnorm_momentum is not None:
+        return config.batchnorm_momentum
+    return min(_BATCHNORM_MOMENTUM, _BATCHNORM_START_WEIGHT ** (1 / steps))
+
+
+def set_batchnorm_momentum(model: keras.Model, momentum: float) -> None:
+    """Sets the momentum of every BatchNorm that is trained. Call it before the model's first training step."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
-            layer.momentum = config.batchnorm_momentum
-    return model
+            layer.momentum = momentum
 
 
 def split_at_border(model: keras.Model) -> tuple[keras.Model | None, keras.Model]:

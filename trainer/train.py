@@ -21,7 +21,14 @@ from trainer.config import ExportConfig, TrainerConfig
 from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches, read_split
 from trainer.device import Device, use_device
 from trainer.fit import Phase, find_best_epoch, fit_phase, make_schedule
-from trainer.model import build_backbone, build_model, compile_model, freeze_below
+from trainer.model import (
+    build_backbone,
+    build_model,
+    choose_batchnorm_momentum,
+    compile_model,
+    freeze_below,
+    set_batchnorm_momentum,
+)
 from trainer.predictions import write_predictions
 from trainer.training_rows import prepare_rows
 from trainer.weights import load_weights
@@ -101,6 +108,7 @@ def train_model(
         freeze_below(backbone, 'none' if phase.name == 'head' else config.get_train_from())
         with prepare_rows(model, config, device, train, val, run_dir, cluster.share) as rows:
             steps = len(list_batch_starts(train.count, config.batch_size, cluster.share.replicas))
+            set_batchnorm_momentum(rows.model, choose_batchnorm_momentum(config, steps))
             with cluster.scope():
                 fitted = cluster.adapt_model(rows.model)
                 momentum = choose_ema_momentum(steps * phase.epochs) if config.weight_average == 'ema' else None

@@ -10,7 +10,13 @@ import pytest
 
 from tests.conftest import IMAGE_SIZE
 from trainer.config import TrainerConfig
-from trainer.model import build_backbone, build_model, compile_model
+from trainer.model import (
+    build_backbone,
+    build_model,
+    choose_batchnorm_momentum,
+    compile_model,
+    set_batchnorm_momentum,
+)
 
 CONFIG = TrainerConfig(image_size=IMAGE_SIZE, weights='none')
 
@@ -87,11 +93,19 @@ def test_an_unknown_train_from_is_refused():
 
 
 def test_the_momentum_is_that_of_every_trained_batchnorm_and_of_no_frozen_one():
-    config = TrainerConfig(image_size=IMAGE_SIZE, batchnorm_momentum=0.5)
-    model = build_model(config, build_backbone(CONFIG))
+    model = build_model(TrainerConfig(image_size=IMAGE_SIZE), build_backbone(CONFIG))
+    set_batchnorm_momentum(model, 0.5)
     batchnorms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = {(layer.trainable, layer.momentum) for layer in batchnorms}
     assert momenta == {(True, 0.5), (False, 0.99)}
+
+
+def test_the_momentum_fits_the_number_of_steps_unless_it_is_set():
+    config = TrainerConfig()
+    assert choose_batchnorm_momentum(config, steps=1407) == 0.99
+    for steps in (1, 18, 281):
+        assert choose_batchnorm_momentum(config, steps) ** steps == pytest.approx(0.01)
+    assert choose_batchnorm_momentum(TrainerConfig(batchnorm_momentum=0.9), steps=18) == 0.9
 
 
 def test_the_loss_is_on_the_probabilities_that_the_head_returns(model):
