@@ -80,7 +80,7 @@ class TrainerConfig(Settings):
     """What training does to images: 'flip' mirrors half of them, 'flip_crop' also shifts them by up to an eighth of
     their size."""
     cache: Literal['auto', 'memory', 'disk', 'off'] = 'auto'
-    """Where the outputs of the frozen layers are kept, so that these layers run only once; 'auto' decides by measuring."""
+    """Where the outputs of the frozen layers are kept, so that they run only once; 'auto' decides by measuring."""
     cache_dir: str | None = None
     """Local folder for a cache on disk; None takes one in the run's own folder."""
     cached_views: Annotated[int, Field(ge=0)] = 0
