@@ -113,12 +113,12 @@ def _cache_rows(
 
         def fill() -> None:
             _log.info('cache %s %s: %s', 'on' if plan.kind == 'disk' else 'in', plan.kind, plan.reason)
-            begin = time.monotonic()
             with track('frozen layers', shares.total) as advance:
-                run = get_trunk()
+                run = get_trunk()  # takes seconds, and is not part of the speed that is logged
+                begin = time.monotonic()
                 fill_cache(train_cache, train.read_rows, shares.train, shares.views, run, TRUNK_BATCH, advance)
                 fill_cache(val_cache, val.read_rows, shares.val, 1, run, TRUNK_BATCH, advance)
-            seconds = time.monotonic() - begin
+                seconds = time.monotonic() - begin
             _log.info('frozen layers took %.1f s, %.1f images/s', seconds, shares.total / seconds)
 
         cached_train = replace(train, read_rows=make_cache_reader(train_cache, shares.train, shares.views))
