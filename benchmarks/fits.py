@@ -22,14 +22,15 @@ from trainer.train import STEPS_PER_EXECUTION
 from trainer.training_rows import TRUNK_BATCH
 
 
-def read_images(folder: str, count: int, image_size: int) -> tuple[str, Split]:
+def read_images(folder: str, count: int, image_size: int, backbone: str = 'resnet50') -> tuple[str, Split]:
     """Returns a sentence that says which images are used, and a split of them, preprocessed by the Transform graph."""
     with tempfile.TemporaryDirectory() as temporary:
         sentence, files = harness.load_batches(Path(temporary), count)
         batches = [read_records(file.path, 0, file.records) for file in files]
     encoded = tf.io.encode_png(np.concatenate([batch.images for batch in batches]))
     labels = np.concatenate([batch.labels for batch in batches])
-    reader = make_image_reader(encoded, write_transform_graph(folder, image_size), 'none', 0)
+    transform_output = write_transform_graph(folder, image_size, backbone=backbone)
+    reader = make_image_reader(encoded, transform_output, 'none', 0)
     return sentence, Split(encoded=encoded, labels=labels, read_rows=reader)
 
 

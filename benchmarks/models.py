@@ -37,7 +37,7 @@ def build_random_model(config: TrainerConfig) -> keras.Model:
             near_one = [random.uniform(0.8, 1.2, shape) for _ in range(2)]
             near_zero = [random.normal(0, 0.1, shape) for _ in range(2)]
             layer.set_weights([near_one[0], near_zero[0], near_zero[1], near_one[1]])
-        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense) and layer.use_bias:
             layer.bias.assign(random.normal(0, 0.1, layer.bias.shape))
     return model
 

@@ -7,67 +7,24 @@ when the process ends, however it ends, and no later run can mistake a half-writ
 """
 
 import os
-import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import IO, Any, Literal, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import tensorflow as tf
 
 from components.errors import TrainingError
 from trainer.dataset import RowReader
 
 CacheKind = Literal['memory', 'disk', 'off']
-_MEMORY_BYTES = 2 * 1024**3  # a larger cache goes to disk, so that memory does not grow with the number of images
-_MEMORY_SHARE = 0.25  # of the memory that is free
+_WRITES_WAITING = 2  # batches that may wait for the writer before the trunk waits for it
+_PROBE_BYTES, _PROBE_ROWS = 32 * 1024**2, 8  # what is written to measure a disk: so many bytes, but at least 8 rows
 _GB = 1e9
-
-
-class CachePlan(NamedTuple):
-    """Where the trunk's outputs are cached, and why there."""
-
-    kind: CacheKind
-    reason: str
-
-
-def plan_cache(wanted: str, *, bytes_needed: int, folder: str, is_augmented: bool, cached_views: int) -> CachePlan:
-    """Decides where the trunk's outputs are cached.
-
-    Args:
-      wanted: The setting `trainer.cache`: 'auto', 'memory', 'disk' or 'off'.
-      bytes_needed: Size of the outputs for all images and all views.
-      folder: Local folder in which a cache on disk would be created.
-      is_augmented: Whether the images are augmented, so that their pixels change with every epoch.
-      cached_views: Number of augmented views of each image to cache; 0 caches no augmented images.
-
-    Raises:
-      TrainingError: `wanted` is 'memory' or 'disk', and there is not enough room.
-    """
-    free_memory, free_disk = psutil.virtual_memory().available, shutil.disk_usage(folder).free
-    size = f'{bytes_needed / _GB:.2f} GB'
-    if wanted == 'off':
-        return CachePlan('off', 'trainer.cache=off')
-    if is_augmented and not cached_views:
-        return CachePlan('off', 'augmentation changes the pixels every epoch (trainer.cached_views=0)')
-    if wanted == 'memory' and bytes_needed > free_memory:
-        raise TrainingError(
-            f'trainer.cache=memory needs {size} of memory, and only {free_memory / _GB:.2f} GB are free; '
-            'set trainer.cache=disk or off.'
-        )
-    if wanted == 'memory' or (wanted == 'auto' and bytes_needed <= min(_MEMORY_BYTES, _MEMORY_SHARE * free_memory)):
-        return CachePlan('memory', f'{size} fit in memory')
-    if bytes_needed <= free_disk:
-        return CachePlan('disk', f'{size}, on disk to keep the use of memory bounded')
-    if wanted == 'disk':
-        raise TrainingError(
-            f'trainer.cache=disk needs {size}, and only {free_disk / _GB:.2f} GB are free in {folder}; free some '
-            'space, or set trainer.cache=off.'
-        )
-    return CachePlan('off', f'{size} fit neither in memory nor in the {free_disk / _GB:.2f} GB that are free on disk')
 
 
 class FeatureCache:
@@ -103,11 +60,11 @@ class FeatureCache:
             ) from error
 
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
-        """Stores rows, of the cache's shape and dtype, from row number `start` on."""
+        """Stores rows, of the cache's shape and converted to its dtype, from row number `start` on."""
         if self._file is None:
             self._array[start : start + len(rows)] = rows
             return
-        data = np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
+        data = np.ascontiguousarray(rows, self.dtype).view(np.uint8).reshape(-1)
         os.pwrite(self._file.fileno(), data.data, start * self._row_bytes)
 
     def read(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -120,6 +77,12 @@ class FeatureCache:
         for row, index in zip(rows, indices, strict=True):
             os.preadv(self._file.fileno(), [row.data], int(index) * self._row_bytes)
         return rows.view(self.dtype).reshape(len(indices), *self.shape)
+
+    def forget_pages(self) -> None:
+        """Makes the rows that are written so far be read from the disk, and not from the system's page cache."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Releases the memory or the disk space."""
@@ -135,8 +98,13 @@ def fill_cache(
     views: int,
     trunk: Callable[[tf.Tensor], tf.Tensor],
     batch_size: int,
-) -> float:
+    advance: Callable[[int], None] = lambda images: None,
+) -> None:
     """Runs the trunk over every row and view; the output for the i-th row in view v is stored at v * len(rows) + i.
+
+    While the trunk computes a batch, the next ones are decoded and resized in tf.data's threads, and the outputs of the
+    one before are copied to the host (from a GPU) and stored in a thread of ours. An error in any of them is raised
+    here, and no thread is left then.
 
     Args:
       cache: Has room for len(rows) * views rows.
@@ -145,22 +113,28 @@ def fill_cache(
       views: Number of views of each image.
       trunk: The frozen layers, images [N, S, S, 3] -> features [N, ...].
       batch_size: Number of images that the trunk takes at once.
-
-    Returns:
-      The time taken, in seconds.
+      advance: Called with a number of images whenever so many more have been computed.
     """
-    begin = time.monotonic()
     starts = [(view, start) for view in range(views) for start in range(0, len(rows), batch_size)]
     numbers = tf.constant(rows, tf.int64)
 
     def read(view: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         return read_images(numbers[start : start + batch_size], view)
 
-    spec = tf.constant(starts, tf.int64)
+    def store(place: int, outputs: tf.Tensor) -> None:
+        cache.write(place, outputs.numpy())
+
+    spec = tf.constant(starts, tf.int64, shape=[len(starts), 2])
     batches = tf.data.Dataset.from_tensor_slices((spec[:, 0], spec[:, 1])).map(read).prefetch(2)
-    for (view, start), batch in zip(starts, batches, strict=True):
-        cache.write(view * len(rows) + start, trunk(batch).numpy().astype(cache.dtype))
-    return time.monotonic() - begin
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix='cache-writer') as writer:
+        for (view, start), batch in zip(starts, batches, strict=True):
+            waiting.append(writer.submit(store, view * len(rows) + start, trunk(batch)))
+            if len(waiting) > _WRITES_WAITING:
+                waiting.popleft().result()
+            advance(len(batch))
+        for write in waiting:
+            write.result()
 
 
 def make_cache_reader(cache: FeatureCache, rows: range, views: int) -> RowReader:
@@ -176,3 +150,30 @@ def make_cache_reader(cache: FeatureCache, rows: range, views: int) -> RowReader
         return tf.ensure_shape(tf.numpy_function(cache.read, [places], dtype), [None, *cache.shape])
 
     return read
+
+
+def measure_disk_reading(folder: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> float:
+    """Measures how many seconds it takes to read a row from a cache on disk, in random order as training does.
+
+    Some megabytes are written to the folder for it, and read from the disk itself: a cache that does not fit in memory
+    does not fit in the system's page cache either.
+
+    Args:
+      folder: Local folder in which the cache would be created.
+      shape, dtype: Those of a row.
+    """
+    random = np.random.default_rng(0)
+    row_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    count = max(_PROBE_ROWS, _PROBE_BYTES // row_bytes)
+    probe = FeatureCache('disk', count, (row_bytes,), np.uint8, folder)
+    try:
+        for start in range(count):  # random bytes, because a file system may compress others
+            probe.write(start, random.integers(0, 256, (1, row_bytes), np.uint8))
+        probe.forget_pages()
+        places = random.permutation(count)[:, np.newaxis]
+        begin = time.monotonic()
+        for place in places:
+            probe.read(place)
+        return (time.monotonic() - begin) / count
+    finally:
+        probe.close()

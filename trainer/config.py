@@ -87,7 +87,7 @@ class TrainerConfig(Settings):
     """How training images are mixed in pairs, and their labels in the same shares: 'mixup' averages the two, 'cutmix'
     pastes a rectangle of one into the other. The frozen layers then run in every epoch, for nothing can be cached."""
     cache: Literal['auto', 'memory', 'disk', 'off'] = 'auto'
-    """Where the outputs of the frozen layers are kept, so that these layers run only once; 'auto' decides by size."""
+    """Where the outputs of the frozen layers are kept, so that they run only once; 'auto' decides by measuring."""
     cache_dir: str | None = None
     """Local folder for a cache on disk; None takes one in the run's own folder."""
     cached_views: Annotated[int, Field(ge=0)] = 0

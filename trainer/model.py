@@ -128,7 +128,7 @@ def choose_batchnorm_momentum(config: TrainerConfig, steps: int) -> float:
     """
     if config.batchnorm_momentum is not None:
         return config.batchnorm_momentum
-    return min(_BATCHNORM_MOMENTUM, _BATCHNORM_START_WEIGHT ** (1 / steps))
+    return min(_BATCHNORM_MOMENTUM, float(_BATCHNORM_START_WEIGHT ** (1 / steps)))
 
 
 def set_batchnorm_momentum(model: keras.Model, momentum: float) -> None:

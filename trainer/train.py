@@ -106,7 +106,7 @@ def train_model(
     history: History = []
     for phase in list_phases(config):
         freeze_below(backbone, 'none' if phase.name == 'head' else config.get_train_from())
-        with prepare_rows(model, config, device, train, val, run_dir, cluster.share) as rows:
+        with prepare_rows(model, config, device, train, val, run_dir, cluster.share, epochs=phase.epochs) as rows:
             steps = len(list_batch_starts(train.count, config.batch_size, cluster.share.replicas))
             set_batchnorm_momentum(rows.model, choose_batchnorm_momentum(config, steps))
             with cluster.scope():

@@ -1,7 +1,7 @@
-"""The feature cache: where it goes, and that it returns what was stored."""
+"""The feature cache: it returns what was stored, and the frozen pass that fills it ends cleanly."""
 
 import os
-from pathlib import Path
+import threading
 
 import ml_dtypes
 import numpy as np
@@ -9,41 +9,7 @@ import pytest
 import tensorflow as tf
 
 from components.errors import TrainingError
-from trainer import cache
-from trainer.cache import FeatureCache, fill_cache, make_cache_reader, plan_cache
-
-MB = 1024**2
-
-
-def plan(wanted='auto', bytes_needed=MB, tmp_path=Path('/'), is_augmented=False, cached_views=0):
-    return plan_cache(
-        wanted, bytes_needed=bytes_needed, folder=str(tmp_path), is_augmented=is_augmented, cached_views=cached_views
-    )
-
-
-def test_a_small_cache_goes_to_memory_and_a_large_one_to_disk(monkeypatch):
-    assert plan().kind == 'memory'
-    monkeypatch.setattr(cache, '_MEMORY_BYTES', MB - 1)
-    assert plan().kind == 'disk'
-
-
-def test_without_room_anywhere_auto_turns_the_cache_off_and_says_so(monkeypatch):
-    monkeypatch.setattr(cache, '_MEMORY_BYTES', 0)
-    decided = plan(bytes_needed=2**60)
-    assert decided.kind == 'off'
-    assert 'fit neither in memory nor in' in decided.reason
-
-
-@pytest.mark.parametrize('wanted', ['memory', 'disk'])
-def test_a_configured_cache_without_enough_room_is_an_error(wanted):
-    with pytest.raises(TrainingError, match=rf'trainer\.cache={wanted} needs .* GB.* and only .* GB are free'):
-        plan(wanted, bytes_needed=2**60)
-
-
-def test_augmentation_turns_the_cache_off_unless_views_are_cached():
-    assert plan(is_augmented=True).kind == 'off'
-    assert plan(is_augmented=True, cached_views=2).kind == 'memory'
-    assert plan('off').kind == 'off'
+from trainer.cache import FeatureCache, fill_cache, make_cache_reader, measure_disk_reading
 
 
 @pytest.mark.parametrize('kind', ['memory', 'disk'])
@@ -74,18 +40,93 @@ def test_a_full_disk_is_noticed_before_anything_is_computed(tmp_path, monkeypatc
         FeatureCache('disk', 10, (10,), np.float32, str(tmp_path))
 
 
-@pytest.mark.parametrize('kind', ['memory', 'disk'])
-def test_a_filled_cache_returns_the_trunks_output_for_every_view(kind, tmp_path):
-    def read_images(indices, view):
-        return tf.cast(tf.reshape(indices, [-1, 1]) * 10 + view, tf.float32)
+def read_numbers(indices, view):
+    """Stands for a reader of images: the "image" of row i in view v is the number 10 * i + v."""
+    return tf.cast(tf.reshape(indices, [-1, 1]) * 10 + view, tf.float32)
 
-    filled = FeatureCache(kind, 14, (1,), np.float32, str(tmp_path))
+
+def double(images):
+    """Stands for a trunk."""
+    return images * 2
+
+
+@pytest.mark.parametrize('kind', ['memory', 'disk'])
+@pytest.mark.parametrize('dtype', [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_filled_cache_returns_the_trunks_output_for_every_view(kind, dtype, tmp_path):
+    filled = FeatureCache(kind, 14, (1,), dtype, str(tmp_path))
     mine = range(1, 21, 3)  # the seven rows of the second of three workers
-    seconds = fill_cache(filled, read_images, mine, 2, trunk=lambda images: images * 2, batch_size=3)
-    assert seconds > 0
+    done = []
+    fill_cache(filled, read_numbers, mine, 2, trunk=double, batch_size=3, advance=done.append)
+    assert done == [3, 3, 1, 3, 3, 1]
     read_rows = make_cache_reader(filled, mine, 2)
     for epoch in range(4):
         got = read_rows(tf.constant([19, 1], tf.int64), tf.constant(epoch, tf.int64))
         assert got.shape == (2, 1)
-        assert got.numpy().ravel().tolist() == [2 * (190 + epoch % 2), 2 * (10 + epoch % 2)]
+        expected = np.array([2 * (190 + epoch % 2), 2 * (10 + epoch % 2)], np.float32)
+        assert got.numpy().ravel().tolist() == expected.astype(dtype).tolist()
     filled.close()
+
+
+def test_a_split_without_rows_for_this_worker_fills_nothing(tmp_path):
+    filled = FeatureCache('memory', 0, (1,), np.float32, str(tmp_path))
+    fill_cache(filled, read_numbers, range(3, 3), 1, trunk=double, batch_size=3)
+
+
+def fail(*arguments):
+    raise OSError(5, 'Input/output error')
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ('broken', 'work', 'error'),
+    [('write', fail, OSError), ('trunk', fail, OSError), ('trunk', interrupt, KeyboardInterrupt)],
+)
+def test_an_error_in_the_frozen_pass_reaches_the_caller_and_no_thread_is_left(
+    broken, work, error, tmp_path, monkeypatch
+):
+    filled = FeatureCache('disk', 300, (1,), np.float32, str(tmp_path))
+    calls = []
+
+    def trunk(images):
+        calls.append(len(images))
+        return work() if broken == 'trunk' and len(calls) > 1 else double(images)
+
+    if broken == 'write':
+        monkeypatch.setattr(filled, 'write', work)
+    before = threading.active_count()
+    with pytest.raises(error):
+        fill_cache(filled, read_numbers, range(300), 1, trunk=trunk, batch_size=3)
+    assert threading.active_count() == before
+    assert len(calls) < 10  # of 100 batches
+    filled.close()
+
+
+def test_the_trunk_goes_on_while_the_writer_is_busy(tmp_path, monkeypatch):
+    filled = FeatureCache('memory', 30, (1,), np.float32, str(tmp_path))
+    write, gate, calls = filled.write, threading.Event(), []
+
+    def wait_and_write(start, rows):
+        assert gate.wait(timeout=30)
+        write(start, rows)
+
+    def trunk(images):
+        calls.append(len(images))
+        if len(calls) == 3:  # the writer holds the first batch, and the second waits: the trunk computes the third
+            gate.set()
+        return double(images)
+
+    monkeypatch.setattr(filled, 'write', wait_and_write)
+    fill_cache(filled, read_numbers, range(30), 1, trunk=trunk, batch_size=3)
+    np.testing.assert_array_equal(filled.read(np.arange(30)).ravel(), np.arange(30) * 20)
+
+
+def test_reading_from_a_disk_is_timed_without_the_page_cache_and_leaves_nothing(tmp_path, monkeypatch):
+    forgotten = []
+    forget = os.posix_fadvise
+    monkeypatch.setattr(os, 'posix_fadvise', lambda *arguments: forgotten.append(arguments[3]) or forget(*arguments))
+    assert measure_disk_reading(str(tmp_path), (7, 1000), np.float32) > 0
+    assert forgotten == [os.POSIX_FADV_DONTNEED]
+    assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from components import progress
 from tests.conftest import IMAGE_SIZE
+from trainer import cache_plan, training_rows
+from trainer.cluster import Share
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, make_batches, read_split
 from trainer.device import Device
@@ -29,7 +32,7 @@ def train_steps(config, sample_data, transform_output, folder, device=CPU, epoch
     train = read_split([str(sample_data / 'train' / '*')], transform_output, config.augmentation, config.seed)
     val = read_split([str(sample_data / 'val' / '*')], transform_output)
     losses = []
-    with prepare_rows(model, config, device, train, val, str(folder)) as rows:
+    with prepare_rows(model, config, device, train, val, str(folder), epochs=epochs) as rows:
         compile_model(rows.model, config)
         order = EpochOrder(train.count, config.seed)
         batches = make_batches(rows.train, order, config.batch_size)
@@ -92,6 +95,53 @@ def test_mixed_images_are_not_cached(sample_data, transform_output, tmp_path, ca
 def test_without_frozen_layers_there_is_no_cache(sample_data, transform_output, tmp_path):
     _, kind, _ = train_steps(make_config(train_from='all'), sample_data, transform_output, tmp_path, epochs=0)
     assert kind == 'off'
+
+
+@pytest.fixture
+def prepare(sample_data, transform_output, tmp_path):
+    """Prepares the rows of the sample for two epochs, and returns the context."""
+    train, val = (read_split([str(sample_data / name / '*')], transform_output) for name in ('train', 'val'))
+
+    def make(share=None, epochs=2, **settings):
+        config = make_config(**settings)
+        model = build_model(config, build_backbone(config))
+        return prepare_rows(model, config, CPU, train, val, str(tmp_path), share, epochs=epochs)
+
+    return make
+
+
+def test_the_rows_of_feature_extraction_with_pooling_are_the_pooled_vectors(prepare):
+    with prepare(train_from='none', pooling='average') as rows:
+        assert rows.cache == 'memory'
+        assert rows.model.input_shape == (None, 2048)
+
+
+def test_a_view_that_no_epoch_reads_is_not_computed(prepare):
+    reports = []
+    with prepare(augmentation='flip', cached_views=5, epochs=1) as rows, progress.listen(reports.append):
+        rows.fill()
+    count = rows.train.count + rows.val.count
+    assert [(report.what, report.total) for report in reports[:1]] == [('frozen layers', count)]
+    assert (reports[-1].done, reports[-1].is_finished) == (count, True)
+
+
+@pytest.mark.parametrize(('read_s', 'kind'), [(1000, 'off'), (0, 'disk')])
+def test_without_memory_the_measured_disk_decides(prepare, monkeypatch, caplog, read_s, kind):
+    monkeypatch.setattr(cache_plan, 'measure_free_memory', lambda: 0)
+    monkeypatch.setattr(training_rows, 'measure_disk_reading', lambda *arguments: read_s)
+    caplog.set_level('INFO', 'trainer')
+    with prepare() as rows:
+        assert rows.cache == kind
+        rows.fill()
+    assert f'cache {"off" if kind == "off" else "on disk"}: ' in caplog.text
+    assert f'reading their outputs from disk {1000 * read_s:.2f} ms' in caplog.text
+
+
+def test_workers_of_one_training_do_not_measure_because_they_have_to_decide_alike(prepare, monkeypatch):
+    monkeypatch.setattr(cache_plan, 'measure_free_memory', lambda: 0)
+    monkeypatch.setattr(training_rows, 'measure_disk_reading', lambda *arguments: 1000)
+    with prepare(share=Share(workers=2, worker=1, replicas=2)) as rows:
+        assert rows.cache == 'disk'
 
 
 @pytest.mark.slow
