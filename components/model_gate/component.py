@@ -1,29 +1,45 @@
 """Evaluator: TFX's Evaluator measures the model, and the model gate blesses it.
 
 TFX's own blessing can only compare single values with bounds. The model gate also compares the change against the
-serving model with its confidence interval, and says why. Both models are measured in one pass over the records.
+serving model with its confidence interval, and says why. The images are predicted first, at the model's own speed, and
+the metrics of both models are then computed from the predictions in one pass.
 """
 
+import logging
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tfx import types
 from tfx.components.evaluator import component, constants, executor
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
-from tfx.utils import json_utils
+from tfx.utils import io_utils, json_utils, path_utils, proto_utils
+
+# Not through the package itself, which has these names only once TFX has put them there.
+from tensorflow_model_analysis.proto import config_pb2  # isort: skip
 
 from components import features
 from components.artifacts import Artifacts, Properties
 from components.baseline import Baseline, read_baseline
 from components.model_gate.config import GateConfig
+from components.model_gate.eval_config import BASELINE, CANDIDATE, add_baseline
 from components.model_gate.metrics import read_metrics
+from components.model_gate.predictions import (
+    Probabilities,
+    Records,
+    find_predictions,
+    predict_records,
+    read_records,
+    write_examples,
+    write_predictions,
+)
 from components.model_gate.verdict import judge, write_verdict
+from components.progress import track
+from components.serving.versions import PREDICTIONS_FILE
 
-if TYPE_CHECKING:
-    from tensorflow_model_analysis.proto import config_pb2
-
+_log = logging.getLogger(__name__)
 _BASELINE_KEY, _GATE_KEY = 'baseline', 'gate'
 
 
@@ -36,32 +52,88 @@ def _mark(blessing: types.Artifact, model: types.Artifact, is_blessed: bool) -> 
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
 
 
+def _predict_baseline(baseline_uri: str, version: int, records: Records) -> tuple[Probabilities, str]:
+    """Gets the baseline's predictions: those that were kept with the version if they are of these records, else new.
+
+    Returns:
+      The predictions, and where they come from, in words.
+    """
+    saved_model = path_utils.serving_model_path(baseline_uri)
+    probabilities, fault = find_predictions(Path(saved_model) / PREDICTIONS_FILE, records)
+    if probabilities is None:
+        source = f'version {version} predicted the {features.TEST_SPLIT} images again: {fault}'
+        _log.info('%s', source)
+        return predict_records(saved_model, records, f'version {version}'), source
+    source = f'the predictions kept with version {version} were used: they are for the same {features.TEST_SPLIT} split'
+    _log.info('%s', source)
+    return probabilities, source
+
+
 class Executor(executor.Executor):
-    """Runs the stock executor, then judges what it measured."""
+    """Makes the predictions, has the stock executor compute the metrics from them, then judges these."""
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
-        """Measures the model and writes the verdict and the blessing.
+        """Measures the model and writes its predictions, the verdict and the blessing.
 
         Args:
           input_dict: the stock executor's inputs, and 'baseline', a Baseline that may hold no model.
-          output_dict: the stock executor's outputs; the verdict is written into `evaluation`, and decides `blessing`.
+          output_dict: the stock executor's outputs; predictions and verdict are written into `evaluation`, and the
+            verdict decides `blessing`.
           exec_properties: the stock executor's, and 'gate', a GateConfig as JSON.
         """
+        model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
+        evaluation_uri = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         baseline_uri = artifact_utils.get_single_uri(input_dict[_BASELINE_KEY])
         baseline = read_baseline(baseline_uri)
-        baseline_models = []
+        splits = json_utils.loads(exec_properties[standard_component_specs.EXAMPLE_SPLITS_KEY])
+        examples = input_dict[standard_component_specs.EXAMPLES_KEY]
+        uris = [uri for split in splits for uri in artifact_utils.get_split_uris(examples, split)]
+        records = read_records(io_utils.all_files_pattern(uri) for uri in uris)
+
+        saved_model = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+        predictions = {CANDIDATE: predict_records(saved_model, records, 'the new model')}
+        write_predictions(Path(evaluation_uri) / PREDICTIONS_FILE.name, records, predictions[CANDIDATE])
+        source = ''
         if baseline.version is not None:
-            baseline_models = [standard_artifacts.Model()]
-            baseline_models[0].uri = baseline_uri
-        inputs = {**input_dict, standard_component_specs.BASELINE_MODEL_KEY: baseline_models}
-        super().Do(inputs, output_dict, exec_properties)
-        evaluation_uri = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+            predictions[BASELINE], source = _predict_baseline(baseline_uri, baseline.version, records)
+        self._compute_metrics(records, predictions, output_dict, exec_properties)
+
         gate = GateConfig.from_json(exec_properties[_GATE_KEY])
-        verdict = judge(read_metrics(evaluation_uri), gate, baseline)
+        verdict = judge(read_metrics(evaluation_uri), gate, baseline)._replace(baseline_predictions=source)
         write_verdict(evaluation_uri, verdict)
         blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
-        model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
         _mark(blessing, model, verdict.is_blessed)
+
+    def _compute_metrics(
+        self,
+        records: Records,
+        predictions: dict[str, Probabilities],
+        output_dict: Artifacts,
+        exec_properties: Properties,
+    ) -> None:
+        """Runs the stock executor on records that hold the predictions, so that it needs no model."""
+        eval_config = config_pb2.EvalConfig()
+        proto_utils.json_to_proto(exec_properties[standard_component_specs.EVAL_CONFIG_KEY], eval_config)
+        inputs: Artifacts = {}
+        if BASELINE in predictions:
+            add_baseline(eval_config)
+            # Without this input TFX takes the baseline out of the configuration again.
+            inputs[standard_component_specs.BASELINE_MODEL_KEY] = [standard_artifacts.Model()]
+        evaluation_uri = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+        # Beam's workers may be on other machines, which can read this folder.
+        with tempfile.TemporaryDirectory(dir=evaluation_uri) as folder, track('metrics', None):
+            examples = standard_artifacts.Examples()
+            examples.uri, examples.split_names = folder, artifact_utils.encode_split_names([features.TEST_SPLIT])
+            split = Path(artifact_utils.get_split_uri([examples], features.TEST_SPLIT))
+            split.mkdir()
+            write_examples(split / 'predictions.gz', records, predictions)
+            inputs[standard_component_specs.EXAMPLES_KEY] = [examples]
+            properties = {
+                **exec_properties,
+                standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config),
+                standard_component_specs.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST_SPLIT]),
+            }
+            super().Do(inputs, output_dict, properties)
 
 
 class _Spec(standard_component_specs.EvaluatorSpec):
@@ -82,7 +154,7 @@ class Evaluator(component.Evaluator):
       examples: ImportExampleGen's; the model is measured on the test split.
       model: the Trainer's.
       baseline: BaselineFinder's.
-      eval_config: what TFMA measures; it must have no thresholds, because the model gate has them.
+      eval_config: what TFMA measures, from `make_eval_config`; the model gate has the thresholds.
       gate: the bounds.
     """
 
@@ -95,7 +167,7 @@ class Evaluator(component.Evaluator):
         examples: types.BaseChannel,
         model: types.BaseChannel,
         baseline: types.BaseChannel,
-        eval_config: 'config_pb2.EvalConfig',
+        eval_config: config_pb2.EvalConfig,
         gate: GateConfig,
     ):
         spec = _Spec(

@@ -7,21 +7,21 @@ from components import features
 from components.model_gate import metrics
 from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT
 
+CANDIDATE, BASELINE = 'candidate', 'baseline'  # the names of the models, and of the features with their predictions
+
 
 def make_eval_config() -> config_pb2.EvalConfig:
     """Makes TFMA's configuration.
 
     It names accuracy, example count, calibration and the confusion matrix, for the whole split and for each class. The
-    accuracy on the images of one class is that class's recall. Where there is a baseline, TFX's Evaluator adds it to
-    this configuration; then TFMA measures both models, and on how many images only one of them is right.
+    accuracy on the images of one class is that class's recall. TFMA reads the model's predictions from the records that
+    `components.model_gate.predictions.write_examples` writes. Where there is a baseline, the Evaluator adds it with
+    `add_baseline`; then TFMA measures both models, and on how many images only one of them is right.
     """
     return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(
-                # Without a type, TFMA first tries to load the SavedModel as a Keras model, which fails.
-                model_type='tf_generic',
-                signature_name=features.SIGNATURE_EXAMPLES,
-                prediction_key=features.OUTPUT_PROBABILITIES,
+                prediction_key=CANDIDATE,
                 label_key=features.LABEL_KEY,
             )
         ],
@@ -44,3 +44,12 @@ def make_eval_config() -> config_pb2.EvalConfig:
             )
         ],
     )
+
+
+def add_baseline(eval_config: config_pb2.EvalConfig) -> None:
+    """Adds the baseline to a configuration from `make_eval_config`, in place."""
+    (candidate,) = eval_config.model_specs
+    candidate.name = CANDIDATE
+    baseline = eval_config.model_specs.add()
+    baseline.CopyFrom(candidate)
+    baseline.name, baseline.prediction_key, baseline.is_baseline = BASELINE, BASELINE, True

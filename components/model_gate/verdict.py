@@ -33,6 +33,8 @@ class Verdict(NamedTuple):
     """One for each bound; the first one is the accuracy on the whole test split."""
     baseline: str
     """How the model compares with its baseline, or why it has none, in words."""
+    baseline_predictions: str = ''
+    """Whether the baseline's predictions were kept with it or made anew, and why, in words; '' without a baseline."""
 
     @property
     def overall(self) -> Reason:
@@ -138,7 +140,7 @@ def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo) -> Verdict
 
 
 def write_verdict(evaluation_uri: str, verdict: Verdict) -> None:
-    """Writes a verdict as JSON: {'is_blessed', 'baseline', 'reasons': [Reason as a dict, ...]}."""
+    """Writes a verdict as JSON: an object with the fields of `Verdict`, each reason as an object too."""
     content = {**verdict._asdict(), 'reasons': [asdict(reason) for reason in verdict.reasons]}
     (Path(evaluation_uri) / VERDICT_FILE).write_text(json.dumps(content, indent=2))
 

@@ -39,6 +39,8 @@ def push(tmp_path, place, monkeypatch):
         blessing.set_int_custom_property('blessed', int(is_blessed))
         evaluation = standard_artifacts.ModelEvaluation()
         evaluation.uri = str(tmp_path / 'evaluation')
+        Path(evaluation.uri).mkdir(exist_ok=True)
+        (Path(evaluation.uri) / versions.PREDICTIONS_FILE.name).write_text('predictions')
         baseline = Baseline()
         baseline.uri = str(tmp_path / 'baseline')
         Path(baseline.uri).mkdir(exist_ok=True)
@@ -96,6 +98,7 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert version.info['baseline'] == 5
     assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train' / 'FeatureStats.pb').read_text() == 'statistics'
     assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
+    assert (version.folder / versions.PREDICTIONS_FILE).read_text() == 'predictions'
     assert version.info['settings'] == {'trainer': {'epochs': 2}}
     assert (version.info['run'], version.info['pipeline']) == ('20260102-030405', 'cifar10-test')
     assert version.listing == 'newest'
@@ -152,11 +155,12 @@ def test_a_file_system_without_hard_links_gets_a_copy(push, tmp_path, monkeypatc
 def test_the_extra_files_of_a_version_never_change_those_of_the_model_itself(tmp_path, push):
     extra = tmp_path / 'model' / 'Format-Serving' / 'assets.extra'
     extra.mkdir()
-    for name in (versions.INFO_FILE.name, WARMUP_FILE):
+    for name in (versions.INFO_FILE.name, versions.PREDICTIONS_FILE.name, WARMUP_FILE):
         (extra / name).write_text("the model's own")
     version = versions.find_newest_version(push()[0])
     assert json.loads((version / versions.INFO_FILE).read_text())['accuracy'] == 0.93
     assert (version / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
+    assert (version / versions.PREDICTIONS_FILE).read_text() == 'predictions'
     assert {file.read_text() for file in extra.iterdir()} == {"the model's own"}
 
 

@@ -1,6 +1,9 @@
 """The Evaluator's executor with the real TFMA, on models that predict what each record tells them to."""
 
+import itertools
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,12 +11,17 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
+from benchmarks.evaluator import evaluate_with_tfma
 from components import features
 from components.baseline import BASELINE_FILE, Baseline, BaselineInfo
+from components.model_gate import component
 from components.model_gate.component import Executor
 from components.model_gate.eval_config import make_eval_config
+from components.model_gate.metrics import read_metrics
+from components.model_gate.predictions import read_records, write_predictions
 from components.model_gate.verdict import Verdict, read_verdict
 from components.reasons import list_broken
+from components.serving.versions import PREDICTIONS_FILE
 from pipeline.config import BeamConfig
 
 pytestmark = pytest.mark.slow
@@ -41,38 +49,74 @@ class Echo(tf.Module):
         return {features.OUTPUT_PROBABILITIES: tf.where(is_nan[:, tf.newaxis], nothing, probabilities)}
 
 
+class Noisy(tf.Module):
+    """Predicts probabilities of every size, which depend on the record and the seed, and are not numbers for some."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self._seed = seed
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
+    def predict(self, examples):
+        hashes = tf.strings.to_hash_bucket_fast(examples, 1_000_000)
+
+        def draw(number):
+            return tf.random.stateless_normal([features.NUM_CLASSES], [number, self._seed])
+
+        probabilities = tf.nn.softmax(tf.map_fn(draw, hashes, fn_output_signature=tf.float32))
+        is_nan = tf.equal(hashes % 17, 0)[:, tf.newaxis]
+        nothing = tf.fill(tf.shape(probabilities), float('nan'))
+        return {features.OUTPUT_PROBABILITIES: tf.where(is_nan, nothing, probabilities)}
+
+
 @pytest.fixture
 def evaluate(tmp_path):
-    """Runs the executor on (label, words) pairs; the words are the predictions of the candidate and of the baseline."""
+    """Runs the executor on (label, words) pairs; the words are the predictions of the candidate and of the baseline.
+
+    `kept` is a file of predictions that was pushed with the baseline. Run N has its artifacts in the folder N.
+    """
+
+    numbers = itertools.count(1)
 
     def make_artifact(kind, name: str):
         artifact = kind()
         artifact.uri = str(tmp_path / name)
-        Path(artifact.uri).mkdir()
+        Path(artifact.uri).mkdir(parents=True)
         return artifact
 
-    def save(artifact, word: int) -> None:
-        model = Echo(word)
+    def save(artifact, word: int, make_model) -> None:
+        model = make_model(word)
         folder = Path(artifact.uri) / 'Format-Serving'
         tf.saved_model.save(model, str(folder), {features.SIGNATURE_EXAMPLES: model.predict})
 
-    def run(pairs: list[tuple[int, str]], gate: dict, baseline_version: int | None = None) -> Verdict:
-        examples = make_artifact(standard_artifacts.Examples, 'examples')
+    def run(
+        pairs: list[tuple[int, str]],
+        gate: dict,
+        baseline_version: int | None = None,
+        kept: Path | None = None,
+        make_model: Callable[[int], tf.Module] = Echo,
+    ) -> Verdict:
+        number = next(numbers)
+        examples = make_artifact(standard_artifacts.Examples, f'{number}/examples')
         examples.split_names = json.dumps([features.TEST_SPLIT])
-        (tmp_path / 'examples' / 'Split-test').mkdir()
-        with tf.io.TFRecordWriter(str(tmp_path / 'examples' / 'Split-test' / 'data.gz'), 'GZIP') as writer:
+        (Path(examples.uri) / 'Split-test').mkdir()
+        with tf.io.TFRecordWriter(f'{examples.uri}/Split-test/data.gz', 'GZIP') as writer:
             for label, words in pairs:
                 example = tf.train.Example()
                 example.features.feature[features.LABEL_KEY].int64_list.value.append(label)
                 example.features.feature[features.ID_KEY].bytes_list.value.append(words.encode())
                 writer.write(example.SerializeToString())
-        model, baseline = make_artifact(standard_artifacts.Model, 'model'), make_artifact(Baseline, 'baseline')
-        save(model, 0)
+        model, baseline = (
+            make_artifact(kind, f'{number}/{kind.__name__}') for kind in (standard_artifacts.Model, Baseline)
+        )
+        save(model, 0, make_model)
         if baseline_version is not None:
-            save(baseline, 1)
-        (tmp_path / 'baseline' / BASELINE_FILE).write_text(json.dumps(BaselineInfo(baseline_version)._asdict()))
-        evaluation = make_artifact(standard_artifacts.ModelEvaluation, 'evaluation')
-        blessing = make_artifact(standard_artifacts.ModelBlessing, 'blessing')
+            save(baseline, 1, make_model)
+        if kept is not None:
+            shutil.copytree(kept.parent, Path(baseline.uri) / 'Format-Serving' / PREDICTIONS_FILE.parent)
+        (Path(baseline.uri) / BASELINE_FILE).write_text(json.dumps(BaselineInfo(baseline_version)._asdict()))
+        evaluation = make_artifact(standard_artifacts.ModelEvaluation, f'{number}/evaluation')
+        blessing = make_artifact(standard_artifacts.ModelBlessing, f'{number}/blessing')
         context = Executor.Context(beam_pipeline_args=list(BeamConfig().args), tmp_dir=str(tmp_path), unique_id='1')
         Executor(context).Do(
             {'examples': [examples], 'model': [model], 'baseline': [baseline]},
@@ -141,3 +185,51 @@ def test_a_model_like_its_baseline_is_not_called_worse(evaluate):
     verdict = evaluate(pairs, {}, baseline_version=7)
     assert verdict.is_blessed
     assert verdict.baseline.endswith(': equal within chance')
+
+
+def test_the_metrics_are_those_of_tfma_running_both_models_itself(evaluate, tmp_path):
+    pairs = [(index % features.NUM_CLASSES, f'name {index}') for index in range(200)]
+    evaluate(pairs, {}, baseline_version=7, make_model=Noisy)
+    ours = read_metrics(str(tmp_path / '1' / 'evaluation'))
+    models = [f'{tmp_path}/1/{name}/Format-Serving' for name in ('Model', 'Baseline')]
+    theirs = evaluate_with_tfma(models, f'{tmp_path}/1/examples/Split-test/*', str(tmp_path / 'tfma'))
+    assert ours.keys() == theirs.keys()
+    for label, metrics in theirs.items():
+        assert ours[label] == pytest.approx(metrics, abs=1e-6, nan_ok=True)
+    assert theirs[None]['not_finite'] > 0
+
+
+def test_a_baseline_predicts_again_only_where_the_test_split_has_changed(evaluate, tmp_path, monkeypatch):
+    predicted, predict_records = [], component.predict_records
+
+    def predict_and_count(saved_model, records, what):
+        predicted.append(what)
+        return predict_records(saved_model, records, what)
+
+    monkeypatch.setattr(component, 'predict_records', predict_and_count)
+    pairs = [(label, f'{label} {label}') for label, _ in predict_rightly(3)] + [(0, '0 1'), (1, '0 1'), (2, '0 2')]
+    anew = evaluate(pairs, {}, baseline_version=7)
+    assert predicted == ['the new model', 'version 7']
+    assert anew.baseline_predictions == 'version 7 predicted the test images again: it was pushed without predictions'
+
+    # What a push keeps of the evaluation in which the baseline was the new model: the same records in other files.
+    kept = tmp_path / 'kept' / PREDICTIONS_FILE.name
+    kept.parent.mkdir()
+    records = read_records([f'{tmp_path}/1/examples/Split-test/*'])
+    write_predictions(kept, records, predict_records(f'{tmp_path}/1/Baseline/Format-Serving', records, ''))
+    again = evaluate(pairs[::-1], {}, baseline_version=7, kept=kept)
+    assert predicted[2:] == ['the new model']
+    assert again.baseline_predictions.startswith('the predictions kept with version 7 were used')
+    assert again._replace(baseline_predictions='') == anew._replace(baseline_predictions='')
+
+    changed = evaluate(pairs[1:], {}, baseline_version=7, kept=kept)
+    assert predicted[3:] == ['the new model', 'version 7']
+    assert changed.baseline_predictions.endswith('its predictions are for a different test split')
+
+
+def test_the_predictions_of_the_new_model_are_in_the_evaluation(evaluate, tmp_path):
+    evaluate(predict_rightly(1), {})
+    records = read_records([f'{tmp_path}/1/examples/Split-test/*'])
+    found, _ = component.find_predictions(tmp_path / '1' / 'evaluation' / PREDICTIONS_FILE.name, records)
+    assert found.argmax(axis=1).tolist() == records.labels.tolist()
+    assert not [file for file in (tmp_path / '1' / 'evaluation').iterdir() if file.is_dir()]
