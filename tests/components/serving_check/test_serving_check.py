@@ -32,7 +32,7 @@ from components.serving_check.report import (
     read_report,
     write_report,
 )
-from pipeline.summaries import make_closing_lines
+from pipeline.summaries import make_closing
 from trainer import export
 from trainer.config import ExportConfig
 from trainer.dataset import read_split
@@ -181,9 +181,10 @@ def test_the_closing_lines_of_a_refused_model_have_only_the_model_gates_reasons(
     write_verdict(evaluation.uri, Verdict(False, reasons, ''))
     write_report(tmp_path, make_skipped_report())
     outputs = {'Evaluator': {'evaluation': [evaluation]}, 'ServingCheck': {'blessing': [blessing]}}
-    lines, is_pushed = make_closing_lines(outputs)
-    assert lines == ['  recall of cat 0.100 < 0.750 on 10', 'not pushed: 1 of 2 bounds was not kept']
-    assert not is_pushed
+    closing = make_closing(outputs)
+    assert closing.broken == ('recall of cat 0.100 < 0.750 on 10',)
+    assert closing.message == 'not pushed: 1 of 2 bounds was not kept'
+    assert not closing.is_pushed
 
 
 @pytest.mark.slow
