@@ -20,7 +20,7 @@ class EpochProgress(keras.callbacks.Callback):
       epochs: The number of the last epoch.
       first_epoch: The epoch, from 0, at which this attempt at the training begins.
       train_count, val_count: Images in an epoch, and in its validation.
-      batch_size: Images in a batch, of all replicas together;.
+      batch_size: Images in a batch, of all replicas together.
     """
 
     def __init__(self, phase: str, epochs: int, *, first_epoch: int, train_count: int, val_count: int, batch_size: int):
