@@ -31,6 +31,7 @@ from pipeline.progress_bar import make_bar
 Mode = Literal['lines', 'bar', 'quiet', 'json']
 _NOTE_COLUMN = 28  # where a component's line begins to say what it did
 _TOLD_BY_THE_END = (0, 3)  # exit codes whose message belongs to the result; the others' is an error, on standard error
+_ROOM = 3  # columns right of the bar, in which terminals show ^C; the bar's line must not wrap then
 _BAR_AFTER_S = 0.5  # work that takes less gets no bar, which would only flicker
 JSON_INTERVAL_S = 1.0  # least time between two events of the same work; work that takes less has none
 _END_S = 0.3  # how long an interrupt waits for the last words
@@ -171,7 +172,7 @@ class BarReporter(LineReporter):
     def _show_activity(self) -> None:
         if self._activity.measure_seconds() < _BAR_AFTER_S:
             return
-        work, width = self._activity.get_work(), (measure_width(self._stream) or 80) - 1
+        work, width = self._activity.get_work(), (measure_width(self._stream) or 80) - _ROOM
         sentence = self._activity.to_sentence() or ''
         text = make_bar(work, self._activity.list_outer(), width, is_ascii=self._is_ascii) if work else sentence
         if text:
