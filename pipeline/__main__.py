@@ -1,6 +1,7 @@
 """The command line: parses and calls, no logic. Heavy modules are imported by the command that needs them."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from components.places import locate
 from pipeline.arguments import build_parser
 from pipeline.config import PRESETS, BeamConfig, PipelineConfig, SampleConfig
 from pipeline.console import divert_chatter, print_line
+from pipeline.events import Started
+from pipeline.imports import KFP_MODULES, TENSORFLOW_MODULES, TFX_MODULES, track_imports
 from pipeline.interruption import EXIT_INTERRUPTED, Interruption, watch_interrupts
 from pipeline.overrides import apply_overrides
+from pipeline.reporter import Reporter, choose_mode, open_reporter
 
 _GO_ON = {
     'run': 'run the same command again to go on: what is finished is reused',
@@ -41,30 +45,31 @@ def _make_config(arguments: argparse.Namespace) -> PipelineConfig:
     return config
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import local
 
-    return local.run(_make_config(arguments), verbose=arguments.verbose)
+    return local.run(_make_config(arguments), reporter, verbose=arguments.verbose)
 
 
-def _data(arguments: argparse.Namespace) -> int:
+def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f'--limit takes a number of at least 1. Received: {arguments.limit}')
     out, limit, beam = Path(arguments.out).absolute(), arguments.limit, BeamConfig()
-    with divert_chatter(verbose=arguments.verbose) as terminal:
+    with divert_chatter(verbose=arguments.verbose):
         from pipeline import data
 
+        reporter.report(Started(command='data'))
         if arguments.archive:
             note = data.write_from_archive(Path(arguments.archive), out, limit=limit, beam=beam)
         elif arguments.download:
-            note = data.write_from_download(out, limit=limit, beam=beam, progress=terminal)
+            note = data.write_from_download(out, limit=limit, beam=beam)
         else:
             note = data.write_from_sample(SampleConfig(), out, limit=limit, beam=beam)
-    print_line(note, sys.stdout)
+    reporter.finish(0, note)
     return 0
 
 
-def _compile(arguments: argparse.Namespace) -> int:
+def _compile(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from kubeflow.target import Target
 
     config = PRESETS[arguments.preset](arguments.pipeline_root)
@@ -81,14 +86,15 @@ def _compile(arguments: argparse.Namespace) -> int:
     if out.suffix != '.yaml' or not out.parent.is_dir():
         raise UsageError(f'--out takes a file that ends in .yaml, in a folder that exists. Received: {arguments.out}')
     with divert_chatter(verbose=arguments.verbose):
-        from kubeflow import compile
+        with track_imports(TFX_MODULES):
+            from kubeflow import compile
 
         note = compile.write_package(config, target, out)
     print_line(note, sys.stdout)
     return 0
 
 
-def _lint(arguments: argparse.Namespace) -> int:
+def _lint(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from kubeflow.lint.linter import lint_file
 
     problems = lint_file(Path(arguments.file))
@@ -97,15 +103,16 @@ def _lint(arguments: argparse.Namespace) -> int:
     return 1 if any(problem.severity == 'error' for problem in problems) else 0
 
 
-def _rehearse(arguments: argparse.Namespace) -> int:
+def _rehearse(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from kubeflow.rehearsal.rehearse import rehearse_package
 
     return rehearse_package(Path(arguments.package), Path(arguments.root), arguments.mount, arguments.parameter)
 
 
-def _predict(arguments: argparse.Namespace) -> int:
+def _predict(arguments: argparse.Namespace, reporter: Reporter) -> int:
     with divert_chatter(verbose=arguments.verbose) as terminal:
-        from pipeline import predict
+        with track_imports(TENSORFLOW_MODULES):
+            from pipeline import predict
 
         failures = predict.predict(locate(arguments.model), [Path(image) for image in arguments.images], terminal)
     for failure in failures:
@@ -113,7 +120,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _serving(arguments: argparse.Namespace) -> int:
+def _serving(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import serving
 
     folder = locate(arguments.serving)
@@ -128,9 +135,10 @@ def _serving(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(arguments: argparse.Namespace) -> int:
+def _submit(arguments: argparse.Namespace, reporter: Reporter) -> int:
     with divert_chatter(verbose=arguments.verbose) as terminal:
-        from kubeflow import submit
+        with track_imports(KFP_MODULES):
+            from kubeflow import submit
 
         submission = submit.Submission(
             package=Path(arguments.package),
@@ -144,13 +152,13 @@ def _submit(arguments: argparse.Namespace) -> int:
         return submit.submit(submission, terminal)
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
+def _doctor(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import doctor
 
     return doctor.report(_make_config(arguments))
 
 
-_CALLS: dict[str, Callable[[argparse.Namespace], int]] = {
+_CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'run': _run,
     'predict': _predict,
     'doctor': _doctor,
@@ -170,31 +178,45 @@ def _print_error(message: object) -> None:
     print_line(f'error: {message}', sys.stderr)
 
 
-def _call(arguments: argparse.Namespace, interruption: Interruption) -> int:
-    """Runs the command and returns the exit code.
+def _end(error: Exception, arguments: argparse.Namespace, interruption: Interruption, reporter: Reporter) -> int:
+    """Shows the error that ended the command, and returns the exit code.
 
     Libraries make errors of an interrupt, so an error after one is not shown, except that of `submit`: it says where
     the run goes on.
     """
-    try:
-        return _CALLS[arguments.command](arguments)
-    except KeyboardInterrupt:
+    is_ours = isinstance(error, PipelineError)
+    if interruption.is_requested and not (is_ours and arguments.command == 'submit'):
         interruption.print_sentence()
         return EXIT_INTERRUPTED
-    except Exception as error:
-        is_told = isinstance(error, PipelineError) and arguments.command == 'submit'
-        if interruption.is_requested and not is_told:
+    if isinstance(error, PipelineError):
+        interruption.mark_told()
+        exit_code, message = error.exit_code, str(error)
+    else:
+        hint = '; --verbose shows where' if 'verbose' in arguments else ''
+        exit_code, message = 1, f'unexpected {type(error).__name__}: {error}{hint}'
+    exit_code = EXIT_INTERRUPTED if interruption.is_requested else exit_code
+    reporter.finish(exit_code, message)
+    if not is_ours and getattr(arguments, 'verbose', False):
+        raise error
+    _print_error(message)
+    return exit_code
+
+
+def _call(arguments: argparse.Namespace, interruption: Interruption) -> int:
+    """Runs the command and returns the exit code."""
+    # Standard output of the other commands is what they were asked for, and perhaps read by a program.
+    descriptor = 1 if arguments.command in ('run', 'data') else 2
+    is_quiet, is_json, is_verbose = (getattr(arguments, name, False) for name in ('quiet', 'json', 'verbose'))
+    mode = choose_mode(descriptor, is_quiet=is_quiet, is_json=is_json, is_verbose=is_verbose)
+    with open_reporter(mode, descriptor) as reporter:
+        interruption.on_end = functools.partial(reporter.interrupt, EXIT_INTERRUPTED, interruption.sentence)
+        try:
+            return _CALLS[arguments.command](arguments, reporter)
+        except KeyboardInterrupt:
             interruption.print_sentence()
             return EXIT_INTERRUPTED
-        if isinstance(error, PipelineError):
-            interruption.mark_told()
-            _print_error(error)
-            return EXIT_INTERRUPTED if interruption.is_requested else error.exit_code
-        if getattr(arguments, 'verbose', False):
-            raise
-        hint = '; --verbose shows where' if 'verbose' in arguments else ''
-        _print_error(f'unexpected {type(error).__name__}: {error}{hint}')
-        return 1
+        except Exception as error:
+            return _end(error, arguments, interruption, reporter)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -207,7 +207,22 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_package_commands(commands)
     _add_model_commands(commands)
     for name in ('data', 'run', 'compile', 'predict', 'submit'):
-        commands.choices[name].add_argument(
-            '--verbose', action='store_true', help="show the libraries' own output on standard error"
-        )
+        output = commands.choices[name].add_mutually_exclusive_group()
+        if name in ('data', 'run'):
+            _add_output_options(output, name)
+        output.add_argument('--verbose', action='store_true', help="show the libraries' own output on standard error")
     return parser
+
+
+def _add_output_options(group: Any, command: str) -> None:
+    """Adds the ways in which a command shows what it does.
+
+    Args:
+      group: of options of which one can be given.
+      command: 'run' or 'data'.
+    """
+    closing = {'run': 'where the results are, and the verdict', 'data': 'what was written'}[command]
+    group.add_argument('--quiet', action='store_true', help=f'print only the closing lines: {closing}')
+    group.add_argument(
+        '--json', action='store_true', help='print events, each a JSON object in a line, and nothing else'
+    )

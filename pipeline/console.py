@@ -57,17 +57,6 @@ def print_line(text: str, stream: TextIO, hang: str = '    ') -> None:
     print(wrap_text(shorten_paths(text), measure_width(stream), hang), file=stream)
 
 
-class _TerminalHandler(logging.Handler):
-    """Shows what our own packages log, such as an epoch's line, between the lines of the components."""
-
-    def __init__(self, terminal: TextIO):
-        super().__init__(logging.INFO)
-        self._terminal = terminal
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print_line(f'    {record.getMessage()}', self._terminal, hang=' ' * 8)
-
-
 class _FirstOnly(logging.Filter):
     """Passes each message once. Beam repeats one warning 107 times in a run of the sample."""
 
@@ -147,18 +136,13 @@ def divert_chatter(log_file: Path = Path(os.devnull), *, verbose: bool) -> Itera
         terminal = stack.enter_context(os.fdopen(os.dup(saved_out), 'w', buffering=1))
         shown = stack.enter_context(os.fdopen(os.dup(saved_error), 'w', buffering=1)) if verbose else None
         sink = stack.enter_context(_open_sink(log_file, saved_error, verbose=verbose))
-        handler = _TerminalHandler(terminal)
-        logger = logging.getLogger('trainer')
         try:
             os.dup2(sink, 1)
             os.dup2(sink, 2)
             handlers = _make_log_handlers(log_file, shown)
             logging.basicConfig(handlers=handlers, level=logging.INFO, format=_LOG_FORMAT)
-            logger.addHandler(handler)
-            logger.setLevel(logging.INFO)
             yield terminal
         finally:
-            logger.removeHandler(handler)
             _flush_or_drop(sys.stdout, 1)
             _flush_or_drop(sys.stderr, 2)
             os.dup2(saved_out, 1)

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from components.data import cifar10, download, sample
 from components.data.download import OFFICIAL_ARCHIVE, compute_sha256
@@ -16,6 +15,7 @@ from components.data.manifest import Manifest, Source, check_vacant, find_writte
 from components.errors import DataError
 from components.staging import stage_folder
 from pipeline.config import BeamConfig, SampleConfig
+from pipeline.imports import BEAM_MODULES, track_imports
 
 
 def _describe_counts(manifest: Manifest) -> str:
@@ -36,7 +36,8 @@ def _describe_written(out: Path, source: Source, limit: int | None) -> str | Non
 
 
 def _write(batches: Sequence[cifar10.BatchFile], out: Path, source: Source, limit: int | None, beam: BeamConfig) -> str:
-    from components.data.tfrecords import write_dataset  # imports Beam and TensorFlow
+    with track_imports(BEAM_MODULES):
+        from components.data.tfrecords import write_dataset  # imports Beam and TensorFlow
 
     manifest = write_dataset(batches, out, source, limit=limit, beam_args=beam.args)
     return f'{_describe_counts(manifest)} written to {out}'
@@ -70,12 +71,11 @@ def write_from_archive(archive: Path, out: Path, *, limit: int | None, beam: Bea
     return _describe_written(out, source, limit) or _extract_and_write(archive, out, source, limit, beam)
 
 
-def write_from_download(out: Path, *, limit: int | None, beam: BeamConfig, progress: TextIO) -> str:
+def write_from_download(out: Path, *, limit: int | None, beam: BeamConfig) -> str:
     """Downloads the official archive, which is kept beside `out` for the next time, and writes it as TFRecords.
 
     Args:
       out, limit, beam: see `write_from_archive`.
-      progress: where a progress bar is shown if it is a terminal.
 
     Returns:
       A sentence that says what was done.
@@ -89,7 +89,7 @@ def write_from_download(out: Path, *, limit: int | None, beam: BeamConfig, progr
     if note:
         return note
     archive = out.parent / OFFICIAL_ARCHIVE.url.rpartition('/')[2]
-    download.download(OFFICIAL_ARCHIVE, archive, progress=progress)
+    download.download(OFFICIAL_ARCHIVE, archive)
     return _extract_and_write(archive, out, source, limit, beam)
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 GRACE_S = 1.5  # for cleaning up temporary folders
@@ -26,7 +26,8 @@ class Interruption:
 
     def __init__(self, sentence: str):
         self.is_requested = False
-        self._sentence = sentence
+        self.sentence = sentence
+        self.on_end: Callable[[], None] = lambda: None  # what is shown otherwise; called before the sentence is printed
         self._error = os.dup(2)  # while a run lasts, descriptor 2 is the log file
         self._lock = threading.Lock()
         self._is_told = False
@@ -50,8 +51,9 @@ class Interruption:
         with self._lock:
             if not self._is_told:
                 self._is_told = True
+                self.on_end()
                 with contextlib.suppress(OSError):  # the terminal may be gone
-                    os.write(self._error, f'{self._sentence}\n'.encode())
+                    os.write(self._error, f'{self.sentence}\n'.encode())
 
     def watch(self, signals: socket.socket) -> None:
         """Waits for an interrupt, and ends the process GRACE_S after it, or at the next signal.

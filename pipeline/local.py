@@ -12,17 +12,22 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING
 
 from components.data.manifest import check_splits
 from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
 from pipeline.config import Layout, PipelineConfig
-from pipeline.console import divert_chatter, print_line
+from pipeline.console import divert_chatter
+from pipeline.events import ComponentFinished, ComponentStarted, Judged, Started, Summarized
+from pipeline.imports import TFX_MODULES, track_imports
+from pipeline.reporter import Reporter
 from pipeline.storage import check_metadata_store, explain_fault
+
+if TYPE_CHECKING:
+    from pipeline import runner
 
 EXIT_PUSHED = 0
 EXIT_NOT_BLESSED = 3
-_NOTE_COLUMN = 28  # where a component's line begins to say what it did
 
 
 @contextlib.contextmanager
@@ -47,11 +52,12 @@ def lock_root(root: Path) -> Iterator[None]:
         yield
 
 
-def run(config: PipelineConfig, *, verbose: bool) -> int:
-    """Runs the pipeline in this process, and prints a line for each component.
+def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool) -> int:
+    """Runs the pipeline in this process.
 
     Args:
       config: what to run.
+      reporter: is told what goes on, and how the run ended if it was not by an error.
       verbose: shows the libraries' own output too.
 
     Returns:
@@ -69,8 +75,8 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
     try:
         with lock_root(layout.root):
             check_metadata_store(layout)
-            with divert_chatter(log_file, verbose=verbose) as terminal:
-                return _run_and_log(config, layout, log_file, terminal)
+            with divert_chatter(log_file, verbose=verbose):
+                return _run_and_log(config, layout, log_file, reporter)
     except (UsageError, DataRefusedError, StorageError):
         raise
     except Exception as error:
@@ -78,47 +84,66 @@ def run(config: PipelineConfig, *, verbose: bool) -> int:
         raise fault or PipelineError(f'{to_one_line(error, limit=1000)} (log: {log_file})') from error
 
 
-def _run_and_log(config: PipelineConfig, layout: Layout, log_file: Path, terminal: TextIO) -> int:
+def _run_and_log(config: PipelineConfig, layout: Layout, log_file: Path, reporter: Reporter) -> int:
     try:
-        return _run_components(config, layout, log_file, terminal)
+        return _run_components(config, layout, log_file, reporter)
     except Exception:
         with contextlib.suppress(OSError):  # the log may be on the disk that is full
             traceback.print_exc()
         raise
 
 
-def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, terminal: TextIO) -> int:
+@contextlib.contextmanager
+def _report_component(reporter: Reporter, name: str) -> Iterator[list[str]]:
+    """Reports what comes before the components as one of them; the note to show goes into the list."""
+    begin, notes = time.monotonic(), list[str]()
+    reporter.report(ComponentStarted(component=name))
+    yield notes
+    seconds = time.monotonic() - begin
+    reporter.report(ComponentFinished(component=name, is_reused=False, seconds=seconds, note=' '.join(notes)))
+
+
+def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, reporter: Reporter) -> int:
     begin = time.monotonic()
+    reporter.report(Started(command='run', pipeline=config.name, root=str(layout.root), log=str(log_file)))
+    with _report_component(reporter, '(imports)') as notes, track_imports(TFX_MODULES):
+        from pipeline import data, pipeline, runner, summaries
 
-    def say(name: str, seconds: float, note: str) -> None:
-        print_line(f'{name:<17} {seconds:6.1f} s  {note}', terminal, hang=' ' * _NOTE_COLUMN)
-
-    print_line(f'Pipeline {config.name} in {layout.root}', terminal)
-    from pipeline import data, pipeline, runner, summaries
-
-    say('(imports)', time.monotonic() - begin, 'TFX, Beam and TensorFlow loaded')
+        notes.append('TFX, Beam and TensorFlow loaded')
     if not config.data:
-        before = time.monotonic()
-        note = data.write_from_sample(config.sample, layout.sample, limit=None, beam=config.beam, replace=True)
-        say('(sample data)', time.monotonic() - before, note)
+        with _report_component(reporter, '(sample data)') as notes:
+            notes.append(
+                data.write_from_sample(config.sample, layout.sample, limit=None, beam=config.beam, replace=True)
+            )
     results: dict[str, runner.NodeResult] = {}
+
+    def on_start(node_id: str) -> None:
+        reporter.report(ComponentStarted(component=node_id))
 
     def on_result(result: runner.NodeResult) -> None:
         results[result.node_id] = result
         note = summaries.summarize(result.node_id, result.outputs, config)
         if result.lost and not result.is_reused:
             note += f'; made again, because {", ".join(result.lost)} was gone'
-        say(result.node_id, result.seconds, f'reused: {note}' if result.is_reused else note)
+        reporter.report(
+            ComponentFinished(component=result.node_id, is_reused=result.is_reused, seconds=result.seconds, note=note)
+        )
 
     # The versions that this run pushes keep its id, so that `versions` can name the log.
-    runner.LocalRunner(on_result, log_file.stem).run(pipeline.create_pipeline(config))
+    runner.LocalRunner(on_result, log_file.stem, on_start).run(pipeline.create_pipeline(config))
+    return _report_end(results, log_file, reporter, time.monotonic() - begin)
+
+
+def _report_end(results: 'dict[str, runner.NodeResult]', log_file: Path, reporter: Reporter, seconds: float) -> int:
+    """Reports what came of the run, and returns its exit code."""
+    from pipeline import summaries
+
     outputs = {node_id: result.outputs for node_id, result in results.items()}
-    paths = summaries.list_paths(outputs)
-    lines, is_pushed = summaries.make_closing_lines(outputs)
+    paths = {name: str(path) for name, path in (*summaries.list_paths(outputs).items(), ('log', log_file))}
     reused = sum(result.is_reused for result in results.values())
-    print_line(f'{len(results)} components, {reused} reused, {time.monotonic() - begin:.0f} s in all', terminal)
-    for name, path in {**paths, 'log': log_file}.items():
-        print_line(f'  {name:<10} {path}', terminal, hang=' ' * 13)
-    for line in lines:
-        print_line(line, terminal)
-    return EXIT_PUSHED if is_pushed else EXIT_NOT_BLESSED
+    closing = summaries.make_closing(outputs)
+    reporter.report(Summarized(components=len(results), reused=reused, seconds=seconds, paths=paths))
+    reporter.report(Judged(is_pushed=closing.is_pushed, reasons=closing.reasons, lines=closing.broken))
+    exit_code = EXIT_PUSHED if closing.is_pushed else EXIT_NOT_BLESSED
+    reporter.finish(exit_code, closing.message)
+    return exit_code

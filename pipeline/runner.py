@@ -92,10 +92,16 @@ class LocalRunner(tfx_runner.IrBasedRunner):
     Args:
       on_result: is called after every component.
       run_id: the run's id in ML Metadata and in the versions that it pushes; None for the time of its start.
+      on_start: is called with a component's id before it runs or is reused.
     """
 
-    def __init__(self, on_result: Callable[[NodeResult], None], run_id: str | None = None):
-        self._on_result = on_result
+    def __init__(
+        self,
+        on_result: Callable[[NodeResult], None],
+        run_id: str | None = None,
+        on_start: Callable[[str], None] = lambda node_id: None,
+    ):
+        self._on_result, self._on_start = on_result, on_start
         self._run_id = run_id
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
@@ -118,6 +124,7 @@ class LocalRunner(tfx_runner.IrBasedRunner):
             fail_abandoned_executions(store, artifacts)
             lost = forget_lost_artifacts(store, artifacts)
         for node in pipeline.nodes:
+            self._on_start(node.pipeline_node.node_info.id)
             result = self._run_node(pipeline, node.pipeline_node, deployment, connection_config)
             self._on_result(result._replace(lost=lost.get(result.node_id, ())))
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx import types
@@ -16,7 +17,7 @@ from components.errors import PipelineError
 from components.model_gate.metrics import RECALL
 from components.model_gate.verdict import read_verdict
 from components.places import locate
-from components.reasons import list_broken
+from components.reasons import Reason, list_broken
 from components.serving_check.report import read_report as read_serving_report
 from pipeline.config import PipelineConfig
 from trainer.train import REPORT_FILE
@@ -107,25 +108,33 @@ def _summarize_serving(outputs: Outputs, config: PipelineConfig) -> str:
     return read_serving_report(str(_get_uri(outputs, 'blessing'))).to_sentence()
 
 
-def make_closing_lines(outputs: Mapping[str, Outputs]) -> tuple[list[str], bool]:
+class Closing(NamedTuple):
+    """Why a model was pushed or not."""
+
+    is_pushed: bool
+    """Whether it was."""
+    reasons: tuple[Reason, ...]
+    """Every bound of the model gate and of the serving check; of the latter none if nothing was asked."""
+    broken: tuple[str, ...]
+    """A sentence for each bound that was not kept, with value, bound and count."""
+    message: str
+    """The last line: the accuracy of a pushed model, or how many bounds were not kept."""
+
+
+def make_closing(outputs: Mapping[str, Outputs]) -> Closing:
     """Says why a model was pushed or not.
 
     Args:
       outputs: artifacts by component and key.
-
-    Returns:
-      For a pushed model one line, with its accuracy; else a line for each bound that was not kept, with value, bound
-      and count, and a last line. And whether the model was pushed.
     """
     verdict = read_verdict(str(_get_uri(outputs['Evaluator'], 'evaluation')))
     report = read_serving_report(str(_get_uri(outputs['ServingCheck'], 'blessing')))
-    if verdict.is_blessed and report.is_blessed:
-        return [f'{verdict.overall.sentence}: pushed'], True
     reasons = (*verdict.reasons, *report.reasons)
-    broken = list_broken(reasons)
+    if verdict.is_blessed and report.is_blessed:
+        return Closing(True, reasons, (), f'{verdict.overall.sentence}: pushed')
+    broken = tuple(list_broken(reasons))
     verb = 'was' if len(broken) == 1 else 'were'
-    last = f'not pushed: {len(broken)} of {len(reasons)} bounds {verb} not kept'
-    return [*(f'  {sentence}' for sentence in broken), last], False
+    return Closing(False, reasons, broken, f'not pushed: {len(broken)} of {len(reasons)} bounds {verb} not kept')
 
 
 def _summarize_push(outputs: Outputs, config: PipelineConfig) -> str:

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,9 +27,16 @@ IMAGE_SIZE = 32  # pixels; the smallest that the real ResNet50 takes
 
 
 def run_cli(*arguments: str | Path, timeout_s: float = 600, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m pipeline` as a user does, in a process of its own."""
+    """Runs `python -m pipeline` as a user does, in a process of its own.
+
+    Returns:
+      How it ended. Its standard error is without the indented lines that a command on a busy machine adds every 30
+      seconds to say what it is doing.
+    """
     command = [sys.executable, '-m', 'pipeline', *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False)
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False)
+    answer.stderr = re.sub(r'^ {4}.* (?:so far|left)\n', '', answer.stderr, flags=re.MULTILINE)
+    return answer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

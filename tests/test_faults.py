@@ -1,5 +1,6 @@
 """Runs on storage that fails, up to the error; `make campaign` mends each fault and runs to the end."""
 
+import io
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from components.schema import CuratedSchemaGen
 from pipeline import local
 from pipeline.config import PRESETS, Layout
 from pipeline.overrides import apply_overrides
+from pipeline.reporter import LineReporter
 from pipeline.runner import LocalRunner, NodeResult
 from tests.campaign_checks import find_metadata_faults
 from tests.campaign_faults import SkippedError, flip_byte, mount_disk
@@ -22,7 +24,7 @@ def test_a_flipped_byte_in_the_data_ends_the_run_and_names_the_file(sample_data,
     file.write_bytes(flip_byte(file.read_bytes()))
     config = apply_overrides(PRESETS['sample'](str(tmp_path / 'root')), [f'data={data}'])
     with pytest.raises(DataRefusedError, match=rf'val: {file} is corrupted or cut short'):
-        local.run(config, verbose=False)
+        local.run(config, LineReporter(io.StringIO()), verbose=False)
     assert 'Traceback' not in capfd.readouterr().out
 
 
@@ -30,7 +32,7 @@ def test_a_full_disk_is_named(tmp_path):
     disk = tmp_path / 'disk'
     try:
         with mount_disk(disk, '1m'), pytest.raises(StorageError, match=rf'The disk of {disk}/root is full \('):
-            local.run(PRESETS['sample'](str(disk / 'root')), verbose=False)
+            local.run(PRESETS['sample'](str(disk / 'root')), LineReporter(io.StringIO()), verbose=False)
     except SkippedError as error:
         pytest.skip(f'needs to mount: {error}')
 

@@ -15,6 +15,7 @@ import tensorflow_transform as tft
 
 from components import features
 from components.errors import ExportError
+from components.progress import track
 from trainer.config import EXPORT_FILE, ExportConfig, ExportReport
 from trainer.inference_graph import InferenceGraph
 
@@ -39,10 +40,13 @@ def measure_agreement(ours: Classify, reference: Classify, dataset: tf.data.Data
       The share of images with the same prediction, 0-1 (0 when there are no images), and the number of images.
     """
     agreed = count = 0
-    for images, _ in dataset:
-        same = tf.equal(tf.argmax(ours(images), axis=-1), tf.argmax(reference(images), axis=-1))
-        agreed += int(tf.math.count_nonzero(same))
-        count += int(tf.size(same))
+    batches = int(dataset.cardinality())  # negative if it is unknown
+    with track('comparison with float32', batches if batches > 0 else None, 'batches') as advance:
+        for images, _ in dataset:
+            same = tf.equal(tf.argmax(ours(images), axis=-1), tf.argmax(reference(images), axis=-1))
+            agreed += int(tf.math.count_nonzero(same))
+            count += int(tf.size(same))
+            advance(1)
     return agreed / max(count, 1), count
 
 
@@ -171,7 +175,7 @@ def export_model(
       ExportError: See `make_served_graph`. Nothing is written then.
     """
     graph, report = make_served_graph(model, config, val)
-    with tempfile.TemporaryDirectory() as folder:
+    with track('saving the model'), tempfile.TemporaryDirectory() as folder:
         served = ServedModel(graph, transform_output, Path(folder))
         signatures = {
             features.SIGNATURE_SERVING_DEFAULT: served.serve_bytes,

@@ -17,6 +17,7 @@ from trainer.checkpoint import CheckpointFolder, History
 from trainer.cluster import Cluster
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches
+from trainer.epoch_progress import EpochProgress
 from trainer.mixing import Mixer
 from trainer.model import LearningRate
 
@@ -129,6 +130,7 @@ class Recorder(keras.callbacks.Callback):
             '%s epoch %d of %d: accuracy %.3f, val_accuracy %.3f, %.1f images/s',
             *(self._phase.name, epoch + 1, self._phase.epochs),
             *(entry['accuracy'], entry['val_accuracy'], entry['images_per_s']),
+            extra={'history_entry': entry, 'epochs': self._phase.epochs},
         )
 
 
@@ -242,7 +244,9 @@ def fit_phase(
         order.epoch = len(history)
         average = None if config.weight_average == 'none' else WeightAverage(train, config.seed, config.batch_size)
         recorder = Recorder(phase, order, checkpoints if cluster.is_chief else None, best_weights, history, average)
-        callbacks = [keras.callbacks.TerminateOnNaN(raise_error=True), recorder]
+        counts = {'train_count': train.count, 'val_count': val.count, 'batch_size': config.batch_size}
+        progress = EpochProgress(phase.name, phase.epochs, first_epoch=len(history), **counts)
+        callbacks = [keras.callbacks.TerminateOnNaN(raise_error=True), recorder, progress]
         if cluster.is_chief:
             callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
         if config.early_stopping_patience is not None:

@@ -38,7 +38,8 @@ REPORT_FILE = 'report.json'  # a `TrainingReport`
 HISTORY_FILE = 'history.json'  # a `trainer.checkpoint.History`
 KERAS_FILE = 'model.keras'  # the model of the best epoch, in Keras' format
 
-STEPS_PER_EXECUTION = 16  # steps between two returns to Python; a return takes as long as a small step
+STEPS_PER_EXECUTION = 16  # most steps between two returns to Python; a return takes as long as a small step
+RETURNS_PER_EPOCH = 50  # at least, if there are as many steps; only then is it known how far the epoch has come
 
 
 class TrainingReport(NamedTuple):
@@ -73,6 +74,15 @@ def list_phases(config: TrainerConfig) -> list[Phase]:
     """Returns the phases: first the head only, if `head_epochs` is set; then all layers from `train_from` on."""
     main = Phase('training', config.epochs, config.learning_rate)
     return [Phase('head', config.head_epochs, config.head_learning_rate), main] if config.head_epochs else [main]
+
+
+def choose_steps_per_execution(steps: int) -> int:
+    """Chooses how many steps run between two returns to Python.
+
+    Args:
+      steps: The steps of an epoch.
+    """
+    return max(1, min(STEPS_PER_EXECUTION, steps // RETURNS_PER_EPOCH))
 
 
 def train_model(
@@ -114,7 +124,7 @@ def train_model(
                 momentum = choose_ema_momentum(steps * phase.epochs) if config.weight_average == 'ema' else None
                 compile_model(fitted, config, make_schedule(config, phase, steps), momentum)
             if not cluster.is_distributed:  # else batches have no end that would stop an execution in time
-                fitted.steps_per_execution = STEPS_PER_EXECUTION
+                fitted.steps_per_execution = choose_steps_per_execution(steps)
             history += fit_phase(
                 fitted,
                 config,

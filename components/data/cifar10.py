@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from components import features
 from components.errors import DataError
+from components.progress import track
 
 _HEIGHT, _WIDTH, _CHANNELS = features.IMAGE_SHAPE
 RECORD_BYTES = 1 + _HEIGHT * _WIDTH * _CHANNELS
@@ -175,11 +176,13 @@ def extract_batches(archive: Path, folder: Path) -> list[BatchFile]:
         has a batch that is missing, there twice, or damaged.
     """
     found: dict[str, BatchFile] = {}
-    for name, raw in _read_archive(archive):
-        if name in found:
-            raise DataError(f'{archive} has {name} twice; it is not the official archive.')
-        found[name] = BatchFile(folder / name, check_batch(f'{archive}: {name}', raw))
-        found[name].path.write_bytes(raw)
+    with track('extraction', len(BATCHES), 'files') as advance:
+        for name, raw in _read_archive(archive):
+            if name in found:
+                raise DataError(f'{archive} has {name} twice; it is not the official archive.')
+            found[name] = BatchFile(folder / name, check_batch(f'{archive}: {name}', raw))
+            found[name].path.write_bytes(raw)
+            advance(1)
     missing = [name for name in BATCHES if name not in found]
     if missing:
         raise DataError(

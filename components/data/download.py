@@ -6,12 +6,12 @@ Called by `pipeline.data` for the official archive.
 import hashlib
 import time
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import requests
-from tqdm import tqdm
 
 from components.errors import DataError
+from components.progress import track
 
 _CHUNK_BYTES = 1024**2
 _TIMEOUT_S = 30.0  # to connect, and between two chunks
@@ -43,7 +43,7 @@ def compute_sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _append_body(remote: RemoteFile, partial: Path, progress: TextIO | None) -> None:
+def _append_body(remote: RemoteFile, partial: Path) -> None:
     """Requests what `partial` still lacks and appends it; starts over when the server cannot resume."""
     have = partial.stat().st_size if partial.exists() else 0
     if have > remote.size_bytes:
@@ -58,19 +58,11 @@ def _append_body(remote: RemoteFile, partial: Path, progress: TextIO | None) -> 
         start = have if resumed else 0
         with (
             partial.open('ab' if resumed else 'wb') as file,
-            tqdm(
-                total=remote.size_bytes,
-                initial=start,
-                unit='B',
-                unit_scale=True,
-                desc=partial.stem,
-                file=progress,
-                disable=None,
-            ) as bar,
+            track('download', remote.size_bytes, 'bytes', done=start) as advance,
         ):
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
-                bar.update(len(chunk))
+                advance(len(chunk))
                 if file.tell() > remote.size_bytes:
                     return  # too long to be the expected file, and _verify will say so
 
@@ -81,7 +73,7 @@ def _is_final(error: requests.RequestException) -> bool:
     return 400 <= status < 500 and status not in (requests.codes.request_timeout, requests.codes.too_many_requests)
 
 
-def download(remote: RemoteFile, target: Path, *, progress: TextIO | None = None, pause_s: float = 2.0) -> Path:
+def download(remote: RemoteFile, target: Path, *, pause_s: float = 2.0) -> Path:
     """Downloads `remote` to `target`, which appears only when it is complete and verified.
 
     The bytes that came before a break stay in `<target>.partial`, and the next call resumes from there.
@@ -89,7 +81,6 @@ def download(remote: RemoteFile, target: Path, *, progress: TextIO | None = None
     Args:
       remote: where the bytes are and what they must be.
       target: where they go; a file that is there already is kept if it verifies.
-      progress: where a progress bar is shown if it is a terminal; standard error by default.
       pause_s: seconds before the second attempt; doubled before each later one.
 
     Returns:
@@ -105,7 +96,7 @@ def download(remote: RemoteFile, target: Path, *, progress: TextIO | None = None
     partial = target.with_name(target.name + '.partial')
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            _append_body(remote, partial, progress)
+            _append_body(remote, partial)
         except requests.RequestException as error:
             if attempt == _ATTEMPTS or _is_final(error):
                 raise DataError(

@@ -19,7 +19,10 @@ from components.data.cifar10 import BatchFile
 from components.data.manifest import MANIFEST_NAME, Manifest, Source, describe_request
 from components.data.splits import Chunk, choose_split, count_shards, cut_chunks, limit_batches
 from components.errors import DataError
+from components.progress import advance_tracked, track
 from components.staging import stage_folder
+
+_WORK = 'records'  # under which name the writing is tracked
 
 
 def encode_example(record_id: str, png: bytes, label: int) -> bytes:
@@ -52,6 +55,7 @@ def make_records(chunk: Chunk) -> Iterator[Record]:
     for offset, (png, label) in enumerate(zip(pngs, batch.labels, strict=True)):
         record_id = f'{chunk.id_prefix}_{chunk.first_id + offset:05d}'
         yield Record(choose_split(record_id), int(label), encode_example(record_id, png, int(label)))
+    advance_tracked(_WORK, chunk.length)
 
 
 class WriteSplits(beam.PTransform):
@@ -119,7 +123,9 @@ def write_dataset(
     """
     batches = limit_batches(batches, limit)
     with stage_folder(out) as staging:
-        with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
+        total = sum(batch.records for batch in batches)
+        options = PipelineOptions(list(beam_args))
+        with track(_WORK, total, 'records'), beam.Pipeline(options=options) as pipeline:
             _ = (
                 pipeline
                 | beam.Create(cut_chunks(batches))

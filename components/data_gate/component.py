@@ -24,10 +24,11 @@ from components.data_gate.drift import (
     read_statistics,
 )
 from components.data_gate.report import DataReport, describe_refusal, read_anomalies, read_report, write_report
-from components.data_gate.tally import read_tally, write_tally
+from components.data_gate.tally import WORK, read_tally, write_tally
 from components.errors import DataRefusedError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
 from components.places import locate
+from components.progress import track
 
 _EXAMPLES_KEY, _ANOMALIES_KEY, _REPORT_KEY = 'examples', 'anomalies', 'report'
 _STATISTICS_KEY, _SCHEMA_KEY = 'statistics', 'schema'
@@ -60,7 +61,7 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
         patterns = {split: f'{artifact_utils.get_split_uri([examples], split)}/*' for split in features.SPLITS}
         report_uri = artifact_utils.get_single_uri(output_dict[_REPORT_KEY])
         tally_prefix = f'{report_uri}/tally'
-        with self._make_beam_pipeline() as pipeline:
+        with track(WORK, None, 'records'), self._make_beam_pipeline() as pipeline:
             write_tally(pipeline, patterns, config.max_pixels, tally_prefix)
         tally = read_tally(tally_prefix)
         findings = find_faults(tally, config)

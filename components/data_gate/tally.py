@@ -19,7 +19,9 @@ from google.protobuf import message
 from PIL import Image
 
 from components import features
+from components.progress import advance_tracked
 
+WORK = 'records'  # as what the inspection is tracked
 _KEPT_IDS = 10  # of each fault
 _FORMATS = ('PNG', 'JPEG')
 
@@ -103,6 +105,7 @@ def inspect_record(serialized: bytes, split: str, max_pixels: int) -> Record:
     label = labels[0] if len(labels) == 1 else None
     if label is not None and not 0 <= label < features.NUM_CLASSES:
         faults.append('bad_labels')
+    advance_tracked(WORK, 1)
     return Record(split, name, label, tuple(faults), digest)
 
 

@@ -13,6 +13,7 @@ from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from components.errors import PipelineError, UsageError
 from components.places import Place
+from components.progress import track
 from components.serving.models_config import (
     CONFIG_FILE,
     MODEL_NAME,
@@ -89,22 +90,23 @@ def wait_until_loaded(serving: Place, number: int, server: str, timeout_s: float
     """
     url = f'{server.rstrip("/")}/v1/models/{MODEL_NAME}/versions/{number}'
     deadline = time.monotonic() + timeout_s
-    while True:
-        state = _ask_state(url)
-        if state == _AVAILABLE:
-            return
-        if number not in list_folders(serving):
-            raise PipelineError(
-                f'Version {number} was removed from {serving} while a server was loading it; no version label was '
-                'moved.'
-            )
-        if time.monotonic() > deadline:
-            raise PipelineError(
-                f'{url} did not become AVAILABLE within {timeout_s:.0f} s (last answer: {state}); no version label '
-                'was moved. Does the server poll this models.config (--model_config_file_poll_wait_seconds)?'
-            )
-        _keep_listed(serving, number)
-        time.sleep(_POLL_S)
+    with track(f'waiting for version {number} at {server}'):
+        while True:
+            state = _ask_state(url)
+            if state == _AVAILABLE:
+                return
+            if number not in list_folders(serving):
+                raise PipelineError(
+                    f'Version {number} was removed from {serving} while a server was loading it; no version label was '
+                    'moved.'
+                )
+            if time.monotonic() > deadline:
+                raise PipelineError(
+                    f'{url} did not become AVAILABLE within {timeout_s:.0f} s (last answer: {state}); no version label '
+                    'was moved. Does the server poll this models.config (--model_config_file_poll_wait_seconds)?'
+                )
+            _keep_listed(serving, number)
+            time.sleep(_POLL_S)
 
 
 def _label_or_list(serving: Place, number: int, label: Label) -> tuple[Promotion, int | None]:

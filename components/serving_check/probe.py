@@ -18,8 +18,11 @@ them. So all names come with the request, a JSON object:
     requests: how many requests with a single image to time.
 
 The result is a JSON object too: {'failures': [fault, ...], 'figures': {...}, 'differences': {signature: distance}}.
+When the model has been loaded, and after each request, a line on standard output says how far the process has come:
+'progress DONE TOTAL', in requests.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -35,6 +38,7 @@ if __name__ == '__main__':
     sys.modules['keras'] = None  # type: ignore[assignment]  # Python's import system allows None, for "not importable"
 import tensorflow as tf
 
+PROGRESS = 'progress'  # how a line on standard output begins that says how far the process has come
 BROKEN_IMAGE = b'these bytes are not an image'
 _LEAST_IMAGES = 4  # to ask with each batch size, so that a single borderline image does not decide
 _WARM_REQUESTS = 3  # requests before the timed ones
@@ -257,6 +261,39 @@ def _make_ask(signature: Callable[..., Any], key: str, form: str) -> Ask:
     return ask
 
 
+def count_requests(request: dict[str, Any], sample: Sample) -> int:
+    """Counts the requests of `check_model` to a model without faults."""
+    *others, largest = sorted(request['batch_sizes'])
+    batches = -(-len(sample.probabilities) // largest) + sum(-(-_LEAST_IMAGES // size) for size in others) + 1
+    total = len(request['batch_sizes']) + 1  # of the signature that preprocesses
+    for name, (_, form) in request['inputs'].items():
+        if name != request['transform'][0]:
+            total += batches + 2 * (name in sample.broken)
+            total += _WARM_REQUESTS + request['requests'] if form == 'encoded' else 0
+    return total
+
+
+def _report_requests(asks: dict[str, Ask], total: int) -> dict[str, Ask]:
+    """Makes functions that do the same, and print how many requests have been answered by now."""
+    numbers = itertools.count()
+
+    def print_number() -> None:
+        sys.stdout.write(f'{PROGRESS} {next(numbers)} {total}\n')
+        sys.stdout.flush()
+
+    def report(ask: Ask) -> Ask:
+        def ask_and_report(batch: Array) -> Response:
+            try:
+                return ask(batch)
+            finally:
+                print_number()  # takes microseconds, of timed requests too
+
+        return ask_and_report
+
+    print_number()
+    return {name: report(ask) for name, ask in asks.items()}
+
+
 def check_model(request: dict[str, Any]) -> dict[str, Any]:
     """Loads the model and asks it. The module describes request and result."""
     failures: list[Fault] = []
@@ -274,8 +311,9 @@ def check_model(request: dict[str, Any]) -> dict[str, Any]:
     if missing:
         failures += [make_fault('missing', name, 1) for name in missing]
         return result
-    asks = {name: _make_ask(model.signatures[name], *how) for name, how in request['inputs'].items()}
     sample, errors, refusals = read_sample(request), (tf.errors.OpError,), (tf.errors.InvalidArgumentError,)
+    asks = {name: _make_ask(model.signatures[name], *how) for name, how in request['inputs'].items()}
+    asks = _report_requests(asks, count_requests(request, sample))
     failures += check_transform(asks.pop(request['transform'][0]), sample, request)
     for name, ask in asks.items():
         images, sizes = sample.inputs[name], [*request['batch_sizes'], 0]

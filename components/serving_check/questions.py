@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from components import features
+from components.progress import track
 from components.serving.models_config import MODEL_NAME
 from components.serving_check import probe
 from components.serving_check.config import ServingCheckConfig
@@ -80,25 +82,53 @@ def ask_client(request: dict[str, Any], folder: Path, timeout_s: float = _TIMEOU
     Returns:
       The result that `components.serving_check.probe` describes. A process that fails is one of its faults.
     """
-    question, result = folder / 'request.json', folder / 'result.json'
+    question, result, errors = (folder / name for name in ('request.json', 'result.json', 'errors.txt'))
     question.write_text(json.dumps(request))
     command = [sys.executable, '-I', probe.__file__, str(question), str(result)]
     environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'TF_CPP_MIN_LOG_LEVEL': '2'}
-    try:
-        ended = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+    with errors.open('w') as file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=file, text=True, errors='replace'
         )
-    except subprocess.TimeoutExpired:
+    is_late = _follow(process, timeout_s)
+    if process.returncode == 0:
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found
+    if is_late:
         detail = f'had no result after {timeout_s:.0f} s'
+    elif process.returncode < 0:
+        detail = f'was ended by {signal.Signals(-process.returncode).name}'
     else:
-        if ended.returncode == 0:
-            found: dict[str, Any] = json.loads(result.read_text())
-            return found
-        if ended.returncode < 0:
-            detail = f'was ended by {signal.Signals(-ended.returncode).name}'
-        else:
-            detail = f'failed: {(ended.stderr.splitlines() or [""])[-1][:300]}'
+        detail = f'failed: {(errors.read_text(errors="replace").splitlines() or [""])[-1][:300]}'
     return {'failures': [make_fault('process', '', 1, detail=detail)], 'figures': {}, 'differences': {}}
+
+
+def _follow(process: subprocess.Popen[str], timeout_s: float) -> bool:
+    """Reports how far the process has come until it ends; kills it after `timeout_s`, and returns whether it did so."""
+    assert process.stdout is not None
+    is_late = False
+
+    def kill() -> None:
+        nonlocal is_late
+        is_late = True
+        process.kill()
+
+    timer = threading.Timer(timeout_s, kill)
+    timer.start()
+    try:
+        lines = (line.split() for line in process.stdout if line.startswith(f'{probe.PROGRESS} '))
+        with track('loading the model'):
+            total = int(next(lines, ('', '0', '0'))[2])
+        with track('requests', total, 'requests') as advance:
+            for _ in lines:
+                advance(1)
+        process.wait()
+    finally:
+        timer.cancel()
+        process.kill()  # does nothing if it has ended
+        process.wait()
+        process.stdout.close()
+    return is_late
 
 
 def ask_server(
@@ -117,7 +147,8 @@ def ask_server(
     """
     server = find_server()
     if server is not None:
-        return f'{server.name} asked', *check_server(server, versions, MODEL_NAME, sample, request)
+        with track('requests to TensorFlow Serving'):
+            return f'{server.name} asked', *check_server(server, versions, MODEL_NAME, sample, request)
     if not is_required:
         return 'no TensorFlow Serving here', [], {}
     detail = 'there is none on this machine, and serving_check.server=required needs one'

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.errors import PipelineError, UsageError, to_one_line
+from components.progress import track
 from kubeflow.mirrors import LOGS_KEY, ROOT_VARIABLE, to_path
 from kubeflow.package import Document, parse_value
 from kubeflow.rehearsal.driver import Outputs
@@ -88,7 +89,9 @@ class Launcher:
             Path(entry['outputFile']).parent.mkdir(parents=True, exist_ok=True)
             # An earlier step may have left a file of that name; in a cluster each pod has a folder of its own.
             Path(entry['outputFile']).unlink(missing_ok=True)
-        self._on_result(self._run_container(name, container, executor_input))
+        with track(name):
+            result = self._run_container(name, container, executor_input)
+        self._on_result(result)
         return self._collect(name, outputs, definitions)
 
     def _map_mounts(self, value: Any) -> Any:

@@ -1,5 +1,6 @@
 """The command line: help, usage errors, and what they cost."""
 
+import json
 import re
 import subprocess
 import sys
@@ -112,6 +113,24 @@ def test_what_cannot_be_parsed_is_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
+
+
+def test_with_json_a_command_that_cannot_begin_has_one_event_and_the_same_error(tmp_path, capfd):
+    assert main(['run', '--json', '--data', '/nowhere', '--root', str(tmp_path / 'root')]) == 2
+    output = capfd.readouterr()
+    (line,) = output.out.splitlines()
+    event = json.loads(line)
+    assert (event['event'], event['exit_code']) == ('finished', 2)
+    assert output.err == f'error: {event["message"]}\n'
+
+
+@pytest.mark.parametrize('options', [['--quiet', '--json'], ['--quiet', '--verbose'], ['--json', '--verbose']])
+def test_only_one_kind_of_output_can_be_chosen(options, capsys):
+    for arguments in (['run'], ['data', '--out', 'd', '--sample']):
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, *options])
+        assert stop.value.code == 2
+        assert f'argument {options[1]}: not allowed with argument {options[0]}' in capsys.readouterr().err
 
 
 @pytest.mark.slow

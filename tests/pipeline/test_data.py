@@ -9,6 +9,7 @@ import pytest
 
 from components.data import cifar10
 from components.errors import DataError, UsageError
+from components.progress import listen
 from pipeline import data
 from pipeline.config import BeamConfig, SampleConfig
 from tests.conftest import PROJECT, write_archive
@@ -46,6 +47,15 @@ def test_a_damaged_archive_is_refused_before_beam_and_tensorflow_are_imported_an
     assert answer.stdout == '1 []\n', answer.stderr
     assert 'a.tar.gz is cut short or damaged' in answer.stderr
     assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_the_records_that_are_written_are_counted(sample_archive, tmp_path):
+    seen = []
+    with listen(seen.append):
+        data.write_from_archive(sample_archive, tmp_path / 'd', limit=None, beam=BeamConfig())
+    ended = {report.what: (report.done, report.total) for report in seen if report.is_finished}
+    assert ended['extraction'] == (6, 6)
+    assert ended['records'] == (120, 120)
 
 
 def test_an_archive_is_written_once_and_leaves_no_batch_files(sample_archive, tmp_path):

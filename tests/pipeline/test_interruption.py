@@ -1,5 +1,10 @@
 """Ctrl-C: a real SIGINT ends a command within two seconds, with a sentence and exit code 130."""
 
+import contextlib
+import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -33,7 +38,7 @@ def interrupt(code: str) -> tuple[int, str, float]:
 PROGRAM = """
 import sys, threading, time
 from pipeline import __main__ as command_line
-def call(arguments):
+def call(arguments, reporter):
     {body}
 command_line._CALLS['run'] = call
 sys.exit(command_line.main(['run']))
@@ -91,3 +96,49 @@ def test_an_interrupted_submit_says_where_the_run_goes_on():
     except KeyboardInterrupt: raise PipelineError('the run goes on: http://h/run') from None"""
     code, error, _ = interrupt(program.format(body=body))
     assert (code, error) == (130, 'error: the run goes on: http://h/run\n')
+
+
+WORK = f"""from components.progress import track
+    with track('frozen layers', 9) as advance:
+        advance(3)
+        {WAIT}"""
+STUCK_WORK = f"""from components.progress import track
+    with track('frozen layers', 9):
+        try: {WAIT}
+        except BaseException: time.sleep(60)"""
+
+
+@pytest.mark.parametrize('body', [WORK, STUCK_WORK], ids=['ends itself', 'is ended'])
+def test_the_last_event_of_an_interrupted_run_tells_how_to_go_on(body):
+    program = PROGRAM.replace("['run']))", "['run', '--json']))").format(body=body)
+    command = [sys.executable, '-u', '-c', program]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == 'ready\n'
+        time.sleep(1.5)  # so that the work's first event is due
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    assert time.monotonic() - begin < LIMIT_S
+    last = json.loads(output.splitlines()[-1])
+    assert (process.returncode, error) == (130, SENTENCE)
+    assert (last['event'], last['exit_code'], last['message']) == ('finished', 130, SENTENCE.rstrip())
+
+
+@pytest.mark.parametrize('body', [WORK, STUCK_WORK], ids=['ends itself', 'is ended'])
+def test_an_interrupted_bar_leaves_only_the_sentence_on_the_terminal(body):
+    main, side = pty.openpty()
+    environment = {**os.environ, 'TERM': 'xterm', 'COLUMNS': '80'}
+    command = [sys.executable, '-u', '-c', PROGRAM.format(body=body)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=side, stderr=side, env=environment) as process:
+        os.close(side)
+        shown = b''
+        while b'frozen layers' not in shown:
+            shown += os.read(main, 65536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # how Linux says that the program has closed the terminal
+            while part := os.read(main, 65536):
+                shown += part
+    os.close(main)
+    assert process.returncode == 130
+    last_bar = shown.rindex(b'frozen layers')
+    assert re.search(rb'\x1b\[K\r\x1b\[K' + re.escape(SENTENCE.rstrip().encode()) + rb'\r\n$', shown[last_bar:]), shown

@@ -219,6 +219,49 @@ def test_records_with_only_image_and_label_pass_the_schema(foreign_run):
     assert read_lines(answer)['StatisticsGen'] == '60 train, 20 val, 50 test'
 
 
+def check_events(answer: subprocess.CompletedProcess, train: int) -> None:
+    """Checks the events of a run with --json that pushed a model which was trained for one epoch.
+
+    Args:
+      answer: of the run.
+      train: number of images in the train split.
+    """
+    events = [json.loads(line) for line in answer.stdout.splitlines()]
+    names = [event['event'] for event in events]
+    assert (names[0], names[-3:]) == ('started', ['summary', 'verdict', 'finished'])
+    started, (summary, verdict, finished) = events[0], events[-3:]
+    assert (started['command'], started['pipeline']) == ('run', 'cifar10-sample')
+    running, ended = None, []
+    for event in events:
+        if event['event'] == 'component_started':
+            assert running is None
+            running = event['component']
+        elif event['event'] in ('component_finished', 'progress', 'note'):
+            assert event['component'] == running, event
+        if event['event'] == 'component_finished':
+            running = None
+            ended.append(event)
+    assert [event['component'] for event in ended] == ['(imports)', *COMPONENTS]
+    reused = [event['component'] for event in ended if event['is_reused']]
+    assert (summary['components'], summary['reused']) == (len(COMPONENTS), len(reused))
+    assert all(Path(path).exists() for path in summary['paths'].values())
+    assert summary['paths'].keys() == {'evaluation', 'training', 'pushed', 'log'}
+
+    work = {event['what']: event for event in events if event['event'] == 'progress' and event['is_finished']}
+    imports, epoch = work['imports'], work['training epoch 1 of 1']
+    assert imports['done'] == pytest.approx(imports['total'], rel=0.1), 'change TFX_MODULES in pipeline/imports.py'
+    assert (epoch['done'], epoch['total'], epoch['unit']) == (train, train, 'images')
+    (trained,) = (event for event in events if event['event'] == 'epoch')
+    assert (trained['phase'], trained['epoch'], trained['epochs']) == ('training', 1, 1)
+    assert {'accuracy', 'val_accuracy', 'val_loss', 'images_per_s', 'seconds'} <= trained['metrics'].keys()
+    assert all(reason['is_kept'] for reason in verdict['reasons'])
+    assert (verdict['is_pushed'], verdict['lines']) == (True, [])
+    assert {reason['metric'] for reason in verdict['reasons']} >= {'accuracy', 'recall', 'latency', 'size'}
+    assert (finished['exit_code'], answer.returncode) == (0, 0)
+    assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.000 on \d+ test images: pushed', finished['message'])
+    assert finished['seconds'] >= sum(event['seconds'] for event in ended)
+
+
 def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(sample_data, tmp_path):
     data = tmp_path / 'data'
     shutil.copytree(sample_data, data)
@@ -247,9 +290,11 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     assert found == ['anomaly', 'bad_labels', 'undecodable']
 
     file.write_bytes(clean)
-    answer = run_cli(*arguments, *UNGATED)
+    answer = run_cli(*arguments, *UNGATED, '--json')
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert ' records, 0 errors, ' in read_lines(answer)['DataCheck']
+    assert answer.stderr == ''
+    assert ' records, 0 errors, ' in answer.stdout
+    check_events(answer, train=len(records))
 
 
 def test_a_changed_trainer_setting_runs_the_trainer_and_missing_weights_stop_it_with_a_sentence(foreign_run):

@@ -17,7 +17,7 @@ SIZE = Reason('size', '', 95, 1000, 1, True, 'size 95.0 <= 1000.0 on 1')
 def close(monkeypatch):
     """Makes the closing lines from the reasons of the model gate and of the serving check."""
 
-    def make(gate: list[Reason], serving: list[Reason]) -> tuple[list[str], bool]:
+    def make(gate: list[Reason], serving: list[Reason]) -> summaries.Closing:
         results = {
             'Evaluator': SimpleNamespace(
                 reasons=tuple(gate), overall=gate[0], is_blessed=all(reason.is_kept for reason in gate)
@@ -29,24 +29,27 @@ def close(monkeypatch):
         monkeypatch.setattr(summaries, '_get_uri', lambda outputs, key: outputs)
         monkeypatch.setattr(summaries, 'read_verdict', results.get)
         monkeypatch.setattr(summaries, 'read_serving_report', results.get)
-        return summaries.make_closing_lines({name: name for name in results})
+        return summaries.make_closing({name: name for name in results})
 
     return make
 
 
 def test_a_pushed_model_is_one_line_with_its_accuracy(close):
-    assert close([ACCURACY], [SIZE]) == (['accuracy 0.980 >= 0.800 on 100 test images: pushed'], True)
+    closing = close([ACCURACY], [SIZE])
+    assert (closing.is_pushed, closing.broken) == (True, ())
+    assert closing.message == 'accuracy 0.980 >= 0.800 on 100 test images: pushed'
+    assert closing.reasons == (ACCURACY, SIZE)
 
 
 def test_a_refused_model_is_a_line_for_each_bound_that_was_not_kept_and_a_count(close):
-    lines, is_pushed = close([ACCURACY, RECALL], [SIZE, LATENCY])
-    assert not is_pushed
-    assert lines == [
-        '  recall of cat 0.200 < 0.300 on 10',
-        '  latency of serving_default 9.0 > 5.0 on 30',
-        'not pushed: 2 of 4 bounds were not kept',
-    ]
+    closing = close([ACCURACY, RECALL], [SIZE, LATENCY])
+    assert not closing.is_pushed
+    assert closing.broken == (
+        'recall of cat 0.200 < 0.300 on 10',
+        'latency of serving_default 9.0 > 5.0 on 30',
+    )
+    assert closing.message == 'not pushed: 2 of 4 bounds were not kept'
 
 
 def test_one_bound_is_counted_in_the_singular(close):
-    assert close([ACCURACY], [SIZE, LATENCY])[0][-1] == 'not pushed: 1 of 3 bounds was not kept'
+    assert close([ACCURACY], [SIZE, LATENCY]).message == 'not pushed: 1 of 3 bounds was not kept'

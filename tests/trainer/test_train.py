@@ -162,6 +162,10 @@ def test_a_training_that_dies_before_its_export_is_finished_by_the_next_attempt(
         np.testing.assert_array_equal(one, other)
 
 
+def test_an_epoch_returns_to_python_often_enough_to_show_how_far_it_has_come():
+    assert [train.choose_steps_per_execution(steps) for steps in (1, 18, 141, 799, 800, 1407)] == [1, 1, 2, 15, 16, 16]
+
+
 def test_the_head_phase_comes_first_and_only_when_asked_for():
     assert [phase.name for phase in list_phases(TrainerConfig())] == ['training']
     head, main = list_phases(TrainerConfig(head_epochs=2, head_learning_rate=0.1))

@@ -7,6 +7,7 @@ import requests
 
 from components.data.download import RemoteFile, download
 from components.errors import DataError
+from components.progress import listen
 
 CONTENT = bytes(range(256)) * 8192  # 2 MB: two chunks
 
@@ -33,9 +34,11 @@ def test_a_broken_download_resumes_where_it_stopped(serve_file, tmp_path):
 
 def test_the_next_call_resumes_where_a_killed_one_stopped(serve_file, tmp_path):
     (tmp_path / 'c.tar.gz.partial').write_bytes(CONTENT[:1000])
-    server = serve_file(CONTENT)
-    assert download(describe(server), tmp_path / 'c.tar.gz').read_bytes() == CONTENT
+    server, seen = serve_file(CONTENT), []
+    with listen(seen.append):
+        assert download(describe(server), tmp_path / 'c.tar.gz').read_bytes() == CONTENT
     assert server.ranges == ['bytes=1000-']
+    assert (seen[0].done, seen[-1].done, seen[-1].total) == (1000, len(CONTENT), len(CONTENT))
 
 
 def test_a_download_starts_over_when_the_server_cannot_resume(serve_file, tmp_path):

@@ -18,6 +18,7 @@ from tfx.types import standard_artifacts
 from components import features
 from components.errors import UsageError
 from components.model_gate.verdict import Verdict, write_verdict
+from components.progress import listen
 from components.reasons import Reason, list_broken
 from components.serving.models_config import MODEL_NAME
 from components.serving_check import component, probe, tf_serving
@@ -32,7 +33,7 @@ from components.serving_check.report import (
     read_report,
     write_report,
 )
-from pipeline.summaries import make_closing_lines
+from pipeline.summaries import make_closing
 from trainer import export
 from trainer.config import ExportConfig
 from trainer.dataset import read_split
@@ -181,16 +182,21 @@ def test_the_closing_lines_of_a_refused_model_have_only_the_model_gates_reasons(
     write_verdict(evaluation.uri, Verdict(False, reasons, ''))
     write_report(tmp_path, make_skipped_report())
     outputs = {'Evaluator': {'evaluation': [evaluation]}, 'ServingCheck': {'blessing': [blessing]}}
-    lines, is_pushed = make_closing_lines(outputs)
-    assert lines == ['  recall of cat 0.100 < 0.750 on 10', 'not pushed: 1 of 2 bounds was not kept']
-    assert not is_pushed
+    closing = make_closing(outputs)
+    assert closing.broken == ('recall of cat 0.100 < 0.750 on 10',)
+    assert closing.message == 'not pushed: 1 of 2 bounds was not kept'
+    assert not closing.is_pushed
 
 
 @pytest.mark.slow
 def test_every_bound_that_is_not_kept_is_named(exported, predictions, tmp_path):
-    report = ask(
-        exported, predictions, tmp_path, max_latency_ms=0.001, max_size_mb=1, max_memory_mb=2, server='required'
-    )
+    seen = []
+    with listen(seen.append):
+        report = ask(
+            exported, predictions, tmp_path, max_latency_ms=0.001, max_size_mb=1, max_memory_mb=2, server='required'
+        )
+    (requests,) = [progress for progress in seen if progress.what == 'requests' and progress.is_finished]
+    assert requests.done == requests.total, 'a model without faults answers as many requests as were announced'
     size, memory, latency, server = get_refusals(report)
     assert size == f'model size {report.size_mb:,.0f} MB > 1 MB'
     assert memory == f'peak memory {report.memory_mb:,.0f} MB > 2 MB'
@@ -253,6 +259,22 @@ def test_a_process_that_fails_is_a_reason_and_not_an_error(script, tmp_path, mon
     (fault,) = ask_client({}, tmp_path, timeout_s=2)['failures']
     assert make_reason(**fault).sentence == f'the process that asks the model {CLIENTS[script]}'
     assert not make_reason(**fault).is_kept
+
+
+def test_the_answers_that_the_fresh_process_counts_are_reported(tmp_path, monkeypatch):
+    client = tmp_path / 'client.py'
+    client.write_text(
+        "import sys; print('from a library'); print('progress 0 3'); print('progress 1 3'); print('progress 2 3')\n"
+        "open(sys.argv[2], 'w').write('{}')"
+    )
+    monkeypatch.setattr(probe, '__file__', str(client))
+    seen = []
+    with listen(seen.append):
+        assert ask_client({}, tmp_path) == {}
+    assert [(report.what, report.done, report.total) for report in seen if report.is_finished] == [
+        ('loading the model', 0, None),
+        ('requests', 2, 3),
+    ]
 
 
 def test_the_fresh_process_imports_only_tensorflow_and_numpy():
