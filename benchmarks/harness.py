@@ -30,7 +30,7 @@ _REAL_ARCHIVE = Path(__file__).parents[2] / 'shared' / 'cifar10' / 'cifar-10-bin
 _TEST_SHARE = 1 / 6  # of the images, as in CIFAR-10 itself
 
 
-def _parse_count(text: str) -> int:
+def parse_count(text: str) -> int:
     count = int(text)
     if count < 1:
         raise argparse.ArgumentTypeError(f'must be at least 1. Received: {count}')
@@ -42,8 +42,8 @@ def build_parser(description: str, *, images: int, rounds: int = 5) -> argparse.
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument('--rounds', type=_parse_count, default=rounds, help='number of rounds after the warm-up')
-    parser.add_argument('--images', type=_parse_count, default=images, help='number of images that each side works on')
+    parser.add_argument('--rounds', type=parse_count, default=rounds, help='number of rounds after the warm-up')
+    parser.add_argument('--images', type=parse_count, default=images, help='number of images that each side works on')
     return parser
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import keras
@@ -30,7 +32,7 @@ from trainer.model import (
     set_batchnorm_momentum,
 )
 from trainer.predictions import write_predictions
-from trainer.training_rows import prepare_rows
+from trainer.training_rows import TrainingRows, prepare_rows
 from trainer.weights import load_weights
 
 # Files in the model_run artifact.
@@ -96,6 +98,7 @@ def train_model(
     *,
     checkpoint_dir: str,
     run_dir: str,
+    prepare: Callable[..., AbstractContextManager[TrainingRows]] = prepare_rows,
 ) -> tuple[History, str]:
     """Trains one phase after the other.
 
@@ -109,6 +112,8 @@ def train_model(
       train, val: The splits to train and to validate on; their rows are preprocessed images.
       checkpoint_dir: Folder of the checkpoints, the same for every attempt at this training.
       run_dir: The run's folder, for TensorBoard's logs and a cache on disk.
+      prepare: Prepares the rows of a phase; called as `prepare_rows` is, whose place something can take that shares the
+        frozen pass between trainings.
 
     Returns:
       The history of all phases, and where the trunk's outputs were cached in the last one.
@@ -116,7 +121,7 @@ def train_model(
     history: History = []
     for phase in list_phases(config):
         freeze_below(backbone, 'none' if phase.name == 'head' else config.get_train_from())
-        with prepare_rows(model, config, device, train, val, run_dir, cluster.share, epochs=phase.epochs) as rows:
+        with prepare(model, config, device, train, val, run_dir, cluster.share, epochs=phase.epochs) as rows:
             steps = len(list_batch_starts(train.count, config.batch_size, cluster.share.replicas))
             set_batchnorm_momentum(rows.model, choose_batchnorm_momentum(config, steps))
             with cluster.scope():
