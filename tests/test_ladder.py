@@ -171,7 +171,7 @@ def test_the_table_is_written_between_its_markers_and_nowhere_else(tmp_path):
 
 
 def test_the_settings_in_the_documents_are_those_of_the_rows():
-    text = (PROJECT / 'docs' / 'training.md').read_text()
+    text = (PROJECT / 'docs' / 'ladder.md').read_text()
     table = text.partition(results.BEGIN)[2].partition(results.END)[0]
     shown = dict(re.findall(r'^\| `([\w-]+)` \| `(--set [^`]*)` \|$', table, flags=re.MULTILINE))
     assert shown == {row.name: ' '.join(f'--set {setting}' for setting in row.settings) for row in ROWS}
@@ -198,7 +198,7 @@ def test_a_stopped_ladder_leaves_no_process_and_says_how_to_go_on(sample_data, t
         while 'training' not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=120)
     assert process.returncode == command.EXIT_INTERRUPTED
     assert error.splitlines()[-1] == 'Stopped. The same command goes on where it was.'
     with pytest.raises(ProcessLookupError):  # its group had the process that trains, too

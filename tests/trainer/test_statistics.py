@@ -90,7 +90,7 @@ def test_moving_statistics_are_the_datas_in_every_precision(sample_data, transfo
         pooling='average',
         head_units=(16,),
         dropout=0.0,
-        batchnorm_momentum=0.98,
+        batchnorm_momentum=0.99,
         optimizer='sgd',
         learning_rate=1e-5,
         batch_size=ALL_IMAGES,
