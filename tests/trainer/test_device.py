@@ -1,6 +1,7 @@
 """The precision that is chosen for the hardware, and the settings of the process."""
 
 import contextlib
+import os
 
 import keras
 import numpy as np
@@ -53,6 +54,19 @@ def test_the_settings_of_the_process_are_set_back(precision):
         raise RuntimeError
     assert not tf.config.optimizer.get_experimental_options()['auto_mixed_precision_onednn_bfloat16']
     assert keras.config.dtype_policy().name == 'float32'
+
+
+def test_sums_over_a_batch_are_kept_out_of_bfloat16_while_training_and_only_then(monkeypatch):
+    """An operation on two of Grappler's lists makes the pass fail, so it leaves the one and enters the other."""
+    added, removed = (
+        f'TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_{change}' for change in ('DENYLIST_ADD', 'INFERLIST_REMOVE')
+    )
+    monkeypatch.delenv(added, raising=False)
+    monkeypatch.setenv(removed, 'Tanh')
+    with use_device('float32'):
+        assert os.environ[added] == os.environ[removed] == 'Mean,SquaredDifference,Sum,BiasAddGrad'
+    assert added not in os.environ
+    assert os.environ[removed] == 'Tanh'
 
 
 def test_the_trunks_outputs_are_cached_in_the_dtype_they_were_computed_in():
