@@ -190,6 +190,7 @@ def test_the_list_shows_every_row_and_a_wrong_pattern_is_explained(tmp_path):
     assert 'No row matches resnet5-*' in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_stopped_ladder_leaves_no_process_and_says_how_to_go_on(sample_data, tmp_path):
     line = [sys.executable, '-m', 'benchmarks.ladder', '--data', str(sample_data), '--out', str(tmp_path)]
     with subprocess.Popen(

@@ -78,7 +78,8 @@ def compare_statistics(config: TrainerConfig, sample_data, graph, folder, steps:
     return errors
 
 
-@pytest.mark.parametrize('cache', ['memory', pytest.param('off', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('cache', ['memory', 'off'])
 @pytest.mark.parametrize(
     'precision', ['float32', 'mixed_bfloat16', pytest.param('onednn_bfloat16', marks=needs_bfloat16)]
 )
