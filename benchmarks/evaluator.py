@@ -146,8 +146,11 @@ def prepare(folder: Path, images: int, precision: Precision, *, with_baseline: b
     config = TrainerConfig(weights='none')
     transform_output = write_transform_graph(str(folder / 'transform'), config.get_image_size())
     model = build_random_model(config)
-    paths = {name: path_utils.serving_model_dir(str(folder / name)) for name in ('model', 'baseline')}
-    paths = {'as-it-was': paths['model'], 'baseline': paths['baseline'], 'keras': str(folder / 'keras')}
+    paths = {
+        'as-it-was': path_utils.serving_model_dir(str(folder / 'model')),
+        'baseline': path_utils.serving_model_dir(str(folder / 'baseline')),
+        'keras': str(folder / 'keras'),
+    }
     export_with_keras(model, transform_output, paths['keras'])
     export = ExportConfig(precision=precision, min_agreement=0)
     export_model(model, transform_output, paths['as-it-was'], export, tf.data.Dataset.range(0))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from components.progress import track
 from trainer.dataset import EpochOrder, Split, make_batches
+from trainer.model import list_trained_batchnorms
 
 # The average's memory as a share of a phase's steps. A memory of m steps smooths as much as a plain mean of 2 m - 1
 # steps, here the last fifth of the phase. At its end, the initial weights have a weight of exp(-10).
@@ -43,7 +44,7 @@ def estimate_statistics(model: keras.Model, batches: Iterable[Any]) -> None:
       model: A functional model; its trained BatchNorms are changed in place.
       batches: Batches of the model's inputs, [B, ...]; at least one.
     """
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+    norms = list_trained_batchnorms(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from components import features
 from components.progress import track
-from trainer.dataset import Split
+from trainer.dataset import EpochOrder, Split, make_batches
 from trainer.inference_graph import InferenceGraph
 
 BATCH = 32  # images that the model takes at once
@@ -91,15 +90,12 @@ def compute_logits(model: keras.Model, split: Split) -> npt.NDArray[np.float64]:
     outputs = linear(head.input)
     linear.set_weights(head.get_weights())
     graph = InferenceGraph(keras.Model(model.input, outputs))
-    starts = range(0, split.count, BATCH)
-    rows = tf.data.Dataset.from_tensor_slices(tf.range(split.count, dtype=tf.int64)).batch(BATCH)
-    images = rows.map(lambda indices: split.read_rows(indices, tf.constant(0, tf.int64))).prefetch(2)
-    logits = np.empty((split.count, head.units))
+    logits = []
     with track('calibration', split.count) as advance:
-        for start, batch in zip(starts, images, strict=True):
-            logits[start : start + BATCH] = graph(batch).numpy()
-            advance(len(batch))
-    return logits
+        for images, _ in make_batches(split, EpochOrder(split.count, None), BATCH):
+            logits.append(graph(images).numpy())
+            advance(len(images))
+    return np.concatenate(logits).astype(np.float64)
 
 
 def scale_temperature(model: keras.Model, val: Split) -> Calibration:

@@ -131,11 +131,15 @@ def choose_batchnorm_momentum(config: TrainerConfig, steps: int) -> float:
     return min(_BATCHNORM_MOMENTUM, float(_BATCHNORM_START_WEIGHT ** (1 / steps)))
 
 
+def list_trained_batchnorms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Lists the BatchNorms that are trained, whose moving statistics change."""
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+
+
 def set_batchnorm_momentum(model: keras.Model, momentum: float) -> None:
     """Sets the momentum of every BatchNorm that is trained. Call it before the model's first training step."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
-            layer.momentum = momentum
+    for norm in list_trained_batchnorms(model):
+        norm.momentum = momentum
 
 
 def split_at_border(model: keras.Model) -> tuple[keras.Model | None, keras.Model]:

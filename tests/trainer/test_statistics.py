@@ -14,7 +14,13 @@ import tensorflow_transform as tft
 from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, make_batches, read_split
 from trainer.device import has_cpu_bfloat16, use_device
-from trainer.model import build_backbone, build_model, compile_model, set_batchnorm_momentum
+from trainer.model import (
+    build_backbone,
+    build_model,
+    compile_model,
+    list_trained_batchnorms,
+    set_batchnorm_momentum,
+)
 from trainer.training_rows import prepare_rows
 
 TOLERANCE = 0.05  # of the data's variance; of a standard deviation for the mean
@@ -26,16 +32,12 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 
-def list_trained_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
-
-
 def measure_statistics(model: keras.Model, batches) -> list[tuple[np.ndarray, np.ndarray]]:
     """The mean and the variance of what enters each trained BatchNorm, averaged over the batches, in float32.
 
     Without momentum, the moving statistics after a batch are those of the batch. Nothing here goes through Grappler.
     """
-    norms = list_trained_norms(model)
+    norms = list_trained_batchnorms(model)
     seen = []
     for norm in norms:
         norm.momentum = 0.0
@@ -66,7 +68,7 @@ def compare_statistics(config: TrainerConfig, sample_data, graph, folder, steps:
             batches = make_batches(rows.train, order, config.batch_size)
             # `fit`, because the graph that it trains with is the one in which Grappler moved the averages to bfloat16.
             rows.model.fit(batches.repeat(steps), verbose=0)
-            norms = list_trained_norms(rows.model)
+            norms = list_trained_batchnorms(rows.model)
             moving = [(norm.moving_mean.numpy(), norm.moving_variance.numpy()) for norm in norms]
             measured = measure_statistics(rows.model, batches)
     errors = []
