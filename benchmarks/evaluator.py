@@ -16,7 +16,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+from components.environment import choose_variables
+
+os.environ.update(choose_variables())
 
 import apache_beam as beam
 import keras

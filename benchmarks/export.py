@@ -11,7 +11,9 @@ import os
 import tempfile
 from typing import Any
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+from components.environment import choose_variables
+
+os.environ.update(choose_variables())
 
 import numpy as np
 import numpy.typing as npt

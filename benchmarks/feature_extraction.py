@@ -13,6 +13,7 @@ import os
 import time
 
 from benchmarks import harness
+from components.environment import choose_variables
 
 _EPOCHS = 10
 _DESCRIPTION = 'an epoch of feature extraction, ResNet50 at 224 px with random weights'
@@ -48,7 +49,7 @@ def measure(arguments: argparse.Namespace, folder: str) -> harness.Result:
 
 def main() -> None:
     """Runs the command line."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.update(choose_variables())
     arguments = harness.build_parser(_DESCRIPTION, images=1024).parse_args()
     print(harness.describe_machine())
     with harness.make_folder() as folder:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.environment import choose_variables
+
 if TYPE_CHECKING:
     from components.data.cifar10 import BatchFile
 
@@ -64,7 +66,7 @@ def divert_stdout() -> Iterator[None]:
     Use it around code that imports TensorFlow or makes data; `run_benchmark` uses it around both sides. It redirects
     the file descriptor and not only `sys.stdout`, because most of the libraries' messages come from C++.
     """
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.update(choose_variables())
     sys.stdout.flush()
     saved = os.dup(1)
     try:

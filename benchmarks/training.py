@@ -12,6 +12,7 @@ import argparse
 import os
 
 from benchmarks import harness
+from components.environment import choose_variables
 
 _DESCRIPTION = 'epochs of the recipe, ResNet50 at 224 px with random weights'
 
@@ -48,7 +49,7 @@ def measure(arguments: argparse.Namespace, folder: str) -> harness.Result:
 
 def main() -> None:
     """Runs the command line."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.update(choose_variables())
     parser = harness.build_parser(_DESCRIPTION, images=64)
     parser.add_argument('--epochs', type=int, default=10, help='number of passes over the images')
     arguments = parser.parse_args()

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from components.environment import choose_variables
 from components.errors import PipelineError, to_one_line
 from kubeflow.mirrors import LOGS_KEY, ROOT_VARIABLE, map_strings, to_path, to_uri
 from kubeflow.parameters import apply_parameters
@@ -87,6 +88,7 @@ def run_step(argv: list[str]) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs one step; returns the exit code, as `pipeline.__main__.main` does."""
+    os.environ.update(choose_variables())
     try:
         run_step(argv)
     except Exception as error:

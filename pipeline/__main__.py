@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
 from components.places import locate
 from pipeline.arguments import build_parser
@@ -225,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
       The exit code: 0 done, 1 an error, 2 wrong usage, 3 the model was refused, 4 the data was refused, 130 Ctrl-C.
     """
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.update(choose_variables())
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser(argv)
     if not argv:

@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+from components.environment import choose_variables
+
+os.environ.update(choose_variables())
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 
 from pipeline.config import Layout

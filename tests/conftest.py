@@ -12,7 +12,9 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+from components.environment import choose_variables
+
+os.environ.update(choose_variables())
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 
 import numpy as np

@@ -6,6 +6,7 @@ therefore sees the same batches after it is resumed as one that was not.
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -276,6 +277,9 @@ def make_batches(
     places = tf.data.Dataset.from_generator(
         lambda: _deal_batches(order, starts, share, mixer), output_signature=tuple(signature)
     )
-    batches = places.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = places.map(read, num_parallel_calls=len(os.sched_getaffinity(0)))
     count = tf.data.INFINITE_CARDINALITY if share.replicas > 1 else len(starts)
-    return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+    options = tf.data.Options()
+    # The thread that tunes tf.data sleeps for up to a minute, and the end of an iteration may wait for it to wake up.
+    options.autotune.enabled = False
+    return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2).with_options(options)

@@ -21,6 +21,7 @@ from benchmarks.ladder import results
 from benchmarks.ladder.forecast import forecast_seconds
 from benchmarks.ladder.rows import ROWS, Job, Row, find_rows, group_jobs
 from components.data.manifest import check_splits
+from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
 from trainer.backbones import BACKBONES
 
@@ -148,6 +149,6 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.update(choose_variables())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` and batch systems stop a ladder this way
     sys.exit(main())
