@@ -85,11 +85,6 @@ def _make_two_stages(backbone: str, size: int) -> Row:
     return _make_row(backbone, size, 'two-stages', 'last two stages trained', settings)
 
 
-def _make_half_stage(backbone: str, size: int, first: str) -> Row:
-    settings = (*_TUNED, f'trainer.train_from={first}')
-    return _make_row(backbone, size, 'half-stage', f'trained from {first}', settings)
-
-
 def _make_all(backbone: str, size: int) -> Row:
     return _make_row(backbone, size, 'all', 'all layers trained', (*_TUNED, 'trainer.train_from=all'))
 
@@ -130,7 +125,13 @@ ROWS: tuple[Row, ...] = (
     _make_linear('densenet121', 160),
     _BEST,
     _vary(_BEST, 'faster', 'learning rate 1e-3', 'trainer.learning_rate=1e-3'),
-    _make_half_stage('densenet121', 128, 'conv4_block13'),
+    _make_row(
+        'densenet121',
+        128,
+        'two-stages',
+        'last two stages trained',
+        (*_TUNED, 'trainer.train_from=conv4', 'trainer.learning_rate=5e-4', 'trainer.epochs=4'),
+    ),
     *_list_published('densenet121', 160),
     _make_linear('resnet50', 160),
     _make_last_stage('resnet50', 160, seeds=1),
