@@ -27,6 +27,7 @@ Metadata = dict[str, Any]
 Artifact = dict[str, Any]
 
 METRICS, CLASSIFICATION = 'system.Metrics', 'system.ClassificationMetrics'
+SCHEMA_VERSION = '0.0.1'  # of both, as kfp.dsl has it
 PIPELINE_DESCRIPTION = (
     'Fine-tunes an image classifier on CIFAR-10 or images like it, and pushes it for TensorFlow Serving. DataCheck and '
     'DataGate refuse bad data before the training. Trainer trains and exports the model. Evaluator measures it on the '
@@ -34,7 +35,6 @@ PIPELINE_DESCRIPTION = (
     'will. Pusher pushes it if both have accepted it; a run whose model was refused succeeds too, and the metrics of '
     'Evaluator and ServingCheck say why it was refused.'
 )
-_MAX_DESCRIPTION = 1024  # characters, see api/v2alpha1/pipeline_spec.proto of kubeflow/pipelines
 
 
 def _describe_reasons(reasons: Sequence[Reason], accepted: str) -> Metadata:
@@ -165,10 +165,10 @@ def add_pages(spec: dict[str, Any]) -> None:
             parameter['description'] = 'Address that is told how the run ended.'
         else:  # it has the name of a setting, such as trainer_epochs
             setting = find_schema(schema, name.split('_', 1))
-            parameter['description'] = ' '.join(setting['description'].split())[:_MAX_DESCRIPTION]
+            parameter['description'] = ' '.join(setting['description'].split())
     for name, page in PAGES.items():
         artifacts = spec['components'][page.step]['outputDefinitions']['artifacts']
-        kind = {'schemaTitle': page.schema, 'schemaVersion': '0.0.1'}
+        kind = {'schemaTitle': page.schema, 'schemaVersion': SCHEMA_VERSION}
         artifacts[name] = {'artifactType': kind, 'description': page.description}
 
 

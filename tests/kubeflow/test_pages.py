@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from google.protobuf import json_format
+from kfp import dsl
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components import features
@@ -59,6 +60,14 @@ def test_the_confusion_matrix_has_a_row_for_each_true_class_and_the_form_that_th
     assert counts['cat'] == {**dict.fromkeys(names, 0), 'cat': 1, 'dog': 1}
     assert counts['ship']['ship'] == 1
     assert sum(sum(row.values()) for row in counts.values()) == 3
+    of_sdk = dsl.ClassificationMetrics()
+    of_sdk.log_confusion_matrix(names, [row['row'] for row in matrix['rows']])
+    assert of_sdk.metadata['confusionMatrix'] == matrix
+
+
+def test_the_types_are_those_of_the_sdk():
+    assert (dsl.Metrics.schema_title, dsl.ClassificationMetrics.schema_title) == (pages.METRICS, pages.CLASSIFICATION)
+    assert dsl.Metrics.schema_version == dsl.ClassificationMetrics.schema_version == pages.SCHEMA_VERSION
 
 
 def test_the_serving_check_shows_why_it_refused_and_joins_faults_of_one_kind(tmp_path):
