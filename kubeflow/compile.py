@@ -5,7 +5,6 @@ TFX compiles the graph. This module adds what TFX leaves out for this server, an
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from tfx.utils import name_utils
 from components.errors import UsageError
 from kubeflow.exit_handler import EXECUTOR, TASK, add_exit_handler
 from kubeflow.lint.linter import lint_package
+from kubeflow.package import write_file
+from kubeflow.pages import add_pages
 from kubeflow.parameters import add_parameters
 from kubeflow.steps import describe_container, describe_platform, describe_task
 from kubeflow.target import Target
@@ -99,6 +100,7 @@ def create_package(config: PipelineConfig, target: Target) -> str:
     if target.webhook:
         spec = add_exit_handler(spec, target.image, target.webhook)
         executors[EXECUTOR] = _equip_exit_handler(spec, config)
+    add_pages(spec)
     platform = {'platforms': {'kubernetes': {'deploymentSpec': {'executors': executors}}}}
     return yaml.safe_dump_all([spec, platform], sort_keys=True, width=120)
 
@@ -123,11 +125,5 @@ def write_package(config: PipelineConfig, target: Target, out: Path) -> str:
     if problems:
         lines = [f'\n  {problem.where}: {problem.what} {problem.mend}' for problem in problems]
         raise UsageError(f'A Kubeflow Pipelines server would refuse this package:{"".join(lines)}')
-    staging = out.with_name(f'.{out.name}.partial-{os.getpid()}')
-    try:
-        staging.write_text(text)
-        staging.replace(out)
-    except OSError as error:
-        staging.unlink(missing_ok=True)
-        raise UsageError(f'--out: {out} cannot be written: {error.strerror}.') from error
+    write_file(out, text)
     return f'{config.name} written to {out}'

@@ -20,6 +20,7 @@ from typing import Any
 from components.environment import choose_variables
 from components.errors import PipelineError, to_one_line
 from kubeflow.mirrors import LOGS_KEY, ROOT_VARIABLE, map_strings, to_path, to_uri
+from kubeflow.pages import fill_pages, take_pages
 from kubeflow.parameters import apply_parameters
 
 
@@ -74,6 +75,7 @@ def run_step(argv: list[str]) -> None:
     definitions = json.loads(arguments.json_serialized_inputs_spec_args)
     invocation = map_invocation(json.loads(arguments.json_serialized_invocation_args), definitions, root)
     invocation['outputs']['artifacts'].pop(LOGS_KEY, None)  # the launcher writes it, and TFX does not know its type
+    pages = take_pages(invocation['outputs'])  # TFX does not know them either
     arguments.json_serialized_invocation_args = json.dumps(invocation)
     # TFX's own launcher makes these folders before the executor runs; Kubeflow's does not.
     for entry in invocation['outputs']['artifacts'].values():
@@ -83,6 +85,7 @@ def run_step(argv: list[str]) -> None:
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
     kubeflow_v2_run_executor.main((arguments, beam_arguments))
+    fill_pages(pages, invocation['outputs'])
     map_output(Path(invocation['outputs']['outputFile']), root)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,11 @@ class Package(NamedTuple):
     def name(self) -> str:
         """The name of the pipeline."""
         return str(self.spec['pipelineInfo']['name'])
+
+    @property
+    def description(self) -> str:
+        """What the pipeline does; '' if the package does not say it. Servers do not read it from the package."""
+        return str(self.spec['pipelineInfo'].get('description', ''))
 
     @property
     def parameters(self) -> dict[str, Document]:
@@ -63,9 +69,13 @@ class Package(NamedTuple):
         container: Document | None = executor.get('container')
         return container
 
+    def get_platform(self, component: str) -> Document:
+        """Returns the kubernetes configuration of a component; empty if it has none."""
+        return self.executors.get(self._get_label(component), {})
+
     def list_secret_variables(self, component: str) -> list[str]:
         """Returns the names of the environment variables that Kubernetes fills from secrets in a component's step."""
-        secrets = self.executors.get(self._get_label(component), {}).get('secretAsEnv', [])
+        secrets = self.get_platform(component).get('secretAsEnv', [])
         return [entry['envVar'] for secret in secrets for entry in secret['keyToEnv']]
 
     def list_mount_paths(self) -> list[str]:
@@ -94,6 +104,25 @@ def read_package(path: Path) -> Package:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f'{path} is not a compiled pipeline; `python -m pipeline compile` makes one.') from error
     return package
+
+
+def write_file(out: Path, text: str) -> None:
+    """Writes a text file, whole or not at all.
+
+    Args:
+      out: the file that --out names.
+      text: its content.
+
+    Raises:
+      UsageError: the file cannot be written.
+    """
+    staging = out.with_name(f'.{out.name}.partial-{os.getpid()}')
+    try:
+        staging.write_text(text)
+        staging.replace(out)
+    except OSError as error:
+        staging.unlink(missing_ok=True)
+        raise UsageError(f'--out: {out} cannot be written: {error.strerror}.') from error
 
 
 def parse_parameters(package: Package, assignments: list[str]) -> dict[str, Any]:

@@ -121,14 +121,16 @@ def _upload(client: Client, path: Path, package: Package, out: TextIO) -> tuple[
     if found:
         pipeline_id = found[0].pipeline_id
     else:
-        body = kfp_server_api.V2beta1Pipeline(name=package.name, display_name=package.name, namespace=namespace)
+        body = kfp_server_api.V2beta1Pipeline(
+            name=package.name, display_name=package.name, description=package.description, namespace=namespace
+        )
         pipeline_id = client.pipelines.pipeline_service_create_pipeline(pipeline=body).pipeline_id
         print(f'pipeline {package.name} created', file=out)
     found = client.list_pipeline_versions(pipeline_id, filter=_make_filter(name)).pipeline_versions
     if found:
         print(f'version {name} is there already', file=out)
         return pipeline_id, found[0].pipeline_version_id
-    version = client.upload_pipeline_version(str(path), name, pipeline_id=pipeline_id)
+    version = client.upload_pipeline_version(str(path), name, pipeline_id=pipeline_id, description=package.description)
     print(f'version {name} uploaded', file=out)
     return pipeline_id, version.pipeline_version_id
 

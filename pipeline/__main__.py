@@ -70,6 +70,13 @@ def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def _check_out(text: str) -> Path:
+    out = Path(text).absolute()
+    if out.suffix != '.yaml' or not out.parent.is_dir():
+        raise UsageError(f'--out takes a file that ends in .yaml, in a folder that exists. Received: {text}')
+    return out
+
+
 def _compile(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from kubeflow.target import Target
 
@@ -82,10 +89,8 @@ def _compile(arguments: argparse.Namespace, reporter: Reporter) -> int:
         pipeline_root=arguments.pipeline_root,
         webhook=arguments.webhook,
     )
-    out = Path(arguments.out).absolute()
     target.check(config)
-    if out.suffix != '.yaml' or not out.parent.is_dir():
-        raise UsageError(f'--out takes a file that ends in .yaml, in a folder that exists. Received: {arguments.out}')
+    out = _check_out(arguments.out)
     with divert_chatter(verbose=arguments.verbose):
         with track_imports(TFX_MODULES):
             from kubeflow import compile
@@ -108,6 +113,21 @@ def _rehearse(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from kubeflow.rehearsal.rehearse import rehearse_package
 
     return rehearse_package(Path(arguments.package), Path(arguments.root), arguments.mount, arguments.parameter)
+
+
+def _trainjob(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from kubeflow import trainjob
+
+    out = _check_out(arguments.out)
+    job = trainjob.TrainJob(
+        package=Path(arguments.package),
+        folder=arguments.folder.rstrip('/'),
+        workers=arguments.workers,
+        kind=arguments.kind,
+        assignments=arguments.parameter,
+    )
+    print_line(trainjob.write_job(job, out), sys.stdout)
+    return 0
 
 
 def _predict(arguments: argparse.Namespace, reporter: Reporter) -> int:
@@ -172,6 +192,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'lint': _lint,
     'rehearse': _rehearse,
     'submit': _submit,
+    'trainjob': _trainjob,
 }
 
 

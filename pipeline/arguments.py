@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         'lint': 'say what a Kubeflow Pipelines server would refuse or ignore in a package',
         'rehearse': "run a package's own container commands on this machine",
         'submit': 'upload a package to Kubeflow Pipelines, start a run and watch it',
+        'trainjob': "write a Kubernetes manifest that runs a package's Trainer in several pods",
     },
 }
 """Every command with one line of help, grouped by what a newcomer wants."""
@@ -151,6 +152,32 @@ def _add_package_commands(commands: Commands) -> None:
     submit.add_argument('--no-wait', action='store_true', help='start the run and do not watch it')
 
 
+def _add_trainjob(commands: Commands) -> None:
+    parser = _add_command(commands, 'trainjob')
+    parser.add_argument('package', metavar='FILE.yaml', help='what compile wrote')
+    parser.add_argument('--out', metavar='FILE.yaml', required=True, help='file to write')
+    parser.add_argument(
+        '--folder',
+        metavar='DIR',
+        required=True,
+        help='folder on a volume that the Trainer mounts, with examples/, transform_graph/ and schema/',
+    )
+    parser.add_argument('--workers', metavar='N', type=int, required=True, help='number of pods, at least 2')
+    parser.add_argument(
+        '--kind',
+        choices=('TrainJob', 'TFJob'),
+        default='TrainJob',
+        help='TrainJob for Kubeflow Trainer v2, TFJob for the training operator v1; default: %(default)s',
+    )
+    parser.add_argument(
+        '--parameter',
+        metavar='KEY=VALUE',
+        action='append',
+        default=[],
+        help='value of a parameter of the package; may be given several times',
+    )
+
+
 def _add_model_commands(commands: Commands) -> None:
     predict = _add_command(commands, 'predict')
     predict.add_argument('--model', metavar='DIR', required=True, help='a serving folder, or one version in it')
@@ -205,6 +232,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_data(commands)
     _add_compile(commands, arguments)
     _add_package_commands(commands)
+    _add_trainjob(commands)
     _add_model_commands(commands)
     for name in ('data', 'run', 'compile', 'predict', 'submit'):
         output = commands.choices[name].add_mutually_exclusive_group()

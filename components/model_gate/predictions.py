@@ -129,7 +129,7 @@ def write_predictions(file: Path, records: Records, probabilities: Probabilities
     np.savez_compressed(file, **arrays)
 
 
-def _read_predictions(file: Path) -> KeptPredictions:
+def read_predictions(file: Path) -> KeptPredictions:
     """Reads what `write_predictions` wrote.
 
     Raises:
@@ -159,7 +159,7 @@ def find_predictions(file: Path, records: Records) -> tuple[Probabilities | None
     if not file.exists():
         return None, 'it was pushed without predictions'
     try:
-        kept = _read_predictions(file)
+        kept = read_predictions(file)
     except ValueError as error:
         _log.warning('%s is damaged and is ignored (%s); the images are predicted again.', file, error)
         return None, 'the file of its predictions is damaged'

@@ -13,6 +13,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.errors import UsageError
 from kubeflow.compile import COMMAND, create_package, write_package
 from kubeflow.lint.linter import lint_package
+from kubeflow.pages import PAGES
 from kubeflow.steps import describe_platform
 from kubeflow.target import Target
 from pipeline.kubeflow_config import STEPS, StepConfig
@@ -171,6 +172,8 @@ def test_every_artifact_type_is_a_class_that_the_command_can_import(spec):
     for name, component in spec['components'].items():
         for side in ('inputDefinitions', 'outputDefinitions'):
             for key, artifact in component.get(side, {}).get('artifacts', {}).items():
+                if side == 'outputDefinitions' and key in PAGES:
+                    continue  # the command takes these out of what TFX is given
                 raw = pipeline_spec_pb2.RuntimeArtifact(uri='minio://b/a')
                 json_format.ParseDict(artifact['artifactType'], raw.type)
                 parsed = utils.parse_raw_artifact_dict({key: pipeline_spec_pb2.ArtifactList(artifacts=[raw])}, {})
@@ -182,6 +185,28 @@ def test_every_artifact_type_is_a_class_that_the_command_can_import(spec):
                         'the server does not pass the type, so the arguments do'
                     )
     assert {'Examples', 'Model', 'Baseline', 'DataReport'} <= titles
+
+
+def test_the_pages_of_a_run_show_figures_and_descriptions(spec):
+    shown = {
+        f'{step}.{name}': artifact['artifactType']['schemaTitle']
+        for step, component in spec['components'].items()
+        for name, artifact in component.get('outputDefinitions', {}).get('artifacts', {}).items()
+        if 'schemaTitle' in artifact['artifactType']
+    }
+    assert shown == {
+        'Trainer.training_metrics': 'system.Metrics',
+        'Evaluator.evaluation_metrics': 'system.Metrics',
+        'Evaluator.confusion_matrix': 'system.ClassificationMetrics',
+        'ServingCheck.serving_metrics': 'system.Metrics',
+    }
+    parameters = spec['root']['inputDefinitions']['parameters']
+    assert parameters['trainer_epochs']['description'].startswith('Passes over the train split')
+    descriptions = [spec['pipelineInfo']['description'], *(entry['description'] for entry in parameters.values())]
+    assert all(0 < len(text) <= 1024 and '\n' not in text for text in descriptions), (
+        'the schema allows 1,024 characters'
+    )
+    assert all(task['taskInfo']['name'] == name for name, task in spec['root']['dag']['tasks'].items())
 
 
 def test_no_path_of_this_machine_is_in_it(package, gpu_package):
@@ -225,7 +250,11 @@ def test_the_task_that_tells_a_webhook_has_the_settings_of_all_steps_but_no_gpu(
     spec, platform = parse(package)
     tasks, steps = spec['root']['dag']['tasks'], spec['components']['comp-exit-handler-1']['dag']['tasks']
     assert set(tasks) == {'exit-handler-1', 'notify'}
-    assert spec['root']['inputDefinitions']['parameters']['webhook']['defaultValue'] == target.webhook
+    parameter = spec['root']['inputDefinitions']['parameters']['webhook']
+    assert (parameter['defaultValue'], parameter['description']) == (
+        target.webhook,
+        'Address that is told how the run ended.',
+    )
     assert tasks['notify']['retryPolicy'] == steps['Pusher']['retryPolicy']
     assert tasks['notify']['cachingOptions'] == {'enableCache': False}
     assert set(platform) == {f'{name}_executor' for name in (*STEPS, 'notify')}

@@ -10,6 +10,7 @@ import yaml
 from components import features
 from components.places import fetch_folder, locate
 from components.serving.versions import INFO_FILE, list_versions
+from kubeflow.pages import PAGES
 from tests.conftest import PROJECT, run_cli
 
 pytestmark = pytest.mark.slow
@@ -91,6 +92,18 @@ def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serv
     assert [json.loads(file.read_text())['baseline'].rpartition(': ')[2] for file in verdicts] == [
         'equal within chance'
     ]
+    written = {file.parent.parent.name: file for file in (tmp_path / 'rehearsal').rglob('output_metadata.json')}
+    shown = {}
+    for step in ('Trainer', 'Evaluator', 'ServingCheck'):
+        for name, entry in json.loads(written[step].read_text())['artifacts'].items():
+            [artifact] = entry['artifacts']
+            if name in PAGES:
+                assert artifact['uri'].startswith('minio://mlpipeline/v2/')
+                shown[name] = artifact['metadata']
+    assert shown['training_metrics']['device'].startswith('CPU')
+    assert shown['evaluation_metrics']['verdict'] == 'blessed'
+    assert shown['serving_metrics']['verdict'] == 'servable'
+    assert sum(sum(row['row']) for row in shown['confusion_matrix']['confusionMatrix']['rows']) == 100
     (records,) = (tmp_path / 'sample' / 'test').iterdir()
     images = [example.numpy() for example in tf.data.TFRecordDataset(str(records), 'GZIP')]
     answers = []

@@ -13,8 +13,9 @@ from kubeflow.package import parse_parameters, read_package
 from tests.conftest import run_cli
 from tests.kubeflow.stand_in_kubeflow import KubeflowServer
 
+DESCRIPTION = 'Trains and pushes a model.'
 SPEC = {
-    'pipelineInfo': {'name': 'cifar10'},
+    'pipelineInfo': {'name': 'cifar10', 'description': DESCRIPTION},
     'defaultPipelineRoot': 'minio://mlpipeline/v2',
     'schemaVersion': '2.1.0',
     'root': {
@@ -70,10 +71,12 @@ def test_a_first_submission_creates_pipeline_version_experiment_and_run(package,
     assert call_submit(package, server, assignments=['epochs=5', 'data=/mnt/x=y'])[0] == 0
     [pipeline], [experiment] = server.list_posted('pipelines'), server.list_posted('experiments')
     assert pipeline.body['display_name'] == 'cifar10'
+    assert pipeline.body['description'] == DESCRIPTION, 'the server does not read it from the package'
     assert experiment.body['display_name'] == 'weekly'
     [upload] = server.list_posted('pipelines/upload_version')
     assert upload.body == package.read_bytes()
     assert upload.query['pipelineid'] == 'pipelines-1'
+    assert upload.query['description'] == DESCRIPTION
     [run] = server.list_posted('runs')
     assert run.body['experiment_id'] == 'experiments-1'
     assert run.body['pipeline_version_reference'] == {

@@ -1,0 +1,211 @@
+"""What a run's page on the server shows: figures, the confusion matrix, and descriptions.
+
+The page shows two kinds of artifacts by what is in their metadata: `system.Metrics`, a table of names and values, and
+`system.ClassificationMetrics`, here a confusion matrix (MetricsVisualizations.tsx in frontend/src/components/viewers of
+kubeflow/pipelines). So some steps get such outputs in a package. TFX does not know them: the entry point takes them out
+of what it gives to TFX, and fills them afterwards from the artifacts that the component wrote.
+
+Called by kubeflow/compile.py, which adds the outputs and descriptions, and by kubeflow/entrypoint.py, which fills the
+outputs. Most steps have no such output, so what reads the artifacts imports its heavy modules itself.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from components import features
+from components.reasons import Reason
+from components.serving.versions import PREDICTIONS_FILE
+from components.serving_check.report import read_report
+from components.settings import find_schema, make_schema
+from kubeflow.exit_handler import PARAMETER as WEBHOOK
+from pipeline.config import PipelineConfig
+
+Metadata = dict[str, Any]
+Artifact = dict[str, Any]
+
+METRICS, CLASSIFICATION = 'system.Metrics', 'system.ClassificationMetrics'
+SCHEMA_VERSION = '0.0.1'  # of both, as kfp.dsl has it
+PIPELINE_DESCRIPTION = (
+    'Fine-tunes an image classifier on CIFAR-10 or images like it, and pushes it for TensorFlow Serving. DataCheck and '
+    'DataGate refuse bad data before the training. Trainer trains and exports the model. Evaluator measures it on the '
+    'test split and compares it with the serving model, which BaselineFinder finds. ServingCheck asks it as clients '
+    'will. Pusher pushes it if both have accepted it; a run whose model was refused succeeds too, and the metrics of '
+    'Evaluator and ServingCheck say why it was refused.'
+)
+
+
+def _describe_reasons(reasons: Sequence[Reason], accepted: str) -> Metadata:
+    """Returns the verdict, and for each bound that was not kept a sentence with its name, value, bound and count.
+
+    Args:
+      reasons: all bounds, and faults.
+      accepted: the verdict if all bounds are kept.
+    """
+    broken: Metadata = {}
+    for reason in reasons:
+        if not reason.is_kept:
+            name = '_'.join(('refused', reason.metric, *([reason.slice] if reason.slice else [])))
+            broken[name] = '; '.join([*([broken[name]] if name in broken else []), reason.sentence])
+    count = sum(not reason.is_kept for reason in reasons)
+    verb = 'was' if count == 1 else 'were'
+    verdict = f'refused: {count} of {len(reasons)} bounds {verb} not kept' if count else accepted
+    return {'verdict': verdict, **broken}
+
+
+def describe_evaluation(evaluation: Path) -> Metadata:
+    """Returns what the model gate measured and decided.
+
+    Args:
+      evaluation: the Evaluator's artifact.
+    """
+    from components.model_gate.verdict import read_verdict
+
+    verdict = read_verdict(str(evaluation))
+    values = {'_'.join(filter(None, (reason.metric, reason.slice))): reason.value for reason in verdict.reasons}
+    return {
+        **_describe_reasons(verdict.reasons, 'blessed'),
+        **values,
+        'images': verdict.overall.count,
+        'baseline': verdict.baseline,
+    }
+
+
+def describe_confusion(evaluation: Path) -> Metadata:
+    """Returns the confusion matrix of the test split: a row for each true class, a column for each predicted one.
+
+    Args:
+      evaluation: the Evaluator's artifact.
+    """
+    import numpy as np
+
+    from components.model_gate.predictions import read_predictions
+
+    kept = read_predictions(evaluation / PREDICTIONS_FILE.name)
+    counts = np.zeros((features.NUM_CLASSES, features.NUM_CLASSES), np.int64)
+    np.add.at(counts, (kept.labels, kept.probabilities.argmax(axis=1)), 1)
+    return {
+        'confusionMatrix': {
+            'annotationSpecs': [{'displayName': name} for name in features.CLASS_NAMES],
+            'rows': [{'row': row} for row in counts.tolist()],
+        }
+    }
+
+
+def describe_training(model_run: Path) -> Metadata:
+    """Returns the Trainer's report, see `trainer.train.TrainingReport`.
+
+    Args:
+      model_run: the Trainer's artifact.
+    """
+    from trainer.train import REPORT_FILE
+
+    report: Metadata = json.loads((model_run / REPORT_FILE).read_text())
+    return report
+
+
+def describe_serving_check(blessing: Path) -> Metadata:
+    """Returns what the serving check measured and decided.
+
+    Args:
+      blessing: ServingCheck's artifact.
+    """
+    report = read_report(str(blessing))
+    measured = ('size_mb', 'memory_mb', 'load_s', 'p50_ms', 'p99_ms', 'images', 'server')
+    accepted = 'servable' if report.is_blessed else report.to_sentence()  # refused without a reason: it was not asked
+    return {**_describe_reasons(report.reasons, accepted), **{name: getattr(report, name) for name in measured}}
+
+
+class Page(NamedTuple):
+    """An output for the run's page.
+
+    step: the component that gets it.
+    schema: METRICS or CLASSIFICATION.
+    source: the output of the component that it is made from.
+    describe: makes the metadata from the source's folder.
+    description: of the output, in a sentence.
+    """
+
+    step: str
+    schema: str
+    source: str
+    describe: Callable[[Path], Metadata]
+    description: str
+
+
+PAGES = {
+    'training_metrics': Page(
+        'Trainer', METRICS, 'model_run', describe_training, 'Accuracy, speed and device of the training.'
+    ),
+    'evaluation_metrics': Page(
+        'Evaluator', METRICS, 'evaluation', describe_evaluation, 'What the model gate measured, and what it refused.'
+    ),
+    'confusion_matrix': Page(
+        'Evaluator', CLASSIFICATION, 'evaluation', describe_confusion, 'How often each class was taken for each other.'
+    ),
+    'serving_metrics': Page(
+        'ServingCheck', METRICS, 'blessing', describe_serving_check, 'What requests to the model showed.'
+    ),
+}
+"""The outputs by their names, which no component's own output has."""
+
+
+def add_pages(spec: dict[str, Any]) -> None:
+    """Adds the outputs for the run's page, and the descriptions, to a PipelineSpec.
+
+    Args:
+      spec: the PipelineSpec as JSON with all of its parameters and tasks; changed in place.
+    """
+    spec['pipelineInfo']['description'] = PIPELINE_DESCRIPTION
+    schema = make_schema(PipelineConfig)
+    for name, parameter in spec['root']['inputDefinitions']['parameters'].items():
+        if name == WEBHOOK:
+            parameter['description'] = 'Address that is told how the run ended.'
+        else:  # it has the name of a setting, such as trainer_epochs
+            setting = find_schema(schema, name.split('_', 1))
+            parameter['description'] = ' '.join(setting['description'].split())
+    for name, page in PAGES.items():
+        artifacts = spec['components'][page.step]['outputDefinitions']['artifacts']
+        kind = {'schemaTitle': page.schema, 'schemaVersion': SCHEMA_VERSION}
+        artifacts[name] = {'artifactType': kind, 'description': page.description}
+
+
+def take_pages(outputs: dict[str, Any]) -> dict[str, Artifact]:
+    """Takes the outputs for the run's page out of the outputs that TFX is given.
+
+    Args:
+      outputs: `outputs` of an ExecutorInput, changed in place.
+
+    Returns:
+      The artifacts by the names of the outputs.
+    """
+    return {name: outputs['artifacts'].pop(name)['artifacts'][0] for name in PAGES if name in outputs['artifacts']}
+
+
+def fill_pages(pages: dict[str, Artifact], outputs: dict[str, Any]) -> None:
+    """Writes the outputs for the run's page, as metadata into TFX's output file and as JSON into a file of their own.
+
+    Args:
+      pages: from `take_pages`.
+      outputs: `outputs` of the ExecutorInput that TFX was given, with paths in place of URIs.
+    """
+    if not pages:
+        return
+    file = Path(outputs['outputFile'])
+    written = json.loads(file.read_text())
+    for name, artifact in pages.items():
+        page = PAGES[name]
+        folder = Path(outputs['artifacts'][page.source]['artifacts'][0]['uri'])
+        metadata = {key: _to_value(value) for key, value in page.describe(folder).items() if value is not None}
+        Path(artifact['uri']).parent.mkdir(parents=True, exist_ok=True)
+        Path(artifact['uri']).write_text(json.dumps(metadata, indent=2))
+        entry = {'name': artifact['name'], 'uri': artifact['uri'], 'metadata': metadata}
+        written.setdefault('artifacts', {})[name] = {'artifacts': [entry]}
+    file.write_text(json.dumps(written))
+
+
+def _to_value(value: Any) -> Any:
+    """Writes a number that is not finite as text: the launcher reads JSON, which has no such numbers."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
