@@ -5,8 +5,11 @@
 Kubeflow names artifacts by minio://, s3:// or gs:// URIs, and TensorFlow opens at most gs://. So TFX gets the paths of
 the launcher's local copies, and the paths in its output file are turned back into URIs, which the launcher records.
 Kubeflow also loses the types of input artifacts, which TFX needs (GetOutputArtifactsByExecutionId in
-backend/src/v2/metadata/client.go of kubeflow/pipelines), so they are taken from the component's definition.
-A step that fails prints its error message as the last line, and ends with the exit code of the command line.
+backend/src/v2/metadata/client.go of kubeflow/pipelines), or gives types of its own such as system.Model, so they are
+always taken from the component's definition.
+A step that fails prints its error message as the last line, and ends with the exit code of the command line. The
+process then ends without Python's own clean-up, in which a destructor in TFX's C++ libraries can abort a step whose
+outputs are written ("pure virtual method called").
 """
 
 import argparse
@@ -41,8 +44,7 @@ def map_invocation(invocation: dict[str, Any], definitions: dict[str, Any], root
         sides[side] = {**content, 'artifacts': artifacts}
     for name, entry in sides['inputs']['artifacts'].items():
         for artifact in entry.get('artifacts', []):
-            if not any(artifact.get('type', {}).values()):
-                artifact['type'] = definitions['artifacts'][name]['artifactType']
+            artifact['type'] = definitions['artifacts'][name]['artifactType']
     values = sides['inputs'].get('parameterValues', {})
     sides['inputs']['parameterValues'] = apply_parameters(values, definitions.get('parameters', {}))
     return {**invocation, **sides}
@@ -100,4 +102,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
