@@ -24,6 +24,7 @@ from components.environment import choose_variables
 from components.errors import PipelineError, to_one_line
 from kubeflow.mirrors import LOGS_KEY, ROOT_VARIABLE, map_strings, to_path, to_uri
 from kubeflow.parameters import apply_parameters
+from kubeflow.steps import GPU_VARIABLE
 
 
 def map_invocation(invocation: dict[str, Any], definitions: dict[str, Any], root: str) -> dict[str, Any]:
@@ -61,12 +62,38 @@ def map_output(file: Path, root: str) -> None:
     file.write_text(json.dumps(map_strings(output, lambda path: to_uri(path, root)), indent=2))
 
 
+def check_gpus() -> None:
+    """Checks that a step for which the package asks for GPUs has one, before it reads any data.
+
+    A server that does not know the fields of the accelerator, or a pod without them, runs the step on the CPU. The
+    number is not compared: of several parts of a partitioned GPU (MIG) a process sees only one.
+
+    Raises:
+      PipelineError: there is no GPU.
+    """
+    promised = os.environ.get(GPU_VARIABLE)
+    if promised is None:
+        return
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices('GPU'):
+        raise PipelineError(
+            f'The package asks for {promised} GPU for this step, and TensorFlow finds none. Check that the pod has '
+            "the GPU in its limits (kubectl describe pod), that the node has the GPU vendor's device plugin and "
+            "driver, and that the step's image is the GPU image; or compile with kubeflow.steps.STEP.gpu=0."
+        )
+
+
 def run_step(argv: list[str]) -> None:
     """Runs one step.
 
     Args:
       argv: the arguments of TFX's `kubeflow_v2_run_executor`.
+
+    Raises:
+      PipelineError: the package asks for a GPU that is not there; or what the step itself raises.
     """
+    check_gpus()
     root = os.environ.get(ROOT_VARIABLE, '')
     parser = argparse.ArgumentParser(prog='python -m kubeflow.entrypoint', allow_abbrev=False)
     parser.add_argument('--executor_class_path', required=True)

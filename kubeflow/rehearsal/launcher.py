@@ -2,7 +2,7 @@
 
 A folder of this machine takes the place of the containers' root folder. It has the local copies of the object store,
 under the same paths as in a container. A step gets the environment variables that its container names, and of this
-machine's environment only the path to Python. Functions name the function of the server that they follow, in
+machine's environment only the path to Python. It is not promised a GPU, which this machine may lack. Functions name the function of the server that they follow, in
 backend/src/v2 of kubeflow/pipelines.
 """
 
@@ -22,6 +22,7 @@ from kubeflow.mirrors import LOGS_KEY, ROOT_VARIABLE, to_path
 from kubeflow.package import Document, parse_value
 from kubeflow.rehearsal.driver import Outputs
 from kubeflow.rehearsal.memory import wait_and_measure
+from kubeflow.steps import GPU_VARIABLE
 
 _REPORT_LINES = 20  # at the end of a failed step's output, in which its error message is searched
 
@@ -112,6 +113,7 @@ class Launcher:
             ROOT_VARIABLE: self._root,
             **{entry['name']: entry.get('value', '') for entry in container.get('env', [])},
         }
+        environment.pop(GPU_VARIABLE, None)
         for folder in (home, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
         log = self._logs / f'{name}.log'

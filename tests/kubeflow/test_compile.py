@@ -13,7 +13,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.errors import UsageError
 from kubeflow.compile import COMMAND, create_package, write_package
 from kubeflow.lint.linter import lint_package
-from kubeflow.steps import describe_platform
+from kubeflow.steps import GPU_VARIABLE, describe_platform
 from kubeflow.target import Target
 from pipeline.kubeflow_config import STEPS, StepConfig
 from tests.conftest import PROJECT, run_cli
@@ -105,7 +105,8 @@ def test_every_step_gets_what_the_config_says(gpu_package):
         container = get_container(spec, name)
         assert container['resources']['resourceCpuRequest'] == step.cpu
         assert container['resources']['resourceMemoryLimit'] == step.memory
-        assert container['env'] == [{'name': 'MODE', 'value': 'test=1'}]
+        promise = [{'name': GPU_VARIABLE, 'value': '2'}] if step.gpu else []
+        assert container['env'] == [{'name': 'MODE', 'value': 'test=1'}, *promise]
         assert task['cachingOptions'] == {'enableCache': step.cache}
         assert task.get('retryPolicy', {}).get('maxRetryCount', 0) == step.retries
     assert get_container(spec, 'ImportExampleGen')['resources']['resourceMemoryRequest'] == '2Gi'
@@ -127,7 +128,8 @@ def test_steps_that_read_changing_folders_are_not_cached(spec):
 def test_only_the_trainer_carries_the_gpu_and_its_image(gpu_package, package):
     spec, _ = parse(gpu_package)
     accelerators = {name: get_container(spec, name)['resources'].get('accelerator') for name in STEPS}
-    assert accelerators.pop('Trainer') == {'resourceType': 'nvidia.com/gpu', 'resourceCount': '2'}
+    new, old = {'resourceType': 'nvidia.com/gpu', 'resourceCount': '2'}, {'type': 'nvidia.com/gpu', 'count': '2'}
+    assert accelerators.pop('Trainer') == {**new, **old}, 'a server that knows only one pair ignores the other silently'
     assert set(accelerators.values()) == {None}
     images = {name: get_container(spec, name)['image'] for name in STEPS}
     assert images.pop('Trainer') == GPU_TARGET.gpu_image
@@ -231,7 +233,8 @@ def test_the_task_that_tells_a_webhook_has_the_settings_of_all_steps_but_no_gpu(
     assert set(platform) == {f'{name}_executor' for name in (*STEPS, 'notify')}
     assert platform['notify_executor'] == platform['Pusher_executor']
     container, pusher = get_container(spec, 'notify'), get_container(spec, 'Pusher')
-    assert (container['image'], container['env']) == (target.image, pusher['env'])
+    promise = {'name': GPU_VARIABLE, 'value': '1'}
+    assert (container['image'], [*container['env'], promise]) == (target.image, pusher['env'])
     assert pusher['resources'].pop('accelerator')
     assert container['resources'] == pusher['resources']
     assert lint_package(package) == []

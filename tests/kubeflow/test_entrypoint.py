@@ -12,6 +12,7 @@ from tfx.dsl.components.base import base_executor
 from components.errors import DataRefusedError
 from kubeflow import entrypoint
 from kubeflow.mirrors import ROOT_VARIABLE, to_path, to_uri
+from kubeflow.steps import GPU_VARIABLE
 from tests.conftest import PROJECT
 
 CASES = {
@@ -83,9 +84,7 @@ def test_artifacts_become_local_and_typed_and_parameters_are_applied(kind):
 def run(tmp_path, monkeypatch):
     """Runs the entry point, with a stand-in for TFX's if there is one; returns the exit code and the output file."""
 
-    def start(
-        stand_in=None, executor: str = 'components.baseline.Executor', kind: dict = NO_TYPE
-    ) -> tuple[int, dict]:
+    def start(stand_in=None, executor: str = 'components.baseline.Executor', kind: dict = NO_TYPE) -> tuple[int, dict]:
         from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
         if stand_in:
@@ -148,6 +147,24 @@ def test_a_step_that_fails_ends_with_its_error_message(run, capsys, error, code)
 
     assert run(stand_in)[0] == code
     assert capsys.readouterr().err.splitlines()[-1] == f'error: {error}'
+
+
+@pytest.mark.parametrize(('devices', 'code'), [([], 1), (['GPU:0'], 0)])
+def test_a_step_that_was_promised_a_gpu_and_sees_none_stops_before_it_reads_data(
+    run, monkeypatch, capsys, devices, code
+):
+    read = []
+
+    def stand_in(parsed):
+        read.append(parsed)
+        Path(json.loads(parsed[0].json_serialized_invocation_args)['outputs']['outputFile']).write_text('{}')
+
+    monkeypatch.setenv(GPU_VARIABLE, '1')
+    monkeypatch.setattr('tensorflow.config.list_physical_devices', lambda kind: devices)
+    assert run(stand_in)[0] == code
+    assert bool(read) == bool(devices)
+    if not devices:
+        assert 'error: The package asks for 1 GPU for this step, and TensorFlow finds none. ' in capsys.readouterr().err
 
 
 TFX = 'tfx.orchestration.kubeflow.v2.container'

@@ -92,6 +92,7 @@ def package() -> Package:
                         "{{$.inputs.artifacts['model'].path}}",
                         "{{$.inputs.parameters['serving']}}",
                         GREETING='hello',
+                        PROMISED_GPUS='1',
                     ),
                 }
             },
