@@ -62,6 +62,11 @@ def map_output(file: Path, root: str) -> None:
     file.write_text(json.dumps(map_strings(output, lambda path: to_uri(path, root)), indent=2))
 
 
+STORE_VARIABLES = {'AWS_RETRY_MODE': 'standard', 'AWS_MAX_ATTEMPTS': '12'}
+"""How boto3 retries a request, unless the step's environment says otherwise. A server may not retry a step that failed,
+so a store that is away for a minute or two must not fail it. Google's client retries that long by itself."""
+
+
 def check_gpus() -> None:
     """Checks that a step for which the package asks for GPUs has one, before it reads any data.
 
@@ -117,7 +122,7 @@ def run_step(argv: list[str]) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs one step; returns the exit code, as `pipeline.__main__.main` does."""
-    os.environ.update(choose_variables())
+    os.environ.update({**STORE_VARIABLES, **os.environ, **choose_variables()})
     try:
         run_step(argv)
     except Exception as error:

@@ -213,6 +213,24 @@ def test_what_a_server_would_refuse_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ('setting', 'warned'),
+    [
+        ('trainer.epochs=2', True),
+        ('trainer.checkpoint_dir=/mnt/models/checkpoints', False),
+        ('kubeflow.steps.Trainer.retries=0', False),
+    ],
+)
+def test_retries_of_a_trainer_whose_checkpoints_die_with_the_pod_are_warned_of(tmp_path, setting, warned):
+    note = write_package(make_config(setting), TARGET, tmp_path / 'p.yaml')
+    assert ('warning: ' in note and 'trainer.checkpoint_dir' in note) == warned
+
+
+def test_a_folder_for_checkpoints_that_the_trainer_does_not_mount_is_refused(tmp_path):
+    with pytest.raises(UsageError, match='The step has no volume at /tmp/checkpoints'):
+        write_package(make_config('trainer.checkpoint_dir=/tmp/checkpoints'), TARGET, tmp_path / 'p.yaml')
+
+
 def test_weights_on_a_volume_that_only_the_trainer_mounts_are_accepted():
     volumes = f'kubeflow.steps.Trainer.pvcs={VOLUME},weights:/weights'
     config = make_config(volumes, 'trainer.weights=/weights/resnet50.h5')
@@ -237,7 +255,7 @@ def test_the_task_that_tells_a_webhook_has_the_settings_of_all_steps_but_no_gpu(
     assert (container['image'], [*container['env'], promise]) == (target.image, pusher['env'])
     assert pusher['resources'].pop('accelerator')
     assert container['resources'] == pusher['resources']
-    assert lint_package(package) == []
+    assert [problem.where for problem in lint_package(package)] == ['file'], 'only the warning of retries'
 
 
 @pytest.mark.slow
@@ -247,7 +265,9 @@ def test_the_command_writes_the_package(package, tmp_path):
     options += ['--serving', '/mnt/models', '--set', f'kubeflow.default.pvcs={VOLUME}']
     answer = run_cli('compile', '--out', out, *options)
     assert answer.returncode == 0
-    assert answer.stdout == f'cifar10-sample written to {out}\n'
+    first, warning = answer.stdout.splitlines()
+    assert first == f'cifar10-sample written to {out}'
+    assert warning.startswith('warning: kubeflow.steps.Trainer.retries=2 starts a Trainer that failed at epoch 0 again')
     assert answer.stderr == ''
     assert out.read_text() == package
     assert list(tmp_path.iterdir()) == [out]

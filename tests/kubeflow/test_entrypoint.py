@@ -149,6 +149,27 @@ def test_a_step_that_fails_ends_with_its_error_message(run, capsys, error, code)
     assert capsys.readouterr().err.splitlines()[-1] == f'error: {error}'
 
 
+@pytest.mark.parametrize(('given', 'attempts'), [({}, 12), ({'AWS_MAX_ATTEMPTS': '3'}, 3)])
+def test_a_step_waits_for_an_object_store_that_is_away_because_the_server_may_not_retry_the_step(
+    run, monkeypatch, given, attempts
+):
+    import boto3
+
+    for name in entrypoint.STORE_VARIABLES:
+        monkeypatch.setenv(name, '')  # so that it is restored after the test
+        monkeypatch.delenv(name)
+    for name, value in {'AWS_DEFAULT_REGION': 'x', **given}.items():
+        monkeypatch.setenv(name, value)
+    retries = []
+
+    def stand_in(parsed):
+        retries.append(boto3.session.Session().client('s3').meta.config.retries)
+        Path(json.loads(parsed[0].json_serialized_invocation_args)['outputs']['outputFile']).write_text('{}')
+
+    assert run(stand_in)[0] == 0
+    assert retries == [{'mode': 'standard', 'total_max_attempts': attempts}]
+
+
 @pytest.mark.parametrize(('devices', 'code'), [([], 1), (['GPU:0'], 0)])
 def test_a_step_that_was_promised_a_gpu_and_sees_none_stops_before_it_reads_data(
     run, monkeypatch, capsys, devices, code
