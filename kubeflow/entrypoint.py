@@ -14,6 +14,7 @@ outputs are written ("pure virtual method called").
 
 import argparse
 import json
+import logging
 import os
 import sys
 import traceback
@@ -123,6 +124,9 @@ def run_step(argv: list[str]) -> None:
 def main(argv: list[str]) -> int:
     """Runs one step; returns the exit code, as `pipeline.__main__.main` does."""
     os.environ.update({**STORE_VARIABLES, **os.environ, **choose_variables()})
+    logging.basicConfig()
+    for package in ('components', 'trainer'):  # TFX raises only the level of its own log
+        logging.getLogger(package).setLevel(logging.INFO)
     try:
         run_step(argv)
     except Exception as error:

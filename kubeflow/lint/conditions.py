@@ -2,7 +2,8 @@
 
 Called by kubeflow/lint/graph.py. The driver compiles and evaluates the condition only when the task's turn comes
 (backend/src/v2/expression/expression.go Condition in kubeflow/pipelines), so a mistake fails the run half-way. The
-grammar is that of https://github.com/google/cel-spec/blob/master/doc/langdef.md. Types are not checked.
+grammar is that of https://github.com/google/cel-spec/blob/master/doc/langdef.md, without the making of messages, for
+which a condition has no use. Types are not checked.
 """
 
 import re
@@ -164,7 +165,8 @@ def check_condition(where: str, condition: str) -> Iterator[Problem]:
         return
     try:
         _Parser(condition).parse()
-    except _NoExpression as error:
-        what = f"It is no expression of CEL: it {error}. The task's driver fails. Received: {condition}"
+    except (_NoExpression, RecursionError) as error:
+        reason = 'is nested too deeply' if isinstance(error, RecursionError) else error
+        what = f"It is no expression of CEL: it {reason}. The task's driver fails. Received: {condition}"
         mend = "Write it as kfp's dsl.If does: inputs.parameter_values['NAME'] == 'TEXT'."
         yield Problem('error', f'{where}.triggerPolicy.condition', what, mend)

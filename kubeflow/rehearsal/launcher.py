@@ -1,11 +1,10 @@
 """The part of Kubeflow's launcher in the rehearsal: runs a step's command, and collects its outputs.
 
 A folder of this machine takes the place of the containers' root folder. It has the local copies of the object store,
-under the same paths as in a container. A step gets the environment variables that its container names, and of this
-machine's environment only the path to Python. It is not promised a GPU, which this machine may lack. It also has what
-Kubernetes, Argo and Kubeflow put into the environment of a pod. When a pod fails, what it wrote is lost, except on
-volumes and in object stores. Functions name
-the function of the server that they follow, in backend/src/v2 of kubeflow/pipelines.
+under the same paths as in a container. A step gets the environment variables that its container names, those that
+Kubernetes, Argo and Kubeflow give a pod, and of this machine's environment only the path to Python. It is not promised
+a GPU, which this machine may lack. When a pod fails, what it wrote is lost, except on volumes and in object stores.
+Functions name the function of the server that they follow, in backend/src/v2 of kubeflow/pipelines.
 """
 
 import json

@@ -190,9 +190,12 @@ def test_a_step_that_was_promised_a_gpu_and_sees_none_stops_before_it_reads_data
 
 TFX = 'tfx.orchestration.kubeflow.v2.container'
 ABORTING = f"""
-import atexit, json, os, pathlib, runpy, sys, types
+import atexit, json, logging, os, pathlib, runpy, sys, types
 def stand_in(parsed):
     print('written')
+    logging.getLogger('trainer').info('training resumes')
+    logging.getLogger('components.progress').info('3 of 4 images')
+    logging.getLogger('other').info('noise')
     given = json.loads(parsed[0].json_serialized_invocation_args)
     pathlib.Path(given['outputs']['outputFile']).write_text('{{}}')
     if 'fail' in parsed[1]:
@@ -220,4 +223,9 @@ def test_a_library_that_aborts_when_python_ends_does_not_fail_a_step_whose_outpu
     ended = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert ended.returncode == code, ended.stderr
     assert ended.stdout == 'written\n'
+    assert ended.stderr.splitlines()[:2] == [
+        'INFO:trainer:training resumes',
+        'INFO:components.progress:3 of 4 images',
+    ]
+    assert 'noise' not in ended.stderr
     assert json.loads(output.read_text()) == {}

@@ -33,6 +33,7 @@ BAD = {
     f'{VALUE}[': 'ends where a value is needed',
     '== 1': "has '==' where a value is needed",
     'size(1,) == 1': 'has a comma before )',
+    '(' * 9999: 'is nested too deeply',
     '{{$.inputs}} == 1': "has '$.inputs}} == 1' where",
 }
 
@@ -42,7 +43,7 @@ def test_an_expression_of_cel_has_no_problem(condition):
     assert list(check_condition('t', condition)) == []
 
 
-@pytest.mark.parametrize('condition', BAD)
+@pytest.mark.parametrize('condition', BAD, ids=lambda condition: condition[:40])
 def test_what_is_no_expression_is_an_error_that_says_where(condition):
     (problem,) = check_condition('t', condition)
     assert (problem.severity, problem.where) == ('error', 't.triggerPolicy.condition')

@@ -152,12 +152,20 @@ def test_parameters_override_defaults_and_mounts_become_folders_of_this_machine(
     assert seen['values'] == {'serving': f'{tmp_path}/claim/serving'}
 
 
+POD_VARIABLES = {
+    *('ARGO_CONTAINER_NAME', 'ARGO_DEADLINE', 'ARGO_INCLUDE_SCRIPT_OUTPUT', 'ARGO_NODE_ID', 'ARGO_PROGRESS_FILE'),
+    *('ARGO_PROGRESS_FILE_TICK_DURATION', 'ARGO_PROGRESS_PATCH_TICK_DURATION', 'KFP_POD_NAME', 'KFP_POD_UID'),
+}
+"""Of a recorded pod, see test_recorded_inputs.py; KFP_RETRY_INDEX is only in the pods of steps with a retry policy."""
+
+
 def test_a_step_has_the_environment_of_the_document_and_not_that_of_this_machine(rehearse, monkeypatch, tmp_path):
     monkeypatch.setenv('SECRET_OF_THIS_MACHINE', '1')
     seen, _ = rehearse()
     assert seen['greeting'] == 'hello'
-    names = {name for name in seen['environment'] if not name.startswith(('ARGO_', 'KFP_', 'KUBERNETES_'))}
-    assert names - {'LC_CTYPE'} == {'GREETING', 'HOME', 'MIRROR_ROOT', 'PATH', 'TMPDIR'}
+    names = {name for name in seen['environment'] if not name.startswith('KUBERNETES_')}
+    assert names - {'LC_CTYPE'} == {'GREETING', 'HOME', 'MIRROR_ROOT', 'PATH', 'TMPDIR', *POD_VARIABLES}
+    assert {'KUBERNETES_SERVICE_HOST', 'KUBERNETES_SERVICE_PORT'} <= set(seen['environment'])
     assert Path(seen['folder']).is_relative_to(tmp_path / 'r')
 
 
