@@ -59,22 +59,40 @@ def locate(text: str) -> Place:
     except ValueError as error:
         raise UsageError(f'A folder {error}') from error
 
-    from botocore.exceptions import BotoCoreError, ClientError
     from cloudpathlib import GSClient, S3Client
     from cloudpathlib.enums import FileCacheMode
+
+    make_client = S3Client if text.startswith('s3://') else GSClient
+    with explain_errors(text):
+        place: Place = make_client(file_cache_mode=FileCacheMode.close_file).CloudPath(text)
+        place.exists()
+    return place
+
+
+@contextlib.contextmanager
+def explain_errors(place: Place | str) -> Iterator[None]:
+    """Turns the errors of an object store, which its clients have retried, into one sentence.
+
+    Args:
+      place: what is read or written; nothing is done for a path on this machine.
+
+    Raises:
+      StorageError: the store does not respond, refuses the credentials, or has no such bucket.
+    """
+    if isinstance(place, Path):
+        yield
+        return
+    from botocore.exceptions import BotoCoreError, ClientError
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 
-    make_client = S3Client if text.startswith('s3://') else GSClient
     try:
-        place: Place = make_client(file_cache_mode=FileCacheMode.close_file).CloudPath(text)
-        place.exists()
+        yield
     except (BotoCoreError, ClientError, GoogleAPIError, GoogleAuthError) as error:
         raise StorageError(
-            f'{text} cannot be read: {to_one_line(error)}. Check bucket, credentials and, for s3://, '
+            f'{place} cannot be used: {to_one_line(error)}. Check bucket, credentials and, for s3://, '
             f'{ENDPOINT_VARIABLE} and AWS_DEFAULT_REGION.'
         ) from error
-    return place
 
 
 def copy_folder(source: Place, target: Path) -> None:

@@ -114,7 +114,7 @@ def write_package(config: PipelineConfig, target: Target, out: Path) -> str:
       out: the YAML file to write.
 
     Returns:
-      What was written, for the user.
+      What was written, for the user; on a second line a warning, if there is one.
 
     Raises:
       UsageError: config and target do not fit each other, a server would refuse the package, or the file cannot be
@@ -126,4 +126,20 @@ def write_package(config: PipelineConfig, target: Target, out: Path) -> str:
         lines = [f'\n  {problem.where}: {problem.what} {problem.mend}' for problem in problems]
         raise UsageError(f'A Kubeflow Pipelines server would refuse this package:{"".join(lines)}')
     write_file(out, text)
-    return f'{config.name} written to {out}'
+    return f'{config.name} written to {out}{_warn_of_checkpoints(config)}'
+
+
+def _warn_of_checkpoints(config: PipelineConfig) -> str:
+    """Returns a line that warns of a Trainer that is retried without its checkpoints; '' if there is no such Trainer.
+
+    The launcher uploads what a step wrote only after a success, so without a place of their own the checkpoints of a
+    failed attempt are lost with its pod.
+    """
+    retries = config.kubeflow.get_step('Trainer').retries
+    if not retries or config.trainer.checkpoint_dir:
+        return ''
+    return (
+        f'\nwarning: kubeflow.steps.Trainer.retries={retries} starts a Trainer that failed at epoch 0 again, because '
+        'its checkpoints are lost with its pod; name a folder on a volume, s3:// or gs:// with '
+        '--set trainer.checkpoint_dir=FOLDER'
+    )

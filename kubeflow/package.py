@@ -78,6 +78,11 @@ class Package(NamedTuple):
         secrets = self.get_platform(component).get('secretAsEnv', [])
         return [entry['envVar'] for secret in secrets for entry in secret['keyToEnv']]
 
+    def list_claims(self, component: str) -> list[str]:
+        """Returns the names of the volume claims that a component's step mounts."""
+        mounts = self.executors.get(self._get_label(component), {}).get('pvcMount', [])
+        return [json.dumps(mount.get('pvcNameParameter', mount.get('constant')), sort_keys=True) for mount in mounts]
+
     def list_mount_paths(self) -> list[str]:
         """Returns the paths where steps mount volumes, the longest first."""
         mounts = [mount for executor in self.executors.values() for mount in executor.get('pvcMount', [])]
@@ -145,6 +150,11 @@ def parse_parameters(package: Package, assignments: list[str]) -> dict[str, Any]
             close = difflib.get_close_matches(key, package.parameters, n=1)
             hint = f'; did you mean {close[0]}?' if close else f'; it has: {", ".join(package.parameters) or "none"}.'
             raise UsageError(f'The pipeline has no parameter {key!r}{hint}')
+        if '{{' in text:
+            raise UsageError(
+                f'The parameter {key} takes no {{{{, which Argo, where the steps run, takes for a variable of its own '
+                f'and refuses or replaces. Write the text itself. Received: {text}'
+            )
         values[key] = parse_value(key, text, package.parameters[key].get('parameterType', 'STRING'))
     for key, parameter in package.parameters.items():
         if key not in values and 'defaultValue' not in parameter and not parameter.get('isOptional'):

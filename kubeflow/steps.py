@@ -1,7 +1,8 @@
 """Writes a StepConfig into a package: as fields of the PipelineSpec, and as an entry of the kubernetes platform spec.
 
 Only fields that Kubeflow Pipelines reads since 2.5 are used (api/v2alpha1/pipeline_spec.proto and
-kubernetes_platform/proto/kubernetes_executor_config.proto); its own SDK also writes the fields of older servers.
+kubernetes_platform/proto/kubernetes_executor_config.proto). The GPU is also written in the fields of servers before
+2.4, because these do not refuse the newer ones: they ignore them, and run the step without a GPU.
 Neither document has a field for a service account, which belongs to a run and not to a step.
 """
 
@@ -9,16 +10,23 @@ from typing import Any
 
 from pipeline.kubeflow_config import StepConfig
 
+GPU_VARIABLE = 'PROMISED_GPUS'
+"""Environment variable of a step: the number of GPUs that the package asks for; `kubeflow.entrypoint` checks it."""
+
 
 def describe_container(step: StepConfig) -> dict[str, Any]:
     """Returns the container's `resources` and `env`, without settings that are not set."""
+    count = str(step.gpu)
+    accelerator = {'resourceType': step.gpu_type, 'resourceCount': count, 'type': step.gpu_type, 'count': count}
     resources = {
         'resourceCpuRequest': step.cpu,
         'resourceMemoryRequest': step.memory,
         'resourceMemoryLimit': step.memory,
-        'accelerator': {'resourceType': step.gpu_type, 'resourceCount': str(step.gpu)} if step.gpu else None,
+        'accelerator': accelerator if step.gpu else None,
     }
     env = [dict(zip(('name', 'value'), text.split('=', 1), strict=True)) for text in step.env or ()]
+    if step.gpu:
+        env.append({'name': GPU_VARIABLE, 'value': count})
     return _drop_unset({'resources': _drop_unset(resources), 'env': env})
 
 

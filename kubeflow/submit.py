@@ -6,6 +6,7 @@ It uses kfp's client, which also reads ~/.config/kfp/context.json (namespace, au
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -62,6 +63,7 @@ def submit(submission: Submission, out: TextIO, poll_s: float = _POLL_S) -> int:
     parameters = parse_parameters(package, submission.assignments)
     with _explain(host):
         client = Client(host=host)
+        _show_version(client, package, out)
         pipeline_id, version_id = _upload(client, submission.package, package, out)
         options = {
             'experiment_id': client.create_experiment(submission.experiment).experiment_id,
@@ -107,6 +109,31 @@ def _explain(host: str) -> Iterator[None]:
             f'{host} does not answer as a Kubeflow Pipelines server ({to_one_line(error)}). Check the address, and '
             'that the port is forwarded (kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80).'
         ) from error
+
+
+_NO_RETRIES_SINCE = (2, 17)  # the Argo controller's configuration that comes with this server retries only lost pods
+
+
+def _show_version(client: Client, package: Package, out: TextIO) -> None:
+    """Prints the server's version, and what it does to the package's retries.
+
+    The API server has the version as tag_name (apiserver/main.go newHealthzResponse), and the server of the web pages
+    as apiServerTagName (frontend/server/handlers/healthz.ts). kfp's client drops both.
+    """
+    api = client.pipelines.api_client
+    path, authentication = '/apis/v2beta1/healthz', ['Bearer']
+    answer, _, _ = api.call_api(path, 'GET', response_type='object', auth_settings=authentication)
+    version = str(answer.get('apiServerTagName') or answer.get('tag_name') or 'of unknown version')
+    print(f'server {version}', file=out)
+    numbers = re.match(r'(\d+)\.(\d+)', version)
+    can_retry = numbers is not None and (int(numbers[1]), int(numbers[2])) < _NO_RETRIES_SINCE
+    tasks = [task for dag in package.list_dags() for task in dag['tasks'].values()]
+    if not can_retry and any(task.get('retryPolicy', {}).get('maxRetryCount') for task in tasks):
+        print(
+            'warning: servers from 2.17 on, as they are shipped, do not start a step again that failed, whatever the '
+            'package says; docs/kubeflow.md, Retries, says what to change in the cluster',
+            file=out,
+        )
 
 
 def _upload(client: Client, path: Path, package: Package, out: TextIO) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def _list_kept_settings(config: PipelineConfig) -> dict[str, Any]:
     Of a weights file its name is kept.
     """
     kept = {key: value for key, value in json.loads(config.to_json()).items() if key in _KEPT_SETTINGS}
-    del kept['trainer']['cache_dir']
+    del kept['trainer']['cache_dir'], kept['trainer']['checkpoint_dir']
     kept['trainer']['weights'] = kept['trainer']['weights'].rpartition('/')[2]
     return kept
 

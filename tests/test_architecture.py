@@ -14,6 +14,7 @@ ALLOWED = {
         'trainer',
         'components.features',
         'components.errors',
+        'components.places',  # checkpoints can be in an object store
         'components.progress',
         'components.settings',
         'components.source_digest',

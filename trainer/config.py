@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from components.places import check_place
 from components.settings import Settings
 from trainer.backbones import BACKBONES
 
@@ -90,6 +91,9 @@ class TrainerConfig(Settings):
     """Where the outputs of the frozen layers are kept, so that they run only once; 'auto' decides by measuring."""
     cache_dir: str | None = None
     """Local folder for a cache on disk; None takes one in the run's own folder."""
+    checkpoint_dir: str | None = None
+    """Folder for the checkpoints, a path or an s3:// or gs:// URI; None takes one beside the Trainer's outputs. On
+    Kubeflow that one vanishes with the pod, so name a folder on a volume or in an object store there."""
     cached_views: Annotated[int, Field(ge=0)] = 0
     """Augmented views of each image to keep; with 0 and augmentation, the frozen layers run in every epoch."""
     precision: Literal['auto', 'float32', 'onednn_bfloat16', 'mixed_bfloat16', 'mixed_float16'] = 'auto'
@@ -108,6 +112,10 @@ class TrainerConfig(Settings):
             raise ValueError(
                 'trainer.train_from must be "auto", "none", "all" or the beginning of a layer name. Received: \'\''
             )
+        try:
+            check_place(self.checkpoint_dir or '')
+        except ValueError as error:
+            raise ValueError(f'trainer.checkpoint_dir {error}') from error
         if self.mix != 'none' and self.cached_views:
             raise ValueError(
                 f'trainer.cached_views must be 0 with trainer.mix={self.mix}, which makes new images in every step. '

@@ -235,7 +235,6 @@ def fit_phase(
       TrainingError: The loss became NaN or infinite.
     """
     checkpoints = CheckpointFolder(os.path.join(checkpoint_dir, phase.name))
-    best_weights = os.path.join(checkpoint_dir, f'{phase.name}-best.weights.h5')
     history = checkpoints.restore(model)
     if history:
         _log.info('%s resumes after epoch %d of %d', phase.name, len(history), phase.epochs)
@@ -243,7 +242,8 @@ def fit_phase(
         order = EpochOrder(train.count, config.seed, cluster.share.workers)
         order.epoch = len(history)
         average = None if config.weight_average == 'none' else WeightAverage(train, config.seed, config.batch_size)
-        recorder = Recorder(phase, order, checkpoints if cluster.is_chief else None, best_weights, history, average)
+        best_weights, saved_by_chief = checkpoints.best_weights, checkpoints if cluster.is_chief else None
+        recorder = Recorder(phase, order, saved_by_chief, best_weights, history, average)
         counts = {'train_count': train.count, 'val_count': val.count, 'batch_size': config.batch_size}
         progress = EpochProgress(phase.name, phase.epochs, first_epoch=len(history), **counts)
         callbacks = [keras.callbacks.TerminateOnNaN(raise_error=True), recorder, progress]
@@ -254,5 +254,5 @@ def fit_phase(
         fill()
         _fit_epochs(model, config, phase, train, val, order, cluster, callbacks)
     cluster.wait_for_all()  # the chief may still be writing the best weights
-    model.load_weights(best_weights)
+    checkpoints.load_best(model)
     return history

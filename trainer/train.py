@@ -208,9 +208,11 @@ def run_fn(fn_args: FnArgs) -> None:
         train = read_split(fn_args.train_files, transform_output, config.augmentation, config.seed)
         val = read_split(fn_args.eval_files, transform_output)
         files = [*fn_args.train_files, *fn_args.eval_files]
-        described = {**fn_args.custom_config, 'source_digest': compute_source_digest([__name__])}
+        settings = {name: value for name, value in fn_args.custom_config['trainer'].items() if name != 'checkpoint_dir'}
+        digest = compute_source_digest([__name__])
+        described = {**fn_args.custom_config, 'trainer': settings, 'source_digest': digest}
         key = compute_training_key(described, files, fn_args.transform_graph_path)
-        checkpoint_dir = locate_checkpoints(run_dir, key)
+        checkpoint_dir = locate_checkpoints(run_dir, key, config.checkpoint_dir)
         keras.utils.set_random_seed(config.seed)
         with cluster.scope():
             backbone = build_backbone(config)

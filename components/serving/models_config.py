@@ -5,19 +5,23 @@ and again. `components.serving.version_labels` changes its content.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from components.errors import PipelineError, UsageError
+from components.errors import PipelineError, StorageError, UsageError, to_one_line
 from components.places import Place
 
 CONFIG_FILE = 'models.config'
 MODEL_NAME = 'cifar10'
+_LOCK_ATTEMPTS, _LOCK_WAIT_S = 7, 10.0
 
 
 def check_folder(serving: Place) -> None:
@@ -85,11 +89,30 @@ def lock_config(serving: Place) -> Iterator[None]:
 
     Raises:
       UsageError: the serving folder does not exist.
+      StorageError: the volume gives no locks.
     """
     check_folder(serving)
     if not isinstance(serving, Path):
         yield
         return
     with (serving / '.lock').open('a') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _wait_for_lock(file)
         yield
+
+
+def _wait_for_lock(file: TextIO) -> None:
+    """Waits for the lock, and up to a minute for a volume that has none to give, such as NFS while its server restarts.
+
+    On Kubeflow this is in place of a retry of the step, which a server may not make.
+    """
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return
+        except OSError as error:
+            if error.errno != errno.ENOLCK or attempt + 1 == _LOCK_ATTEMPTS:
+                raise StorageError(
+                    f"{file.name} cannot be locked: {to_one_line(error)}. Check the volume's server of locks (for NFS "
+                    'lockd), or use a serving folder on a different volume.'
+                ) from error
+            time.sleep(_LOCK_WAIT_S)

@@ -14,6 +14,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
+from kubeflow.lint.conditions import check_condition
 from kubeflow.lint.inputs import check_inputs
 from kubeflow.lint.problem import Problem
 
@@ -51,6 +52,24 @@ def check_graph(package: ParsedPackage) -> Iterator[Problem]:
             yield Problem('error', where, what, 'Rename the component.')
         yield from _check_component(where, component, package)
     yield from _check_shared_containers(package)
+    yield from _warn_of_retries(package)
+
+
+def _warn_of_retries(package: ParsedPackage) -> Iterator[Problem]:
+    """Warns once of all retry policies, which server 2.17 as it is shipped does not apply to failures.
+
+    Sources: templateDefaults in manifests/kustomize/third-party/argo/base/workflow-controller-configmap-patch.yaml;
+    argocompiler/container.go getTaskRetryStrategyFromInput, which sets no policy of its own.
+    """
+    dags = [package.spec.root, *package.spec.components.values()]
+    count = sum(task.retry_policy.max_retry_count > 0 for item in dags for task in item.dag.tasks.values())
+    if count:
+        what = (
+            f'Server 2.17 as it is shipped starts none of the {count} steps with a retryPolicy again when they fail: '
+            'the retryPolicy of its Argo controller is OnError, which is for lost pods only.'
+        )
+        mend = 'Nothing in a package changes that; docs/kubeflow.md, Retries, says what to change in the cluster.'
+        yield Problem('warning', 'file', what, mend)
 
 
 def _check_component(where: str, component: Any, package: ParsedPackage) -> Iterator[Problem]:
@@ -150,7 +169,7 @@ def _list_producers(task: Any) -> Iterator[str]:
 
 
 def _check_task(where: str, name: str, task: Any, parent: Any, package: ParsedPackage) -> Iterator[Problem]:
-    """Checks a task's name, dependencies, iterators, retries, component and inputs.
+    """Checks a task's name, dependencies, condition, iterators, retries, component and inputs.
 
     Sources: argocompiler/dag.go task and DAG; driver/driver.go validateNonRoot; Argo's validateDAG.
     """
@@ -162,6 +181,7 @@ def _check_task(where: str, name: str, task: Any, parent: Any, package: ParsedPa
     if task.trigger_policy.strategy == _AT_END and not task.dependent_tasks:
         what = 'An exit task that depends on no task never runs.'
         yield Problem('error', f'{where}.dependentTasks', what, 'Name the task after which it should run.')
+    yield from check_condition(where, task.trigger_policy.condition)
     if task.HasField('artifact_iterator'):
         what = 'The server has no artifact iterators.'
         yield Problem('error', f'{where}.artifactIterator', what, 'Iterate over a parameter.')

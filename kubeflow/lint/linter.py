@@ -21,6 +21,7 @@ from kubeflow.lint.fields import check_fields
 from kubeflow.lint.graph import ParsedPackage, check_graph
 from kubeflow.lint.inputs import describe_type_clash
 from kubeflow.lint.paths import check_paths
+from kubeflow.lint.placeholders import check_placeholders
 from kubeflow.lint.platform import check_pipeline_config, check_platform
 from kubeflow.lint.problem import Problem
 from kubeflow.lint.steps import check_steps
@@ -79,7 +80,7 @@ def lint_package(text: str) -> list[Problem]:
     except (json_format.Error, ValueError, TypeError) as error:
         what = f'The server cannot parse it: {to_one_line(error)}.'
         return [Problem('error', 'file', what, 'Give the field a value of the type it takes.')]
-    rules = (_check_spec, check_graph, check_steps, check_platform, check_paths)
+    rules = (_check_spec, check_graph, check_steps, check_platform, check_paths, check_placeholders)
     problems += check_pipeline_config(_find(platforms, 'platforms', 'kubernetes', 'pipelineConfig') or {})
     return problems + [problem for rule in rules for problem in rule(package)]
 
@@ -213,6 +214,10 @@ def _check_root_parameter(name: str, parameter: Any) -> Iterator[Problem]:
         if clash := describe_type_clash(parameter.default_value, parameter.parameter_type):
             what = f'The default {clash}; every step that reads it fails.'
             yield Problem('error', where, what, 'Correct the default.')
+    elif not parameter.is_optional and parameter.parameter_type == pb.ParameterType.TASK_FINAL_STATUS:
+        what = 'The server refuses every run: it wants a value, and takes none of the type TASK_FINAL_STATUS.'
+        mend = 'Set isOptional, or remove the parameter: only the input of an exit task has this type.'
+        yield Problem('error', where, what, mend)
     elif not parameter.is_optional:
         what = 'It has no default; the server refuses a run that does not give it.'
         yield Problem('warning', where, what, 'Add a default, or give the parameter with every run.')

@@ -5,6 +5,7 @@ Each function names the function of the server that it follows, in backend/src/v
 
 import graphlib
 import json
+import uuid
 from typing import Any, NamedTuple, TypeVar
 
 from components.errors import PipelineError, UsageError
@@ -13,7 +14,18 @@ from kubeflow.package import Document
 
 Value = TypeVar('Value')
 
-_RUN_PLACEHOLDERS = ('{{$.pipeline_job_name}}', '{{$.pipeline_job_uuid}}')
+
+class Run(NamedTuple):
+    """One run of a package.
+
+    id: in the URIs of artifacts; a server makes a UUID.
+    name: as people see it.
+    workflow: the name of the workflow in Kubernetes.
+    """
+
+    id: str
+    name: str
+    workflow: str
 
 
 class Outputs(NamedTuple):
@@ -82,14 +94,14 @@ def find_obstacle(task: Document, sources: set[str], done: Context) -> str | Non
     return None if not bad or (is_exit_task and len(bad) < len(sources)) else bad[0]
 
 
-def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_id: str) -> Any:
+def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run: Run) -> Any:
     """Resolves an input parameter of a task (driver/resolve.go: resolveInputParameter).
 
     Args:
       spec: of the input, from the task.
       given: parameters of the DAG that the task is in.
       done: see Context.
-      run_id: of the run; also used as the run's name.
+      run: fills in placeholders.
 
     Returns:
       The value; None if it has none.
@@ -100,11 +112,13 @@ def resolve_parameter(spec: Document, given: dict[str, Any], done: Context, run_
     """
     if 'runtimeValue' in spec:
         constant = spec['runtimeValue'].get('constant')
-        return run_id if constant in _RUN_PLACEHOLDERS else constant
+        placeholders = {'{{$.pipeline_job_name}}': run.name, '{{$.pipeline_job_resource_name}}': run.workflow}
+        placeholders['{{$.pipeline_job_uuid}}'] = run.id
+        return placeholders.get(constant, constant) if isinstance(constant, str) else constant
     if 'taskFinalStatus' in spec:
         producer = spec['taskFinalStatus']['producerTask']
         state = done[producer].state
-        return {'state': state, 'pipelineTaskName': producer, 'pipelineJobResourceName': run_id, 'error': {}}
+        return {'state': state, 'pipelineTaskName': producer, 'pipelineJobResourceName': run.workflow, 'error': {}}
     if 'componentInputParameter' in spec:
         return given.get(spec['componentInputParameter'])
     if 'taskOutputParameter' in spec:
@@ -163,20 +177,13 @@ def provision_outputs(definitions: Document, task_root: str, root: str) -> Docum
     Returns:
       `outputs` of an ExecutorInput.
     """
+    task_root = f'{task_root}/{uuid.uuid4()}'
     logs = {LOGS_KEY: {'artifactType': {'schemaTitle': 'system.Artifact'}}}
-    artifacts = {
-        name: {
-            'artifacts': [
-                {
-                    'name': name,
-                    'uri': f'{task_root}/{name}',
-                    'type': spec['artifactType'],
-                    'metadata': spec.get('metadata', {}),
-                }
-            ]
-        }
-        for name, spec in {**definitions.get('artifacts', {}), **logs}.items()
-    }
+    artifacts = {}
+    for name, spec in {**definitions.get('artifacts', {}), **logs}.items():
+        artifact = {'name': name, 'uri': f'{task_root}/{name}', 'type': spec['artifactType']}
+        metadata = {'metadata': spec['metadata']} if spec.get('metadata') else {}
+        artifacts[name] = {'artifacts': [{**artifact, **metadata}]}
     parameters = {name: {'outputFile': f'{root}/tmp/kfp/outputs/{name}'} for name in definitions.get('parameters', {})}
     output_file = f'{to_path(task_root, root)}/output_metadata.json'
     return {'artifacts': artifacts, 'parameters': parameters, 'outputFile': output_file}

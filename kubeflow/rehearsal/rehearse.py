@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 from components.errors import UsageError, to_one_line
 from kubeflow.package import Document, Package, parse_parameters, read_package
+from kubeflow.rehearsal.cache import ServerCache, compute_fingerprint
 from kubeflow.rehearsal.driver import (
     NOT_TRIGGERED,
     Context,
     Outputs,
+    Run,
     collect_outputs,
     fill_defaults,
     find_obstacle,
@@ -40,6 +42,30 @@ class SkippedTask(NamedTuple):
         return f'{self.task:<17} not triggered: {self.reason}'
 
 
+class ReusedTask(NamedTuple):
+    """A task that did not run, because the server's cache has its outputs from an earlier rehearsal."""
+
+    task: str
+
+    def __str__(self) -> str:
+        return f'{self.task:<17} reused from the cache'
+
+
+class FailedAttempt(NamedTuple):
+    """An attempt at a task that failed, after which the task is started again."""
+
+    task: str
+    attempt: int
+    attempts: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f'{self.task:<17} attempt {self.attempt} of {self.attempts} failed: {self.reason}'
+
+
+Result = StepResult | SkippedTask | ReusedTask | FailedAttempt
+
+
 class Rehearsal:
     """One run of a package.
 
@@ -48,7 +74,8 @@ class Rehearsal:
       folder: where files of the run go: artifacts, logs, and all that a container writes below its root folder.
       mounts: the folder of this machine for each mount path in the containers.
       run_id: of the run, as in the URIs of artifacts.
-      on_result: called after every step that succeeded, and for every task that is skipped.
+      on_result: called after every step that succeeded, for every task that is skipped or reused, and after every
+        failed attempt that is not the last.
 
     Raises:
       UsageError: the package has a task that cannot be rehearsed, or does not mount what `mounts` names.
@@ -60,18 +87,19 @@ class Rehearsal:
         folder: Path,
         mounts: dict[str, Path],
         run_id: str,
-        on_result: Callable[[StepResult | SkippedTask], None],
+        on_result: Callable[[Result], None],
     ):
         _check_tasks(package)
         self._package = package
         self._root = str(folder.absolute() / 'root')
         folders = {path: str(mounts.get(path) or self._root + path) for path in package.list_mount_paths()}
-        self._launcher = Launcher(self._root, folder.absolute() / 'logs', folders, on_result)
         pipeline_root = package.pipeline_root or _DEFAULT_ROOT
-        self._run_id = run_id
         self._run_root = f'{pipeline_root.rstrip("/")}/{package.name}/{run_id}'
+        self._run = Run(run_id, package.name, f'{package.name}-{uuid.uuid4().hex[:5]}')
+        self._cache = ServerCache(folder.absolute() / 'server.json')
+        logs = folder.absolute() / 'logs'
+        self._launcher = Launcher(self._root, logs, folders, self._run, self._cache.count_artifact, on_result)
         self._on_result = on_result
-        self._launched = 0
         unknown = sorted(set(mounts) - set(folders))
         if unknown:
             known = ', '.join(folders) or 'nothing'
@@ -117,7 +145,7 @@ class Rehearsal:
         specs, component_name = task.get('inputs', {}), task['componentRef']['name']
         component = self._package.spec['components'][component_name]
         values = {
-            key: resolve_parameter(spec, parameters, done, self._run_id)
+            key: resolve_parameter(spec, parameters, done, self._run)
             for key, spec in specs.get('parameters', {}).items()
         }
         filled = fill_defaults(values, component.get('inputDefinitions', {}))
@@ -125,17 +153,38 @@ class Rehearsal:
         lists = {key: {'artifacts': [artifact]} for key, artifact in given.items()}
         if 'dag' in component:
             return collect_outputs(component['dag'], self._run_dag(component['dag'], filled, given))
-        return self._run_step(name, component_name, {'parameterValues': filled, 'artifacts': lists})
+        return self._run_step(name, task, {'parameterValues': filled, 'artifacts': lists})
 
-    def _run_step(self, name: str, component_name: str, inputs: Document) -> Outputs:
+    def _run_step(self, name: str, task: Document, inputs: Document) -> Outputs:
+        """Runs a step, or takes its outputs from the cache. A failed step is started again as its task says."""
+        component_name = task['componentRef']['name']
         container = self._package.get_container(component_name) or {}
+        definitions = self._package.spec['components'][component_name].get('outputDefinitions', {})
+        outputs = provision_outputs(definitions, f'{self._run_root}/{name}', self._root)
+        given, fingerprint = {'inputs': inputs, 'outputs': outputs}, None
+        if task.get('cachingOptions', {}).get('enableCache'):
+            claims = self._package.list_claims(component_name)
+            fingerprint = compute_fingerprint(container, given, definitions, claims)
+            if found := self._cache.find(fingerprint):
+                self._on_result(ReusedTask(name))
+                return found
         names = self._package.list_secret_variables(component_name)
         secrets = [{'name': each, 'value': os.environ[each]} for each in names if each in os.environ]
         container = {**container, 'env': [*container.get('env', []), *secrets]}
-        definitions = self._package.spec['components'][component_name].get('outputDefinitions', {})
-        outputs = provision_outputs(definitions, f'{self._run_root}/{name}/{self._launched}', self._root)
-        self._launched += 1
-        return self._launcher.launch(name, container, {'inputs': inputs, 'outputs': outputs}, definitions)
+        attempts = 1 + int(task.get('retryPolicy', {}).get('maxRetryCount', 0))
+        for attempt in range(attempts):
+            try:
+                done = self._launcher.launch(
+                    name, container, given, definitions, attempt, is_retried='retryPolicy' in task
+                )
+                break
+            except StepError as error:
+                if attempt + 1 == attempts:
+                    raise
+                self._on_result(FailedAttempt(name, attempt + 1, attempts, str(error)))
+        if fingerprint:
+            self._cache.keep(fingerprint, done)
+        return done
 
 
 def _check_tasks(package: Package) -> None:
@@ -191,13 +240,13 @@ def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: li
     """
     package = read_package(path)
     values = parse_parameters(package, parameters)
-    results = []
+    results: list[Result] = []
 
-    def print_result(result: StepResult | SkippedTask) -> None:
+    def print_result(result: Result) -> None:
         print(result, flush=True)
         results.append(result)
 
-    run_id = uuid.uuid4().hex[:8]
+    run_id = str(uuid.uuid4())
     rehearsal = Rehearsal(package, folder, parse_mounts(mounts), run_id, print_result)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,5 +254,6 @@ def rehearse_package(path: Path, folder: Path, mounts: list[str], parameters: li
         raise UsageError(f'--root takes a folder that exists or can be made: {to_one_line(error)}.') from error
     print(f'Rehearsal {run_id} of {package.name} in {folder.absolute()}', flush=True)
     rehearsal.run(values)
-    print(f"{len(results)} steps succeeded; set each step's memory from the figures above")
+    succeeded = [result for result in results if isinstance(result, StepResult | ReusedTask)]
+    print(f"{len(succeeded)} steps succeeded; set each step's memory from the figures above")
     return 0

@@ -57,10 +57,10 @@ def test_an_unknown_scheme_and_a_missing_bucket_are_refused_with_what_to_give(te
 @pytest.mark.parametrize('scheme', ['s3', 'gs'])
 def test_a_bucket_that_does_not_exist_is_named_in_one_sentence(make_bucket, scheme, capsys):
     make_bucket(scheme)
-    with pytest.raises(StorageError, match=rf'^{scheme}://nowhere/serving cannot be read: .*Check bucket, credentials'):
+    with pytest.raises(StorageError, match=rf'^{scheme}://nowhere/serving cannot be used: .*Check bucket, credentials'):
         locate(f'{scheme}://nowhere/serving')
     assert __main__.main(['versions', '--serving', f'{scheme}://nowhere/serving']) == 1
-    assert capsys.readouterr().err.startswith(f'error: {scheme}://nowhere/serving cannot be read: ')
+    assert capsys.readouterr().err.startswith(f'error: {scheme}://nowhere/serving cannot be used: ')
 
 
 def test_missing_credentials_are_one_sentence(make_bucket, monkeypatch, tmp_path):

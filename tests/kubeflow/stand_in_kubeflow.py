@@ -33,6 +33,7 @@ class KubeflowServer:
       and tasks.
     refusals: by 'METHOD path': HTTP statuses to respond with instead, one for each request.
     nulls: each 'METHOD path' whose response is null.
+    health: what it says about itself.
     """
 
     def __init__(self):
@@ -40,6 +41,7 @@ class KubeflowServer:
         self.run_answers: list[dict] = [{'state': 'SUCCEEDED'}]
         self.refusals: dict[str, list[int]] = {}
         self.nulls: set[str] = set()
+        self.health = {'apiServerTagName': '2.16.1'}
         self.kept: dict[str, list[dict]] = {name: [] for name in ('pipelines', 'versions', 'experiments', 'runs')}
         self.kept['recurringruns'] = []
         owner = self
@@ -89,7 +91,7 @@ class KubeflowServer:
         method, _, path = call.what.partition(' ')
         parts = path.split('/')
         if path == 'healthz':
-            return {'multi_user': False}
+            return {'multi_user': False, **self.health}
         if path == 'pipelines/upload_version':
             fields = {'pipeline_id': call.query['pipelineid'], 'display_name': call.query['name']}
             return self._keep('versions', 'pipeline_version_id', fields)

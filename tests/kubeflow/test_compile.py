@@ -14,7 +14,7 @@ from components.errors import UsageError
 from kubeflow.compile import COMMAND, create_package, write_package
 from kubeflow.lint.linter import lint_package
 from kubeflow.pages import PAGES
-from kubeflow.steps import describe_platform
+from kubeflow.steps import GPU_VARIABLE, describe_platform
 from kubeflow.target import Target
 from pipeline.kubeflow_config import STEPS, StepConfig
 from tests.conftest import PROJECT, run_cli
@@ -106,7 +106,8 @@ def test_every_step_gets_what_the_config_says(gpu_package):
         container = get_container(spec, name)
         assert container['resources']['resourceCpuRequest'] == step.cpu
         assert container['resources']['resourceMemoryLimit'] == step.memory
-        assert container['env'] == [{'name': 'MODE', 'value': 'test=1'}]
+        promise = [{'name': GPU_VARIABLE, 'value': '2'}] if step.gpu else []
+        assert container['env'] == [{'name': 'MODE', 'value': 'test=1'}, *promise]
         assert task['cachingOptions'] == {'enableCache': step.cache}
         assert task.get('retryPolicy', {}).get('maxRetryCount', 0) == step.retries
     assert get_container(spec, 'ImportExampleGen')['resources']['resourceMemoryRequest'] == '2Gi'
@@ -128,7 +129,8 @@ def test_steps_that_read_changing_folders_are_not_cached(spec):
 def test_only_the_trainer_carries_the_gpu_and_its_image(gpu_package, package):
     spec, _ = parse(gpu_package)
     accelerators = {name: get_container(spec, name)['resources'].get('accelerator') for name in STEPS}
-    assert accelerators.pop('Trainer') == {'resourceType': 'nvidia.com/gpu', 'resourceCount': '2'}
+    new, old = {'resourceType': 'nvidia.com/gpu', 'resourceCount': '2'}, {'type': 'nvidia.com/gpu', 'count': '2'}
+    assert accelerators.pop('Trainer') == {**new, **old}, 'a server that knows only one pair ignores the other silently'
     assert set(accelerators.values()) == {None}
     images = {name: get_container(spec, name)['image'] for name in STEPS}
     assert images.pop('Trainer') == GPU_TARGET.gpu_image
@@ -236,6 +238,24 @@ def test_what_a_server_would_refuse_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ('setting', 'warned'),
+    [
+        ('trainer.epochs=2', True),
+        ('trainer.checkpoint_dir=/mnt/models/checkpoints', False),
+        ('kubeflow.steps.Trainer.retries=0', False),
+    ],
+)
+def test_retries_of_a_trainer_whose_checkpoints_die_with_the_pod_are_warned_of(tmp_path, setting, warned):
+    note = write_package(make_config(setting), TARGET, tmp_path / 'p.yaml')
+    assert ('warning: ' in note and 'trainer.checkpoint_dir' in note) == warned
+
+
+def test_a_folder_for_checkpoints_that_the_trainer_does_not_mount_is_refused(tmp_path):
+    with pytest.raises(UsageError, match='The step has no volume at /tmp/checkpoints'):
+        write_package(make_config('trainer.checkpoint_dir=/tmp/checkpoints'), TARGET, tmp_path / 'p.yaml')
+
+
 def test_weights_on_a_volume_that_only_the_trainer_mounts_are_accepted():
     volumes = f'kubeflow.steps.Trainer.pvcs={VOLUME},weights:/weights'
     config = make_config(volumes, 'trainer.weights=/weights/resnet50.h5')
@@ -260,10 +280,11 @@ def test_the_task_that_tells_a_webhook_has_the_settings_of_all_steps_but_no_gpu(
     assert set(platform) == {f'{name}_executor' for name in (*STEPS, 'notify')}
     assert platform['notify_executor'] == platform['Pusher_executor']
     container, pusher = get_container(spec, 'notify'), get_container(spec, 'Pusher')
-    assert (container['image'], container['env']) == (target.image, pusher['env'])
+    promise = {'name': GPU_VARIABLE, 'value': '1'}
+    assert (container['image'], [*container['env'], promise]) == (target.image, pusher['env'])
     assert pusher['resources'].pop('accelerator')
     assert container['resources'] == pusher['resources']
-    assert lint_package(package) == []
+    assert [problem.where for problem in lint_package(package)] == ['file'], 'only the warning of retries'
 
 
 @pytest.mark.slow
@@ -273,7 +294,9 @@ def test_the_command_writes_the_package(package, tmp_path):
     options += ['--serving', '/mnt/models', '--set', f'kubeflow.default.pvcs={VOLUME}']
     answer = run_cli('compile', '--out', out, *options)
     assert answer.returncode == 0
-    assert answer.stdout == f'cifar10-sample written to {out}\n'
+    first, warning = answer.stdout.splitlines()
+    assert first == f'cifar10-sample written to {out}'
+    assert warning.startswith('warning: kubeflow.steps.Trainer.retries=2 starts a Trainer that failed at epoch 0 again')
     assert answer.stderr == ''
     assert out.read_text() == package
     assert list(tmp_path.iterdir()) == [out]

@@ -1,8 +1,16 @@
-"""A package is compiled, linted and rehearsed, and its model compared with that of a local run; both in an S3 store."""
+"""A package is compiled, linted and rehearsed, and its model compared with that of a local run; both in an S3 store.
+
+The package's Trainer is killed in its second epoch of three, and the local run's is not.
+"""
 
 import json
+import threading
+import time
+from pathlib import Path
 
+import keras
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 import yaml
@@ -17,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = [
     *('--set', 'trainer.image_size=32'),
-    *('--set', 'trainer.epochs=1'),
+    *('--set', 'trainer.epochs=3'),
     *('--set', 'trainer.head_units=16'),
     *('--set', 'gate.accuracy=0'),
     *('--set', 'gate.recall=0'),
@@ -59,8 +67,16 @@ def package(tmp_path_factory):
         's3://bucket/serving',
     ]
     names = ('AWS_ENDPOINT_URL', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY')
+    volume = [
+        '--set',
+        'kubeflow.steps.Trainer.pvcs=checkpoints:/checkpoints',
+        '--set',
+        'trainer.checkpoint_dir=/checkpoints',
+    ]
     secret = ['--set', f'kubeflow.default.secret_env={",".join(f"{name}=store:{name}" for name in names)}']
-    answer = run_cli('compile', '--out', path, '--image', 'registry.example/cifar10:1.0', *places, *secret, *SETTINGS)
+    answer = run_cli(
+        'compile', '--out', path, '--image', 'registry.example/cifar10:1.0', *places, *secret, *volume, *SETTINGS
+    )
     assert answer.returncode == 0, answer.stderr
     return path
 
@@ -72,6 +88,27 @@ def test_the_package_has_neither_problems_nor_paths_of_this_machine(package):
     assert str(package.parent) not in package.read_text()
 
 
+class Killer(threading.Thread):
+    """Kills the Trainer that this process has started once the checkpoint of its first epoch is there.
+
+    found: the epochs that had a checkpoint when the Trainer was dead.
+    """
+
+    def __init__(self, checkpoints: Path):
+        super().__init__(daemon=True)
+        self.found: list[str] = []
+        self._checkpoints = checkpoints
+
+    def run(self) -> None:
+        while not [*self._checkpoints.glob('*/training/epoch-00001/state.json')]:
+            time.sleep(0.01)
+        for child in psutil.Process().children(recursive=True):
+            if 'tfx.components.trainer.executor.GenericExecutor' in child.cmdline():
+                child.kill()
+                child.wait()
+        self.found = [each.name for each in self._checkpoints.glob('*/training/epoch-*')]
+
+
 def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serving_one_and_pushed(
     bucket, version, package, tmp_path
 ):
@@ -81,8 +118,15 @@ def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serv
         (serving / '1').upload_from(model)
 
     places = ['--parameter', f'data={bucket / "cifar10"}', '--parameter', f'serving={serving}']
+    places += ['--mount', f'/checkpoints={tmp_path / "checkpoints"}']
+    killer = Killer(tmp_path / 'checkpoints')
+    killer.start()
     answer = run_cli('rehearse', package, '--root', 'rehearsal', *places, folder=tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert killer.found == ['epoch-00001'], 'the Trainer was killed in its second epoch'
+    assert 'attempt 1 of 3 failed: Trainer was killed by signal 9' in answer.stdout
+    assert 'training resumes after epoch 1 of 3' in (tmp_path / 'rehearsal' / 'logs' / 'Trainer-1.log').read_text()
+    assert not [*(tmp_path / 'checkpoints').iterdir()], 'they are removed when the training has ended'
     steps = set(next(iter(yaml.safe_load_all(package.read_text())))['root']['dag']['tasks'])
     assert {line.split()[0] for line in answer.stdout.splitlines()[1:-1]} == steps
 
@@ -104,6 +148,11 @@ def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serv
     assert shown['evaluation_metrics']['verdict'] == 'blessed'
     assert shown['serving_metrics']['verdict'] == 'servable'
     assert sum(sum(row['row']) for row in shown['confusion_matrix']['confusionMatrix']['rows']) == 100
+    killed, whole = (
+        keras.saving.load_model(next((tmp_path / folder).rglob('model.keras'))) for folder in ('rehearsal', 'root')
+    )
+    for one, other in zip(killed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
     (records,) = (tmp_path / 'sample' / 'test').iterdir()
     images = [example.numpy() for example in tf.data.TFRecordDataset(str(records), 'GZIP')]
     answers = []

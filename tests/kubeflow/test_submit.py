@@ -1,5 +1,6 @@
 """`submit` against a local server that records what kfp's client sends."""
 
+import copy
 import io
 import json
 
@@ -87,6 +88,31 @@ def test_a_first_submission_creates_pipeline_version_experiment_and_run(package,
         'parameters': {'epochs': 5, 'data': '/mnt/x=y'},
         'pipeline_root': 'minio://mlpipeline/v2',
     }
+
+
+@pytest.mark.parametrize(
+    ('health', 'version', 'warned'),
+    [
+        ({'apiServerTagName': '2.16.1'}, '2.16.1', False),
+        ({'apiServerTagName': '2.17.0'}, '2.17.0', True),
+        ({'tag_name': '2.20.1'}, '2.20.1', True),
+        ({'tag_name': 'unknown'}, 'unknown', True),
+        ({}, 'of unknown version', True),
+    ],
+)
+def test_the_servers_version_is_printed_and_whether_it_retries_steps(package, server, health, version, warned):
+    spec = copy.deepcopy(SPEC)
+    spec['root']['dag']['tasks']['Trainer']['retryPolicy'] = {'maxRetryCount': 2}
+    package.write_text(yaml.safe_dump(spec))
+    server.health = health
+    first, second, *_ = call_submit(package, server)[1].splitlines()
+    assert first == f'server {version}'
+    assert second.startswith('warning: servers from 2.17 on') == warned
+
+
+def test_a_package_without_retries_has_no_warning_of_them(package, server):
+    server.health = {'tag_name': '2.17.0'}
+    assert 'warning' not in call_submit(package, server)[1]
 
 
 def test_the_same_package_is_uploaded_once_and_a_changed_one_as_a_new_version(package, server):
@@ -207,6 +233,7 @@ def test_a_refusal_is_a_sentence_with_what_the_server_said(package, server):
         ('epochs=true', 'NUMBER_INTEGER'),
         ('accuracy=high', 'NUMBER_DOUBLE'),
         ('fast=1', 'BOOLEAN'),
+        ('data=/mnt/{{workflow.nope}}', r'parameter data takes no \{\{, .* Received: /mnt/\{\{workflow'),
     ],
 )
 def test_a_wrong_parameter_is_named_before_anything_is_sent(package, server, assignment, message):

@@ -1,5 +1,7 @@
 """The serving folder as TensorFlow Serving reads it, at every moment of a promotion."""
 
+import contextlib
+import errno
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,9 @@ from cloudpathlib import CloudPath
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from components.errors import PipelineError, UsageError
+from components.errors import PipelineError, StorageError, UsageError
 from components.places import Place, fetch_folder, locate, remove_folder
-from components.serving import version_labels, versions
+from components.serving import models_config, version_labels, versions
 from components.serving.models_config import CONFIG_FILE
 
 
@@ -266,3 +268,20 @@ def test_an_upload_that_breaks_leaves_no_version_and_no_file(make_bucket, staged
         versions.publish(staged, serving, 50)
     assert seen == [{}, {}, {}], 'there is no version before its last file is uploaded'
     assert not serving.exists()
+
+
+@pytest.mark.parametrize('failures', [2, 7])
+def test_a_volume_that_gives_no_locks_for_a_while_is_waited_for(tmp_path, monkeypatch, failures):
+    calls = []
+
+    def flock(file, operation):
+        calls.append(operation)
+        if len(calls) <= failures:
+            raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(models_config.fcntl, 'flock', flock)
+    monkeypatch.setattr(models_config, '_LOCK_WAIT_S', 0)
+    refusal = pytest.raises(StorageError, match=r'\.lock cannot be locked: .*No locks available')
+    with refusal if failures == 7 else contextlib.nullcontext(), models_config.lock_config(tmp_path):
+        pass
+    assert len(calls) == min(failures + 1, 7)

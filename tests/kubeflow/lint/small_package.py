@@ -47,12 +47,6 @@ def make_pipeline() -> dict:
             {'model': ('Train', 'model')},
         ),
     }
-    tasks['Train']['retryPolicy'] = {
-        'maxRetryCount': 2,
-        'backoffDuration': '30s',
-        'backoffFactor': 2,
-        'backoffMaxDuration': '86400s',
-    }
     return {
         'schemaVersion': '2.1.0',
         'sdkVersion': 'tfx-1.21.0',

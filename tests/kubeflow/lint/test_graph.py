@@ -14,6 +14,15 @@ from tests.kubeflow.lint.small_package import (
     write,
 )
 
+RETRIES = {'maxRetryCount': 2, 'backoffDuration': '30s', 'backoffFactor': 2, 'backoffMaxDuration': '86400s'}
+
+
+def change_retries(**fields):
+    """Gives a task the policy RETRIES with fields changed, or without those that are None."""
+    policy = {name: value for name, value in {**RETRIES, **fields}.items() if value is not None}
+    return change(f'{TASKS}/Train/retryPolicy', policy)
+
+
 ERRORS = {
     'task name with an underscore': (
         change(f'{TASKS}/my_step', {}),
@@ -73,19 +82,25 @@ ERRORS = {
         'differ',
     ),
     'retry policy without backoffMaxDuration': (
-        change(f'{TASKS}/Train/retryPolicy/backoffMaxDuration'),
+        change_retries(backoffMaxDuration=None),
         'Train.retryPolicy',
         'never retries',
         '86400s',
     ),
     'wait before the first retry that is as long as backoffMaxDuration': (
-        change(f'{TASKS}/Train/retryPolicy/backoffDuration', '86400s'),
+        change_retries(backoffDuration='86400s'),
         'Train.retryPolicy',
         'never retries',
         '86400s',
     ),
+    'condition that is no expression': (
+        change(f'{TASKS}/Train/triggerPolicy', {'condition': "inputs.parameter_values['epochs'] = 3"}),
+        'Train.triggerPolicy.condition',
+        "has '= 3' where",
+        'dsl.If',
+    ),
     'fractional backoff factor': (
-        change(f'{TASKS}/Train/retryPolicy/backoffFactor', 1.5),
+        change_retries(backoffFactor=1.5),
         'Train.retryPolicy',
         '1.5',
         'whole',
@@ -97,6 +112,11 @@ WARNINGS = {
         change(f'{TASKS}/Train/retryPolicy', {'maxRetryCount': 0}),
         'Train.retryPolicy',
         'not retried',
+    ),
+    'retries, which server 2.17 does not make after a failure': (
+        change_retries(),
+        'file',
+        'Server 2.17 as it is shipped starts none of the 1 steps with a retryPolicy again',
     ),
 }
 

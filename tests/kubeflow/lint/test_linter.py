@@ -62,6 +62,12 @@ ERRORS = {
         'LIST',
         'default',
     ),
+    'parameter of the type of a final status': (
+        change(f'{PARAMETERS}/status', {'parameterType': 'TASK_FINAL_STATUS'}),
+        'root.inputDefinitions.parameters.status',
+        'refuses every run',
+        'isOptional',
+    ),
 }
 
 WARNINGS = {

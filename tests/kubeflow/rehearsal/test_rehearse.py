@@ -14,7 +14,9 @@ from kubeflow.notify import make_message
 from kubeflow.package import Package, parse_value, read_package
 from kubeflow.rehearsal.driver import Outputs, collect_outputs, order_tasks, resolve_artifact
 from kubeflow.rehearsal.launcher import StepError
-from kubeflow.rehearsal.rehearse import Rehearsal, SkippedTask, rehearse_package
+from kubeflow.rehearsal.rehearse import Rehearsal, ReusedTask, SkippedTask, rehearse_package
+
+UUID = '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 
 WRITE = """
 import json, os, sys
@@ -92,6 +94,7 @@ def package() -> Package:
                         "{{$.inputs.artifacts['model'].path}}",
                         "{{$.inputs.parameters['serving']}}",
                         GREETING='hello',
+                        PROMISED_GPUS='1',
                     ),
                 }
             },
@@ -132,8 +135,9 @@ def test_the_memory_of_a_step_includes_its_child_processes(package, tmp_path):
 
 def test_outputs_are_where_the_launcher_puts_them_and_reach_the_next_step(rehearse, tmp_path):
     seen, _ = rehearse()
-    assert seen['artifact']['uri'] == 'minio://bucket/root/small/run-1/Train/0/model'
-    folder = tmp_path / 'r' / 'root' / 'minio' / 'bucket' / 'root' / 'small' / 'run-1' / 'Train' / '0' / 'model'
+    root, _, path = seen['artifact']['uri'].partition('://')
+    assert re.fullmatch(rf'bucket/root/small/run-1/Train/{UUID}/model', path)
+    folder = tmp_path / 'r' / 'root' / root / path
     assert (folder / 'weights').read_text() == '3'
     assert seen['weights'] == '3'
     assert seen['artifact']['type'] == {'instanceSchema': ''}, 'Kubeflow loses the type'
@@ -148,11 +152,20 @@ def test_parameters_override_defaults_and_mounts_become_folders_of_this_machine(
     assert seen['values'] == {'serving': f'{tmp_path}/claim/serving'}
 
 
+POD_VARIABLES = {
+    *('ARGO_CONTAINER_NAME', 'ARGO_DEADLINE', 'ARGO_INCLUDE_SCRIPT_OUTPUT', 'ARGO_NODE_ID', 'ARGO_PROGRESS_FILE'),
+    *('ARGO_PROGRESS_FILE_TICK_DURATION', 'ARGO_PROGRESS_PATCH_TICK_DURATION', 'KFP_POD_NAME', 'KFP_POD_UID'),
+}
+"""Of a recorded pod, see test_recorded_inputs.py; KFP_RETRY_INDEX is only in the pods of steps with a retry policy."""
+
+
 def test_a_step_has_the_environment_of_the_document_and_not_that_of_this_machine(rehearse, monkeypatch, tmp_path):
     monkeypatch.setenv('SECRET_OF_THIS_MACHINE', '1')
     seen, _ = rehearse()
     assert seen['greeting'] == 'hello'
-    assert set(seen['environment']) - {'LC_CTYPE'} == {'GREETING', 'HOME', 'MIRROR_ROOT', 'PATH'}
+    names = {name for name in seen['environment'] if not name.startswith('KUBERNETES_')}
+    assert names - {'LC_CTYPE'} == {'GREETING', 'HOME', 'MIRROR_ROOT', 'PATH', 'TMPDIR', *POD_VARIABLES}
+    assert {'KUBERNETES_SERVICE_HOST', 'KUBERNETES_SERVICE_PORT'} <= set(seen['environment'])
     assert Path(seen['folder']).is_relative_to(tmp_path / 'r')
 
 
@@ -167,7 +180,7 @@ def test_variables_that_the_cluster_has_in_a_secret_come_from_this_shell(rehears
 
 def test_a_step_has_a_file_for_its_logs_as_on_a_server(rehearse, tmp_path):
     rehearse()
-    assert [file.is_file() for file in (tmp_path / 'r' / 'root' / 'minio').rglob('executor-logs')] == [True, True]
+    assert [file.is_file() for file in (tmp_path / 'r' / 'root' / 'minio').rglob('executor-logs-0')] == [True, True]
 
 
 @pytest.mark.parametrize('command', [[], ['/no/such/command']])
@@ -186,7 +199,10 @@ def test_a_root_that_is_a_file_is_one_sentence(coin_file, tmp_path):
 def test_a_step_that_fails_ends_the_rehearsal_with_its_sentence(package, tmp_path):
     code = 'import sys; print("noise"); print("error: The disk is full.", file=sys.stderr); print(1); sys.exit(4)'
     package.spec['deploymentSpec']['executors']['Train_executor'] = make_container(code)
-    with pytest.raises(StepError, match=r'Train ended with code 4: error: The disk is full\. \(log: \S+Train\.log\)'):
+    with pytest.raises(
+        StepError,
+        match=r'Train ended with code 4 \(its pod ends with code 1\): error: The disk is full\. \(log: \S+Train\.log\)',
+    ):
         Rehearsal(package, tmp_path / 'r', {}, 'run-1', print).run({})
 
 
@@ -245,8 +261,86 @@ def test_the_exit_handler_reports_how_the_steps_ended(package, tmp_path, is_brok
     else:
         rehearsal.run({'epochs': 1})
     assert [result.task for result in results] == (['Push', 'notify'] if is_broken else ['Train', 'Push', 'notify'])
-    message = make_message('small', 'run-1', 'run-1', (tmp_path / 'told').read_text())
-    assert message['state'] == state
+    status = (tmp_path / 'told').read_text()
+    assert make_message('small', 'run-1', 'run-1', status)['state'] == state
+    assert re.fullmatch('small-[0-9a-f]{5}', json.loads(status)['pipelineJobResourceName']), "the workflow's name"
+
+
+FAIL_ONCE = (
+    """
+import json, os, pathlib, sys
+given = json.loads(sys.argv[1])
+folder = pathlib.Path(given['outputs']['outputFile']).parent
+beside = folder.parent / 'checkpoints'
+if os.environ['KFP_RETRY_INDEX'] == '0':
+    beside.mkdir()
+    (folder / 'model').mkdir()
+    pathlib.Path(sys.argv[3], 'kept').touch()
+    sys.exit(2)
+assert not beside.exists() and not (folder / 'model').exists(), 'it died with the pod'
+assert pathlib.Path(sys.argv[3], 'kept').exists(), 'a volume keeps it'
+"""
+    + WRITE
+)
+
+
+def test_a_failed_step_is_started_again_as_its_task_says_and_without_what_the_pod_wrote(package, tmp_path):
+    step = make_container(FAIL_ONCE, '3', '/data')
+    package.spec['deploymentSpec']['executors']['Train_executor'] = step
+    package.executors['Train_executor'] = package.executors['Push_executor']
+    package.spec['root']['dag']['tasks']['Train']['retryPolicy'] = {'maxRetryCount': 2}
+    (tmp_path / 'claim' / 'serving').mkdir(parents=True)
+    results = []
+    Rehearsal(package, tmp_path / 'r', {'/data': tmp_path / 'claim'}, 'run-1', results.append).run({})
+    assert [type(result).__name__ for result in results] == ['FailedAttempt', 'StepResult', 'StepResult']
+    sentence = 'Train             attempt 1 of 3 failed: Train ended with code 2 (its pod ends with code 1): '
+    assert str(results[0]).startswith(sentence)
+    logs = (tmp_path / 'r' / 'root' / 'minio').rglob('Train/*/executor-logs-*')
+    assert sorted(log.name for log in logs) == ['executor-logs-0', 'executor-logs-1']
+
+
+def test_a_step_that_fails_in_every_attempt_fails_with_the_last_reason(package, tmp_path):
+    package.spec['deploymentSpec']['executors']['Train_executor'] = make_container('import os; os.kill(os.getpid(), 9)')
+    package.spec['root']['dag']['tasks']['Train']['retryPolicy'] = {'maxRetryCount': 1}
+    results = []
+    with pytest.raises(StepError, match=r'Train was killed by signal 9 .* \(log: \S+Train-1\.log\)'):
+        Rehearsal(package, tmp_path / 'r', {}, 'run-1', results.append).run({})
+    assert [type(result).__name__ for result in results] == ['FailedAttempt', 'SkippedTask']
+
+
+@pytest.mark.parametrize(
+    ('change', 'reused'),
+    [
+        (lambda spec, parameters: None, ['Train']),
+        (lambda spec, parameters: parameters.update(epochs=4), []),
+        (lambda spec, parameters: get_train(spec).update(image='x:2'), []),
+        (lambda spec, parameters: get_train(spec)['args'].append('more'), []),
+        (lambda spec, parameters: spec['root']['dag']['tasks']['Train'].pop('cachingOptions', None), []),
+    ],
+)
+def test_a_second_rehearsal_reuses_what_a_servers_cache_would(package, tmp_path, change, reused):
+    package.spec['root']['dag']['tasks']['Train']['cachingOptions'] = {'enableCache': True}
+    (tmp_path / 'claim' / 'serving').mkdir(parents=True)
+    parameters, seen = {}, []
+    for run in ('run-1', 'run-2'):
+        results = []
+        Rehearsal(package, tmp_path / 'r', {'/data': tmp_path / 'claim'}, run, results.append).run(parameters)
+        seen.append(json.loads((tmp_path / 'claim' / 'serving' / 'seen.json').read_text())['artifact'])
+        change(package.spec, parameters)
+    assert [result.task for result in results if isinstance(result, ReusedTask)] == reused
+    first, second = seen
+    assert (first == second) == bool(reused), 'the artifact of the first run'
+    assert first['name'] != second['name'] or reused
+
+
+def get_train(spec):
+    return spec['deploymentSpec']['executors']['Train_executor']['container']
+
+
+def test_a_damaged_file_of_the_cache_is_one_sentence(package, tmp_path):
+    (tmp_path / 'server.json').write_text('{')
+    with pytest.raises(UsageError, match=r'server\.json cannot be read .*; remove it'):
+        Rehearsal(package, tmp_path, {}, 'run-1', print)
 
 
 def run_tasks(package: Package, folder: Path, **parameters) -> list[str]:
@@ -354,7 +448,7 @@ def test_a_graph_passes_on_the_artifact_of_its_task():
 def test_the_command_counts_the_steps(coin_file, tmp_path, capsys):
     assert rehearse_package(coin_file, tmp_path, [], ['side=tails']) == 0
     first, *steps, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(rf'Rehearsal [0-9a-f]{{8}} of coin in {tmp_path}', first)
+    assert re.fullmatch(rf'Rehearsal {UUID} of coin in {tmp_path}', first)
     assert [line.split()[0] for line in steps] == ['draw', 'say']
     assert last == "2 steps succeeded; set each step's memory from the figures above"
 
