@@ -5,8 +5,8 @@ import os
 _DEFAULTS = {
     # Without this, TensorFlow writes lines on every start that a user can do nothing about.
     'TF_CPP_MIN_LOG_LEVEL': '2',
-    # oneDNN's kernels. TensorFlow takes them by default only on CPUs with AVX512; with AVX2 too they train about twice
-    # as fast as TensorFlow's own (docs/performance.md has the figures).
+    # oneDNN's kernels. TensorFlow takes them by default only on CPUs with AVX512. With AVX2 too, steps of training took
+    # about half as long with them as with TensorFlow's own in a first trial; no benchmark has measured it yet.
     'TF_ENABLE_ONEDNN_OPTS': '1',
 }
 
