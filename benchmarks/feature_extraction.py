@@ -9,11 +9,9 @@ whole network in float32.
 """
 
 import argparse
-import os
 import time
 
 from benchmarks import harness
-from components.environment import choose_variables
 
 _EPOCHS = 10
 _DESCRIPTION = 'an epoch of feature extraction, ResNet50 at 224 px with random weights'
@@ -49,7 +47,6 @@ def measure(arguments: argparse.Namespace, folder: str) -> harness.Result:
 
 def main() -> None:
     """Runs the command line."""
-    os.environ.update(choose_variables())
     arguments = harness.build_parser(_DESCRIPTION, images=1024).parse_args()
     print(harness.describe_machine())
     with harness.make_folder() as folder:

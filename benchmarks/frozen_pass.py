@@ -8,10 +8,8 @@ nothing: it is the most that ours could reach. `ratio` is the share of the rival
 """
 
 import argparse
-import os
 
 from benchmarks import harness
-from components.environment import choose_variables
 
 _DESCRIPTION = 'the frozen pass with random weights: from encoded images to the cache, against the graph alone'
 
@@ -61,7 +59,6 @@ def measure(arguments: argparse.Namespace, folder: str) -> harness.Result:
 
 def main() -> None:
     """Runs the command line."""
-    os.environ.update(choose_variables())
     parser = harness.build_parser(_DESCRIPTION, images=256)
     parser.add_argument('--backbone', default='resnet50', help='the network whose frozen layers run')
     parser.add_argument('--cache', choices=['memory', 'disk'], default='memory', help='where the outputs are stored')

@@ -9,10 +9,8 @@ TensorFlow traces the functions of both sides in the warm-up, which does not cou
 """
 
 import argparse
-import os
 
 from benchmarks import harness
-from components.environment import choose_variables
 
 _DESCRIPTION = 'epochs of the recipe, ResNet50 at 224 px with random weights'
 
@@ -49,7 +47,6 @@ def measure(arguments: argparse.Namespace, folder: str) -> harness.Result:
 
 def main() -> None:
     """Runs the command line."""
-    os.environ.update(choose_variables())
     parser = harness.build_parser(_DESCRIPTION, images=64)
     parser.add_argument('--epochs', type=int, default=10, help='number of passes over the images')
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ from components import features
 from components.artifacts import Artifacts, Properties
 from components.data.manifest import check_splits
 from components.errors import DataRefusedError
-from components.places import fetch_folder, locate
+from components.places import fetch, locate
 
 
 class _Stat(NamedTuple):
@@ -58,7 +58,7 @@ def check_readable(data: str) -> None:
     Raises:
       DataRefusedError: a file is corrupted or cut short; the message names the file, the split and the record.
     """
-    with fetch_folder(locate(data)) as folder:
+    with fetch(locate(data)) as folder:
         for file in sorted(file for split in features.SPLITS for file in folder.glob(f'{split}/*')):
             count = 0
             try:

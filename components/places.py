@@ -125,14 +125,13 @@ def link_or_copy_folder(source: Place, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def fetch_folder(place: Place) -> Iterator[Path]:
-    """Gives the folder itself if it is on this machine, else a copy that is removed when the context ends."""
+def fetch(place: Place) -> Iterator[Path]:
+    """Gives a folder or a file itself if it is on this machine, else a copy that is removed when the context ends."""
     if isinstance(place, Path):
         yield place
         return
     with tempfile.TemporaryDirectory() as folder:
-        copy_folder(place, Path(folder))
-        yield Path(folder)
+        yield Path(place.download_to(Path(folder) / place.name))
 
 
 def remove_folder(place: Place) -> None:

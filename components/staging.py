@@ -1,4 +1,4 @@
-"""Staging folders, so that a folder appears whole or not at all: it is written beside its place and then renamed."""
+"""Staging, so that a folder or a file appears whole or not at all: it is written beside its place and then renamed."""
 
 import contextlib
 import os
@@ -38,3 +38,18 @@ def stage_folder(target: Path) -> Iterator[Path]:
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file, or replaces it, whole or not at all.
+
+    Raises:
+      OSError: the file cannot be written; what was there before is still there.
+    """
+    staging = file.with_name(f'.{file.name}.partial-{os.getpid()}')
+    try:
+        staging.write_text(text)
+        staging.replace(file)
+    except OSError:
+        staging.unlink(missing_ok=True)
+        raise

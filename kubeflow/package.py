@@ -2,13 +2,13 @@
 
 import difflib
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from components.errors import UsageError
+from components.staging import write_text
 from kubeflow.parameters import check_values
 
 Document = dict[str, Any]
@@ -80,7 +80,7 @@ class Package(NamedTuple):
 
     def list_claims(self, component: str) -> list[str]:
         """Returns the names of the volume claims that a component's step mounts."""
-        mounts = self.executors.get(self._get_label(component), {}).get('pvcMount', [])
+        mounts = self.get_platform(component).get('pvcMount', [])
         return [json.dumps(mount.get('pvcNameParameter', mount.get('constant')), sort_keys=True) for mount in mounts]
 
     def list_mount_paths(self) -> list[str]:
@@ -121,12 +121,9 @@ def write_file(out: Path, text: str) -> None:
     Raises:
       UsageError: the file cannot be written.
     """
-    staging = out.with_name(f'.{out.name}.partial-{os.getpid()}')
     try:
-        staging.write_text(text)
-        staging.replace(out)
+        write_text(out, text)
     except OSError as error:
-        staging.unlink(missing_ok=True)
         raise UsageError(f'--out: {out} cannot be written: {error.strerror}.') from error
 
 

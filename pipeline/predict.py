@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from components import features
 from components.errors import UsageError
-from components.places import Place, fetch_folder
+from components.places import Place, fetch
 from components.progress import track
 from components.serving.versions import MODEL_FILE, find_serving_version
 
@@ -55,7 +55,7 @@ def predict(model: Place, images: list[Path], output: TextIO) -> list[str]:
             f'{model} holds neither a SavedModel nor numbered versions; --model takes a folder that a run pushed to.'
         )
     try:
-        with track('loading the model'), fetch_folder(version) as folder:
+        with track('loading the model'), fetch(version) as folder:
             loaded = tf.saved_model.load(str(folder))
         signature = loaded.signatures[features.SIGNATURE_SERVING_DEFAULT]
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:

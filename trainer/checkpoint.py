@@ -7,13 +7,11 @@ into place once it is complete, and the random generators are saved in it too. A
 epoch is complete when its state file is there, because that file is written last.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.errors import StorageError, TrainingError, to_one_line
-from components.places import Place, explain_errors, locate, remove_folder
+from components.places import Place, explain_errors, fetch, locate, remove_folder
 
 History = list[dict[str, Any]]
 """One dict for each epoch: 'phase' (str), 'epoch' (int, from 1) and the epoch's metrics (float), by name."""
@@ -74,11 +72,10 @@ class CheckpointFolder:
                     f'The folder for checkpoints {folder} cannot be made: {to_one_line(error)}. Make its parent '
                     'writable, or name a different folder with trainer.checkpoint_dir.'
                 ) from error
-            local = self._folder
+            self._local = self._folder
         else:
             self._temporary = tempfile.TemporaryDirectory()  # removed with this object
-            local = Path(self._temporary.name)
-        self._local = local
+            self._local = Path(self._temporary.name)
 
     @property
     def best_weights(self) -> str:
@@ -151,7 +148,7 @@ class CheckpointFolder:
                 return []
             folder = self._folder / f'epoch-{epochs[-1]:05d}'
             model.optimizer.build(model.trainable_variables)
-            with _fetch_file(folder / _WEIGHTS_FILE) as weights, _fetch_file(folder / _STATE_FILE) as state_file:
+            with fetch(folder / _WEIGHTS_FILE) as weights, fetch(folder / _STATE_FILE) as state_file:
                 try:
                     model.load_weights(str(weights))
                     state = json.loads(state_file.read_text())
@@ -170,18 +167,8 @@ class CheckpointFolder:
         Raises:
           StorageError: The object store does not respond.
         """
-        with explain_errors(self._folder), _fetch_file(self._folder / _BEST_FILE) as weights:
+        with explain_errors(self._folder), fetch(self._folder / _BEST_FILE) as weights:
             model.load_weights(str(weights))
-
-
-@contextlib.contextmanager
-def _fetch_file(place: Place) -> Iterator[Path]:
-    """Gives a file if it is on this machine, else a copy that is removed when the context ends."""
-    if isinstance(place, Path):
-        yield place
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(place.download_to(Path(folder) / place.name))
 
 
 def _remove_epoch(folder: Place) -> None:

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import math
-import os
 import statistics
 from pathlib import Path
 
 from benchmarks.ladder.rows import PRESET, Job, Row
+from components.staging import write_text
 
 BEGIN, END = '<!-- The ladder begins: made by benchmarks.ladder -->', '<!-- The ladder ends -->'
 _Z95 = 1.959964  # standard deviations on each side of the mean that hold 95% of a normal distribution
@@ -62,10 +62,7 @@ def locate_result(out: Path, job: Job) -> Path:
 
 def write_result(out: Path, job: Job, result: Result) -> None:
     """Writes a result, at once or not at all."""
-    file = locate_result(out, job)
-    partial = file.with_suffix('.partial')
-    partial.write_text(json.dumps(dataclasses.asdict(result), indent=2) + '\n')
-    os.replace(partial, file)
+    write_text(locate_result(out, job), json.dumps(dataclasses.asdict(result), indent=2) + '\n')
 
 
 def read_result(out: Path, job: Job) -> Result | None:

@@ -7,7 +7,6 @@ and again. `components.serving.version_labels` changes its content.
 import contextlib
 import errno
 import fcntl
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from components.errors import PipelineError, StorageError, UsageError, to_one_line
 from components.places import Place
+from components.staging import write_text
 
 CONFIG_FILE = 'models.config'
 MODEL_NAME = 'cifar10'
@@ -61,9 +61,7 @@ def write_config(serving: Place, config: model_server_config_pb2.ModelConfig) ->
     listed = model_server_config_pb2.ModelServerConfig(model_config_list={'config': [config]})
     path, text = serving / CONFIG_FILE, text_format.MessageToString(listed)
     if isinstance(path, Path):
-        staging = path.with_name(f'.{CONFIG_FILE}.partial-{os.getpid()}')
-        staging.write_text(text)
-        staging.replace(path)
+        write_text(path, text)
     else:  # an object store shows an object only once it is written completely
         with path.open('w', force_overwrite_to_cloud=True) as file:
             file.write(text)

@@ -14,18 +14,12 @@ from google.protobuf import json_format
 from kubeflow.lint.graph import ParsedPackage
 from kubeflow.lint.problem import Problem
 
-_VARIABLE = re.compile(r'\{\{(?!\$)')
-MEND = (
+_ANY = re.compile(r'\{\{')
+_UNFILLED = re.compile(r'\{\{(?!\$)')  # what the driver does not fill in
+_MEND = (
     'Write the text without {{. The name and the id of the run are {{$.pipeline_job_name}} and '
     "{{$.pipeline_job_uuid}}, as the constant of a step's input."
 )
-
-
-def describe_variable(text: str) -> str:
-    """Says what Argo does about a text; '' if it leaves the text alone."""
-    if not _VARIABLE.search(text):
-        return ''
-    return f'Argo refuses or replaces {{{{...}}}}, which it takes for a variable of its own. Received: {text}'
 
 
 def check_placeholders(package: ParsedPackage) -> Iterator[Problem]:
@@ -43,17 +37,18 @@ def check_placeholders(package: ParsedPackage) -> Iterator[Problem]:
         for pair in executor.container.env:
             path = f'deploymentSpec.executors.{label}.container.env.{pair.name}'
             # Nothing fills in {{$...}} in the environment, so there every {{ is a mistake.
-            yield from _check(path, pair.value.replace('{{$', '{{'))
+            yield from _check(path, pair.value, _ANY)
     for label, entry in sorted(package.platform.items()):
         where = f'platforms.kubernetes.deploymentSpec.executors.{label}'
         yield from _check(where, json_format.MessageToDict(entry))
 
 
-def _check(where: str, value: Any) -> Iterator[Problem]:
-    """Yields a problem for each text in a value that Argo does not leave alone."""
+def _check(where: str, value: Any, variable: re.Pattern[str] = _UNFILLED) -> Iterator[Problem]:
+    """Yields a problem for each text in a value that has a variable, which Argo would not leave alone."""
     if isinstance(value, str):
-        if what := describe_variable(value):
-            yield Problem('error', where, what, MEND)
+        if variable.search(value):
+            what = f'Argo refuses or replaces {{{{...}}}}, which it takes for a variable of its own. Received: {value}'
+            yield Problem('error', where, what, _MEND)
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _check(where, item)
+            yield from _check(where, item, variable)

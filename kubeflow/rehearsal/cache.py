@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from components.errors import UsageError, to_one_line
+from components.staging import write_text
 from kubeflow.package import Document
 from kubeflow.rehearsal.driver import Outputs
 
@@ -45,9 +46,7 @@ class ServerCache:
     def keep(self, fingerprint: str, outputs: Outputs) -> None:
         """Keeps the outputs of a step that succeeded; the file is written whole or not at all."""
         self._steps[fingerprint] = {'artifacts': outputs.artifacts, 'parameters': outputs.parameters}
-        staging = self._file.with_suffix('.partial')
-        staging.write_text(json.dumps({'artifacts': self._artifacts, 'steps': self._steps}, indent=2))
-        staging.replace(self._file)
+        write_text(self._file, json.dumps({'artifacts': self._artifacts, 'steps': self._steps}, indent=2))
 
 
 def compute_fingerprint(container: Document, executor_input: Document, definitions: Document, claims: list[str]) -> str:

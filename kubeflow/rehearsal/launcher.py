@@ -131,6 +131,8 @@ class Launcher:
           container: of the document.
           executor_input: `inputs`, and `outputs` from `kubeflow.rehearsal.driver.provision_outputs`.
           definitions: `outputDefinitions` of the component.
+          attempt: how often the step was started before.
+          is_retried: whether the task has a retry policy; then the pod is told its attempt.
 
         Returns:
           The outputs of the step, as the next step is given them.

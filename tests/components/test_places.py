@@ -3,7 +3,7 @@
 import pytest
 
 from components.errors import StorageError, UsageError
-from components.places import check_place, copy_folder, fetch_folder, locate, remove_folder
+from components.places import check_place, copy_folder, fetch, locate, remove_folder
 from pipeline import __main__
 
 
@@ -30,7 +30,7 @@ def test_a_folder_is_copied_whole(place, tmp_path):
 
 def test_a_fetched_folder_is_on_this_machine_while_it_is_needed(place):
     fill(place)
-    with fetch_folder(place) as folder:
+    with fetch(place) as folder:
         assert list_files(folder) == WHOLE
     assert folder.exists() == (folder == place), 'a copy is removed, and a folder of this machine is not copied'
 

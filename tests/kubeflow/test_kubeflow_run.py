@@ -16,7 +16,7 @@ import tensorflow as tf
 import yaml
 
 from components import features
-from components.places import fetch_folder, locate
+from components.places import fetch, locate
 from components.serving.versions import INFO_FILE, list_versions
 from kubeflow.pages import PAGES
 from tests.conftest import PROJECT, run_cli
@@ -113,7 +113,7 @@ def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serv
     bucket, version, package, tmp_path
 ):
     serving = bucket / 'serving'
-    with fetch_folder(version.folder) as model:  # the local run's model serves, under a different fingerprint
+    with fetch(version.folder) as model:  # the local run's model serves, under a different fingerprint
         (model / INFO_FILE).write_text(json.dumps({**version.info, 'model': 'different'}))
         (serving / '1').upload_from(model)
 
@@ -157,7 +157,7 @@ def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serv
     images = [example.numpy() for example in tf.data.TFRecordDataset(str(records), 'GZIP')]
     answers = []
     for each in (version, pushed):
-        with fetch_folder(each.folder) as model:
+        with fetch(each.folder) as model:
             signature = tf.saved_model.load(str(model)).signatures[features.SIGNATURE_EXAMPLES]
             answers.append(signature(tf.constant(images))[features.OUTPUT_PROBABILITIES].numpy())
     here, there = answers

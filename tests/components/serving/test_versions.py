@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from components.errors import PipelineError, StorageError, UsageError
-from components.places import Place, fetch_folder, locate, remove_folder
+from components.places import Place, fetch, locate, remove_folder
 from components.serving import models_config, version_labels, versions
 from components.serving.models_config import CONFIG_FILE
 
@@ -247,7 +247,7 @@ def staged(tmp_path) -> Path:
 def test_a_staged_model_becomes_a_version_with_all_its_files(serving, staged):
     versions.publish(staged, serving, 50)
     assert versions.find_newest_version(serving).name == '50'
-    with fetch_folder(serving / '50') as folder:
+    with fetch(serving / '50') as folder:
         files = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob('*') if file.is_file()}
     assert files == {name: name for name in FILES}
 
