@@ -26,7 +26,7 @@ from components.errors import PipelineError, UsageError
 from trainer.backbones import BACKBONES
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-_OUT = Path('runs/ladder')
+_OUT = Path(__file__).with_name('measured')
 
 
 def _parse_weights(text: str) -> tuple[str, str]:
@@ -53,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar='BACKBONE=FILE',
         help='file of ImageNet weights without top; without it Keras downloads them',
     )
-    parser.add_argument('--out', type=Path, default=_OUT, help=f'folder of the results (default: {_OUT})')
+    parser.add_argument(
+        '--out', type=Path, default=_OUT, help='folder of the results (default: the one of the table in docs/ladder.md)'
+    )
     parser.add_argument('--rows', nargs='+', default=[], metavar='PATTERN', help="rows to take, such as '*-160-*'")
     parser.add_argument('--seeds', type=harness.parse_count, help='trainings of each row (default: as --list shows)')
     parser.add_argument(

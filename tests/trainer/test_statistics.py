@@ -95,6 +95,9 @@ def compare_statistics(config: TrainerConfig, sample_data, graph, folder, steps:
     ],
 )
 def test_moving_statistics_are_the_datas_in_every_precision(sample_data, transform_graph, tmp_path, precision, cache):
+    # Averages in bfloat16 stop where an increment is below 1/256 of the value, which takes a momentum of 0.99. In
+    # float32 a smaller one shows the same in fewer steps.
+    momentum, steps = (0.97, 200) if precision == 'float32' else (0.99, 600)
     config = TrainerConfig(
         image_size=32,
         weights='none',
@@ -102,14 +105,14 @@ def test_moving_statistics_are_the_datas_in_every_precision(sample_data, transfo
         pooling='average',
         head_units=(16,),
         dropout=0.0,
-        batchnorm_momentum=0.99,
+        batchnorm_momentum=momentum,
         optimizer='sgd',
         learning_rate=1e-5,
         batch_size=IMAGES,
         precision=precision,
         cache=cache,
     )
-    errors = compare_statistics(config, sample_data, transform_graph, tmp_path, steps=600)
+    errors = compare_statistics(config, sample_data, transform_graph, tmp_path, steps=steps)
     assert len(errors) == 2  # before and after the head's Dense layer
     assert np.max(errors) < TOLERANCE, errors
 
