@@ -8,6 +8,9 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Made anew when the lock or the package's metadata changes, and only then.
 STAMP := $(VENV)/.made-from-$(shell cat requirements-dev.txt requirements-uv.txt setup.py | sha256sum | cut -c1-16)
 
+NOT_INSTALLED := the packages could not be installed, for the reason above. Behind a proxy set HTTPS_PROXY, and for an \
+  index or certificate of your own PIP_INDEX_URL with UV_DEFAULT_INDEX, and SSL_CERT_FILE; then run the same again.
+
 .PHONY: env run test test-fast campaign lint format lock images clean
 
 run: $(STAMP)
@@ -35,11 +38,14 @@ format: $(STAMP)
 env: $(STAMP)
 
 $(STAMP):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "error: the lock is for Python 3.11, and $(PYTHON) is another; run: make PYTHON=python3.11" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "error: there is no $(PYTHON) here; install Python 3.11, then run: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) pipeline/preflight.py .
 	$(PYTHON) -m venv --clear $(VENV)  # a killed installation may have left half a package
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt requirements-uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt || \
+	  { echo "error: $(NOT_INSTALLED)" >&2; exit 2; }
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt requirements-uv.txt || \
+	  { echo "error: $(NOT_INSTALLED)" >&2; exit 2; }
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -13,11 +13,11 @@ from typing import NamedTuple
 from components import features
 from pipeline.config import PipelineConfig
 from pipeline.console import print_line
+from pipeline.preflight import LEAST_GLIBC, has_avx, read_glibc
 from trainer.backbones import BACKBONES
 
 _LOCK_FILE = Path(__file__).parents[1] / 'requirements.txt'
 _PYTHONS = ((3, 11), (3, 13))  # the first and the last that TFX 1.21 supports
-_LEAST_GLIBC = (2, 28)  # TensorFlow 2.21's and the locked TFX wheels' (manylinux_2_28)
 _GB = 1e9
 
 
@@ -48,13 +48,21 @@ def check_python() -> Check:
 
 def check_glibc() -> Check:
     """Checks whether the locked wheels can be loaded with this C library."""
-    library, version = platform.libc_ver()
+    library, version = read_glibc()
+    found = '.'.join(str(part) for part in version)
     if library != 'glibc':
         return Check('FAIL', 'glibc', library or 'not found', 'use a glibc system, such as Debian 12 or Ubuntu 22.04')
-    if tuple(int(part) for part in version.split('.')[:2]) < _LEAST_GLIBC:
-        least = '.'.join(str(part) for part in _LEAST_GLIBC)
-        return Check('FAIL', 'glibc', version, f'at least {least} is needed: use Debian 12, Ubuntu 22.04, RHEL 9')
-    return Check('ok', 'glibc', version)
+    if version < LEAST_GLIBC:
+        least = '.'.join(str(part) for part in LEAST_GLIBC)
+        return Check('FAIL', 'glibc', found, f'at least {least} is needed: use Debian 12, Ubuntu 22.04, RHEL 9')
+    return Check('ok', 'glibc', found)
+
+
+def check_cpu() -> Check:
+    """Checks whether the CPU has the instructions that TensorFlow's wheels are compiled for."""
+    if not has_avx():
+        return Check('FAIL', 'CPU', 'no AVX', "TensorFlow needs it; in a virtual machine, let it see the host's CPU")
+    return Check('ok', 'CPU', 'AVX')
 
 
 def read_lock(text: str) -> dict[str, str]:
@@ -123,7 +131,7 @@ def check_disk(config: PipelineConfig) -> Check:
 
 def report(config: PipelineConfig) -> int:
     """Prints every check; returns 1 if one failed, else 0."""
-    checks = [check_python(), check_glibc(), *check_packages(), check_gpu(), check_disk(config)]
+    checks = [check_python(), check_glibc(), check_cpu(), *check_packages(), check_gpu(), check_disk(config)]
     for check in checks:
         print_line(check.to_line(), sys.stdout, hang=' ' * 16)
     return int(any(check.status == 'FAIL' for check in checks))
