@@ -19,7 +19,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components.errors import TrainingError
-from trainer.dataset import RowReader
+from trainer.dataset import RowReader, switch_tuning_off
 
 CacheKind = Literal['memory', 'disk', 'off']
 _WRITES_WAITING = 2  # batches that may wait for the writer before the trunk waits for it
@@ -125,7 +125,8 @@ def fill_cache(
         cache.write(place, outputs.numpy())
 
     spec = tf.constant(starts, tf.int64, shape=[len(starts), 2])
-    batches = tf.data.Dataset.from_tensor_slices((spec[:, 0], spec[:, 1])).map(read).prefetch(2)
+    places = tf.data.Dataset.from_tensor_slices((spec[:, 0], spec[:, 1]))
+    batches = switch_tuning_off(places.map(read).prefetch(2))
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix='cache-writer') as writer:
         for (view, start), batch in zip(starts, batches, strict=True):

@@ -222,6 +222,16 @@ def _weigh_classes(
     return tf.math.divide_no_nan(weighted, scale[:, tf.newaxis]), scale
 
 
+def switch_tuning_off(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the dataset without the thread that tunes its parallelism.
+
+    That thread sleeps for up to a minute, and the end of an iteration may wait for it to wake up.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
 def make_batches(
     split: Split,
     order: EpochOrder,
@@ -279,7 +289,4 @@ def make_batches(
     )
     batches = places.map(read, num_parallel_calls=len(os.sched_getaffinity(0)))
     count = tf.data.INFINITE_CARDINALITY if share.replicas > 1 else len(starts)
-    options = tf.data.Options()
-    # The thread that tunes tf.data sleeps for up to a minute, and the end of an iteration may wait for it to wake up.
-    options.autotune.enabled = False
-    return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2).with_options(options)
+    return switch_tuning_off(batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2))

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from components.errors import TrainingError
 from trainer.cache import FeatureCache, fill_cache, make_cache_reader, measure_disk_reading
+from trainer.dataset import switch_tuning_off
 
 
 @pytest.mark.parametrize('kind', ['memory', 'disk'])
@@ -70,6 +71,20 @@ def test_a_filled_cache_returns_the_trunks_output_for_every_view(kind, dtype, tm
 def test_a_split_without_rows_for_this_worker_fills_nothing(tmp_path):
     filled = FeatureCache('memory', 0, (1,), np.float32, str(tmp_path))
     fill_cache(filled, read_numbers, range(3, 3), 1, trunk=double, batch_size=3)
+
+
+def test_the_frozen_pass_has_no_tuning_thread_whose_sleep_its_end_would_wait_for(tmp_path, monkeypatch):
+    datasets = []
+
+    def record(dataset):
+        datasets.append(switch_tuning_off(dataset))
+        return datasets[-1]
+
+    monkeypatch.setattr('trainer.cache.switch_tuning_off', record)
+    filled = FeatureCache('memory', 3, (1,), np.float32, str(tmp_path))
+    fill_cache(filled, read_numbers, range(3), 1, trunk=double, batch_size=3)
+    (dataset,) = datasets
+    assert dataset.options().autotune.enabled is False
 
 
 def fail(*arguments):
