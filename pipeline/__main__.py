@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
 from components.places import locate
 from pipeline.arguments import build_parser
-from pipeline.config import PRESETS, BeamConfig, PipelineConfig, SampleConfig
+from pipeline.config import PRESETS, BeamConfig, Layout, PipelineConfig, SampleConfig
 from pipeline.console import divert_chatter, print_line
 from pipeline.events import Started
 from pipeline.imports import KFP_MODULES, TENSORFLOW_MODULES, TFX_MODULES, track_imports
 from pipeline.interruption import EXIT_INTERRUPTED, Interruption, watch_interrupts
+from pipeline.next_steps import NEWCOMER, make_command
 from pipeline.overrides import apply_overrides
 from pipeline.reporter import Reporter, choose_mode, open_reporter
 
@@ -49,7 +51,8 @@ def _make_config(arguments: argparse.Namespace) -> PipelineConfig:
 def _run(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import local
 
-    return local.run(_make_config(arguments), reporter, verbose=arguments.verbose)
+    command = make_command(*arguments.argv)
+    return local.run(_make_config(arguments), reporter, verbose=arguments.verbose, command=command)
 
 
 def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
@@ -156,6 +159,41 @@ def _serving(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _runs(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import runs
+
+    found = runs.read_runs(Layout(arguments.root))
+    if arguments.json:
+        _print_json([runs.to_dict(run) for run in found])
+    else:
+        print_line('\n'.join(runs.describe_runs(found)), sys.stdout)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import compare, runs
+
+    layout = Layout(arguments.root)
+    found = runs.read_runs(layout)
+    first, second = (runs.find_run(found, text, layout.root) for text in (arguments.first, arguments.second))
+    if arguments.json:
+        _print_json(compare.compare_runs(first, second))
+    else:
+        print('\n'.join(compare.describe_comparison(first, second)))
+    return 0
+
+
+def _gc(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import gc
+
+    print_line(gc.collect(Layout(arguments.root), arguments.keep, is_dry=arguments.dry_run), sys.stdout)
+    return 0
+
+
 def _submit(arguments: argparse.Namespace, reporter: Reporter) -> int:
     with divert_chatter(verbose=arguments.verbose) as terminal:
         with track_imports(KFP_MODULES):
@@ -184,6 +222,9 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'predict': _predict,
     'doctor': _doctor,
     'data': _data,
+    'runs': _runs,
+    'compare': _compare,
+    'gc': _gc,
     'versions': _serving,
     'promote': _serving,
     'rollback': _serving,
@@ -227,8 +268,10 @@ def _end(error: Exception, arguments: argparse.Namespace, interruption: Interrup
 def _call(arguments: argparse.Namespace, interruption: Interruption) -> int:
     """Runs the command and returns the exit code."""
     # Standard output of the other commands is what they were asked for, and perhaps read by a program.
-    descriptor = 1 if arguments.command in ('run', 'data') else 2
+    shows_itself = arguments.command in ('run', 'data')
+    descriptor = 1 if shows_itself else 2
     is_quiet, is_json, is_verbose = (getattr(arguments, name, False) for name in ('quiet', 'json', 'verbose'))
+    is_json = is_json and shows_itself  # the other commands' --json is about their answer
     mode = choose_mode(descriptor, is_quiet=is_quiet, is_json=is_json, is_verbose=is_verbose)
     with open_reporter(mode, descriptor) as reporter:
         interruption.on_end = functools.partial(reporter.interrupt, EXIT_INTERRUPTED, interruption.sentence)
@@ -251,9 +294,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser(argv)
     if not argv:
-        parser.print_help(sys.stderr)
+        print(NEWCOMER, file=sys.stderr)
         return UsageError.exit_code
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(argv, argparse.Namespace(argv=argv))
     go_on = _GO_ON.get(arguments.command, 'run the same command again')
     with watch_interrupts(f'interrupted; {go_on}') as interruption:
         return _call(arguments, interruption)
