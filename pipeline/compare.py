@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.overrides import format_value
-from pipeline.runs import Run, to_dict
+from pipeline.runs import Run, describe_outcome, to_dict
 
 _NAME, _VALUE, _CHANGE = 30, 20, 7  # columns, with a space before all but the first: 80 in all
 _UNITS = {'latency': 'ms', 'size': 'MB', 'memory': 'MB'}
@@ -83,7 +83,7 @@ def describe_comparison(first: Run, second: Run) -> list[str]:
     for name, texts in {
         'started': [f'{run.started:%Y-%m-%d %H:%M}' for run in (first, second)],
         'pipeline': [run.pipeline for run in (first, second)],
-        'verdict': [run.message for run in (first, second)],
+        'verdict': [describe_outcome(run) for run in (first, second)],
         'version': [run.version or '-' for run in (first, second)],
     }.items():
         lines += _make_row(name, *texts)

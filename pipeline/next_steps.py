@@ -47,4 +47,7 @@ def choose_after_failure(command: str, *, is_expected: bool) -> str:
       command: the one that failed.
       is_expected: whether the error says itself what to mend. Another one needs a look at what the libraries say.
     """
-    return command if is_expected or '--verbose' in command else f'{command} --verbose'
+    if is_expected:
+        return command
+    words = [word for word in shlex.split(command) if word not in ('--quiet', '--json', '--verbose')]  # one of them
+    return shlex.join([*words, '--verbose'])

@@ -71,7 +71,7 @@ class Run:
     component: str | None
     """The component that failed, was interrupted, or is running."""
     message: str
-    """The same in a sentence."""
+    """The verdict, or the error's message; '' if the run has not ended, was killed, or did not record it."""
     version: str | None
     """The version that it pushed, or whose model it made again."""
     settings: dict[str, Any]
@@ -158,17 +158,6 @@ def _judge(steps: Sequence[Step], record: RunRecord | None, version: str | None,
     return 'pushed' if version else 'refused'
 
 
-def _describe_outcome(outcome: Outcome, component: str | None, reasons: Sequence[Reason], version: str | None) -> str:
-    if outcome == 'pushed':
-        return f'pushed as version {version}'
-    if outcome == 'refused':
-        broken = list_broken(reasons)
-        others = f' (and {len(broken) - 1} more)' if len(broken) > 1 else ''
-        return f'refused: {broken[0]}{others}' if broken else 'refused'
-    verb = {'running': 'running', 'data refused': 'the data was refused'}.get(outcome, outcome)
-    return f'{verb} at {component}' if component and outcome != 'data refused' else verb
-
-
 def _measure_seconds(steps: Sequence[Step], begin_ms: int, outcome: Outcome) -> float | None:
     """Estimates how long a run without a record took, without the imports."""
     if outcome not in ('pushed', 'refused') or not steps:
@@ -194,7 +183,7 @@ def _read_run(store: metadata_store.MetadataStore, context: metadata_store_pb2.C
         seconds=seconds,
         outcome=outcome,
         component=component,
-        message=(record.message if record else '') or _describe_outcome(outcome, component, reasons, version),
+        message=record.message if record else '',
         version=version or None,
         settings=record.settings if record and record.settings else _read_settings(steps),
         reasons=reasons,
@@ -279,14 +268,28 @@ def find_run(runs: Sequence[Run], text: str, root: Path) -> Run:
     raise UsageError(f'{root} has no {what}; `{command}` lists the runs.')
 
 
+def describe_outcome(run: Run) -> str:
+    """Says what came of a run: the version, the first bound that was not kept, or where and why it failed."""
+    if run.outcome == 'pushed':
+        return f'pushed as version {run.version}'
+    if run.outcome == 'refused':
+        broken = list_broken(run.reasons)
+        others = f' (and {len(broken) - 1} more)' if len(broken) > 1 else ''
+        return f'refused: {broken[0]}{others}' if broken else 'refused'
+    if run.outcome == 'data refused':
+        return run.message  # which says it itself
+    where = f' at {run.component}' if run.component else ''
+    return f'{run.outcome}{where}: {run.message}' if run.message else f'{run.outcome}{where}'
+
+
 def _describe(run: Run, before: Run | None) -> list[str]:
     seconds = '' if run.seconds is None else f'  {run.seconds:,.0f} s'
-    sentence = _describe_outcome(run.outcome, run.component, run.reasons, run.version)
-    if run.outcome in ('failed', 'data refused') and not run.message.startswith(sentence):
-        sentence += f': {run.message}' if run.message else ''
     accuracy = run.accuracy
     measured = f'accuracy {accuracy.value:.3f} on {accuracy.count:,} images; ' if accuracy else ''
-    lines = [f'{run.run_id}  {run.started:%Y-%m-%d %H:%M}  {run.pipeline}{seconds}', f'{measured}{sentence}']
+    lines = [
+        f'{run.run_id}  {run.started:%Y-%m-%d %H:%M}  {run.pipeline}{seconds}',
+        f'{measured}{describe_outcome(run)}',
+    ]
     if before and run.settings and before.settings:
         known = run.settings.keys() & before.settings.keys()
         changes = list_changes(*({name: each.settings[name] for name in known} for each in (run, before)))
@@ -325,7 +328,7 @@ def to_dict(run: Run) -> dict[str, Any]:
         'seconds': run.seconds,
         'outcome': run.outcome,
         'component': run.component,
-        'message': run.message,
+        'message': describe_outcome(run),
         'version': run.version,
         'accuracy': run.accuracy.value if run.accuracy else None,
         'settings': run.settings,

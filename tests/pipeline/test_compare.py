@@ -36,7 +36,8 @@ def test_a_run_that_failed_has_a_verdict_and_no_figures(root, capsys):
     assert main(['compare', '20260101-100000', 'last', '--root', root]) == 0
     rows = [' '.join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert 'accuracy 0.900 -' in rows
-    assert any(row.endswith('The weights are') for row in rows)
+    assert 'verdict pushed as version 11 failed at Trainer:' in rows
+    assert 'The weights are' in rows
 
 
 def test_json_has_all_settings_and_figures(root, capsys):

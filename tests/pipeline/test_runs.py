@@ -51,8 +51,8 @@ def test_a_failed_run_says_where_and_why(recorded):
 
 def test_refused_data_says_why(recorded):
     recorded.add_step('a', 'DataGate', 'report', state=State.FAILED)
-    recorded.record('a', {}, 4, '2 labels are wrong', component='DataGate')
-    assert show(recorded)[1] == '    the data was refused: 2 labels are wrong'
+    recorded.record('a', {}, 4, 'The data was refused: 2 labels are wrong', component='DataGate')
+    assert show(recorded)[1] == '    The data was refused: 2 labels are wrong'
 
 
 def test_a_killed_run_is_interrupted_and_one_that_holds_the_lock_is_running(recorded):
