@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
 from components.places import locate
 from pipeline.arguments import build_parser
 from pipeline.config import PRESETS, BeamConfig, Layout, PipelineConfig, SampleConfig
-from pipeline.console import divert_chatter, print_line
+from pipeline.console import divert_chatter, print_line, shorten_paths
 from pipeline.events import Started
 from pipeline.imports import KFP_MODULES, TENSORFLOW_MODULES, TFX_MODULES, track_imports
 from pipeline.interruption import EXIT_INTERRUPTED, Interruption, watch_interrupts
@@ -159,31 +160,32 @@ def _serving(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
+def _print_answer(answer: Any, *, is_json: bool) -> None:
+    """Prints a list of lines, or any value as JSON; ends quietly where the reader has left."""
+    text = json.dumps(answer, indent=2) if is_json else shorten_paths('\n'.join(answer))
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # such as by `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _runs(arguments: argparse.Namespace, reporter: Reporter) -> int:
-    from pipeline import runs
+    from pipeline import run_history, runs
 
-    found = runs.read_runs(Layout(arguments.root))
-    if arguments.json:
-        _print_json([runs.to_dict(run) for run in found])
-    else:
-        print_line('\n'.join(runs.describe_runs(found)), sys.stdout)
+    found = run_history.read_runs(Layout(arguments.root))
+    answer: Any = [runs.to_dict(run) for run in found] if arguments.json else runs.describe_runs(found)
+    _print_answer(answer, is_json=arguments.json)
     return 0
 
 
 def _compare(arguments: argparse.Namespace, reporter: Reporter) -> int:
-    from pipeline import compare, runs
+    from pipeline import compare, run_history
 
     layout = Layout(arguments.root)
-    found = runs.read_runs(layout)
-    first, second = (runs.find_run(found, text, layout.root) for text in (arguments.first, arguments.second))
-    if arguments.json:
-        _print_json(compare.compare_runs(first, second))
-    else:
-        print('\n'.join(compare.describe_comparison(first, second)))
+    found = run_history.read_runs(layout)
+    first, second = (run_history.find_run(found, text, layout.root) for text in (arguments.first, arguments.second))
+    answer: Any = (compare.compare_runs if arguments.json else compare.describe_comparison)(first, second)
+    _print_answer(answer, is_json=arguments.json)
     return 0
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.overrides import format_value
-from pipeline.runs import Run, describe_outcome, to_dict
+from pipeline.run_history import Run
+from pipeline.runs import describe_outcome, to_dict
 
 _NAME, _VALUE, _CHANGE = 30, 20, 7  # columns, with a space before all but the first: 80 in all
 _UNITS = {'latency': 'ms', 'size': 'MB', 'memory': 'MB'}

@@ -15,8 +15,8 @@ from ml_metadata.proto import metadata_store_pb2
 from components.errors import UsageError
 from pipeline.config import Layout
 from pipeline.local import lock_root
+from pipeline.run_history import Run, check_root, read_runs
 from pipeline.run_record import open_store
-from pipeline.runs import Run, check_root, read_runs
 
 _DELETED = metadata_store_pb2.Artifact.DELETED
 

@@ -155,7 +155,7 @@ class _Run:
             return
         inputs: tuple[str, ...] = ()
         if not explain_fault(error, self.layout):
-            from pipeline.runs import list_inputs
+            from pipeline.run_history import list_inputs
 
             with contextlib.suppress(Exception):  # the error itself is what matters
                 self.record(getattr(error, 'exit_code', 1), to_one_line(error))
@@ -203,7 +203,7 @@ def _run_components(run: _Run) -> int:
 def _report_end(run: _Run) -> int:
     """Reports what came of the run, keeps it in ML Metadata, and returns the exit code."""
     from pipeline import summaries
-    from pipeline.runs import TRAINING_FILE
+    from pipeline.run_history import TRAINING_FILE
 
     outputs = {node_id: result.outputs for node_id, result in run.results.items()}
     paths = {name: str(path) for name, path in (*summaries.list_paths(outputs).items(), ('log', run.log_file))}

@@ -10,7 +10,7 @@ from ml_metadata.proto import metadata_store_pb2
 from pipeline import gc
 from pipeline.__main__ import main
 from pipeline.local import lock_root
-from pipeline.runs import read_runs
+from pipeline.run_history import read_runs
 from tests.pipeline.recorded_runs import ARTIFACT_BYTES, RecordedRuns, State
 
 

@@ -2,14 +2,19 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
 from components.errors import UsageError
 from pipeline.__main__ import main
 from pipeline.local import lock_root
+from pipeline.run_history import TRAINING_FILE, VERDICT_FILE, find_run, list_inputs, read_runs
 from pipeline.run_record import RUN_TYPE, read_record
-from pipeline.runs import TRAINING_FILE, VERDICT_FILE, describe_runs, find_run, list_inputs, read_runs
+from pipeline.runs import describe_runs
+from tests.documents import PROJECT
 from tests.pipeline.recorded_runs import RecordedRuns, State, judge
 
 
@@ -116,6 +121,13 @@ def test_json_has_every_run(recorded, capsys):
     (run,) = json.loads(capsys.readouterr().out)
     assert (run['run'], run['outcome'], run['accuracy'], run['settings']) == ('a', 'pushed', 0.9, {'trainer.epochs': 2})
     assert run['training']['best_epoch'] == 2
+
+
+def test_a_reader_that_leaves_is_no_error(recorded):
+    recorded.add_pushed_run('a', '11')
+    text = f'{shlex.quote(sys.executable)} -m pipeline runs --root {recorded.layout.root} | true'
+    answer = subprocess.run(['bash', '-c', text], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert (answer.stdout, answer.stderr) == ('', '')
 
 
 @pytest.mark.parametrize('command', [['runs'], ['compare', 'a', 'b'], ['gc', '--keep', '1']])
