@@ -123,6 +123,7 @@ def test_a_second_run_reuses_every_result(full_run):
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert list_reused(answer) == set(COMPONENTS)
     assert len(list(layout.serving.iterdir())) == 1
+    assert '    settings: the same as those of the run before\n' in run_cli('runs', '--root', layout.root).stdout
 
 
 def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
@@ -132,8 +133,7 @@ def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
     assert set(COMPONENTS) - list_reused(answer) == {'Evaluator', 'ServingCheck', 'Pusher'}
     (version,) = layout.serving.iterdir()  # the same model is not pushed twice
     listed = run_cli('runs', '--root', layout.root)
-    assert re.findall(r'pushed as version (\d+)', listed.stdout) == [version.name] * 3
-    assert '    settings: the same as those of the run before\n' in listed.stdout
+    assert set(re.findall(r'pushed as version (\d+)', listed.stdout)) == {version.name}
     assert listed.stdout.endswith('    settings that differ from the run before: gate.accuracy=0.79\n'), listed.stdout
     compared = run_cli('compare', '--root', layout.root).stdout
     assert re.search(r'^gate\.accuracy +0\.8 +0\.79$', compared, flags=re.MULTILINE), compared
