@@ -10,6 +10,7 @@ from pipeline.run_history import Run
 from pipeline.runs import describe_outcome, to_dict
 
 _NAME, _VALUE, _CHANGE = 30, 20, 7  # columns, with a space before all but the first: 80 in all
+_VERDICT = 120  # characters of it; `runs` shows all
 _UNITS = {'latency': 'ms', 'size': 'MB', 'memory': 'MB'}
 _TRAINING = {'val_accuracy': 'val_accuracy', 'best_epoch': 'best epoch', 'images_per_s': 'images/s of the training'}
 """Figures of the Trainer's report, and what they are called here."""
@@ -84,7 +85,7 @@ def describe_comparison(first: Run, second: Run) -> list[str]:
     for name, texts in {
         'started': [f'{run.started:%Y-%m-%d %H:%M}' for run in (first, second)],
         'pipeline': [run.pipeline for run in (first, second)],
-        'verdict': [describe_outcome(run) for run in (first, second)],
+        'verdict': [textwrap.shorten(describe_outcome(run), _VERDICT, placeholder=' ...') for run in (first, second)],
         'version': [run.version or '-' for run in (first, second)],
     }.items():
         lines += _make_row(name, *texts)

@@ -159,7 +159,8 @@ def _measure_seconds(steps: Sequence[Step], begin_ms: int, outcome: Outcome) -> 
     """Estimates how long a run without a record took, without the imports."""
     if outcome not in ('pushed', 'refused') or not steps:
         return None
-    return (max(step.execution.last_update_time_since_epoch for step in steps) - begin_ms) / 1000
+    end_ms: int = max(step.execution.last_update_time_since_epoch for step in steps)
+    return (end_ms - begin_ms) / 1000
 
 
 def _read_run(store: metadata_store.MetadataStore, context: metadata_store_pb2.Context, *, is_locked: bool) -> Run:
