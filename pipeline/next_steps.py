@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 NEWCOMER = """\
 What do you want to do?
-  check this machine           python -m pipeline doctor
-  push a first model           python -m pipeline run
-  classify an image with it    python -m pipeline predict --model runs/sample/serving IMAGE
-  see what the runs came to    python -m pipeline runs --root runs/sample
-  train on your own images     python -m pipeline data --help
+  check machine   python -m pipeline doctor
+  train a sample  python -m pipeline run
+  classify        python -m pipeline predict --model runs/sample/serving IMAGE
+  look at runs    python -m pipeline runs --root runs/sample
+  use own images  python -m pipeline data --help
 
 All commands: python -m pipeline --help"""
 """The five things that a newcomer wants."""
