@@ -166,7 +166,9 @@ def _measure_seconds(steps: Sequence[Step], begin_ms: int, outcome: Outcome) -> 
 def _read_run(store: metadata_store.MetadataStore, context: metadata_store_pb2.Context, *, is_locked: bool) -> Run:
     steps, record = _read_steps(store, context.id), read_record(context)
     pushed = _find_output(steps, 'Pusher', 'pushed_model')
-    version = pushed.custom_properties['pushed_version'].string_value if pushed else ''
+    # Asking a map of a message for a key that it lacks would add the key.
+    is_pushed = pushed is not None and 'pushed_version' in pushed.custom_properties
+    version = pushed.custom_properties['pushed_version'].string_value if pushed and is_pushed else ''
     outcome = _judge(steps, record, version, is_locked=is_locked)
     reasons = record.reasons if record and record.reasons else _read_reasons(steps)
     component = record.component if record else None

@@ -92,7 +92,8 @@ class RecordedRuns:
             (folder / name).write_text(json.dumps(content))
         kind = self.store.put_artifact_type(metadata_store_pb2.ArtifactType(name=key))
         artifact = metadata_store_pb2.Artifact(type_id=kind, uri=str(folder), state=metadata_store_pb2.Artifact.LIVE)
-        artifact.custom_properties['pushed_version'].string_value = version
+        if version:
+            artifact.custom_properties['pushed_version'].string_value = version
         artifact.id = self.store.put_artifacts([artifact])[0]
         return artifact
 

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from pipeline import gc
 from pipeline.__main__ import main
 from pipeline.local import lock_root
 from pipeline.run_history import read_runs
+from tests.documents import PROJECT
 from tests.pipeline.recorded_runs import ARTIFACT_BYTES, RecordedRuns, State
 
 
@@ -84,6 +87,17 @@ def test_what_a_failed_execution_left_is_removed_and_its_checkpoints_stay(record
     assert left.exists()
     assert collect(recorded, '--keep', '1') == 0
     assert [left.exists(), system.exists(), checkpoints.exists()] == [False, False, True]
+
+
+def test_the_artifacts_of_a_run_that_pushed_nothing_are_marked_too(recorded):
+    """ML Metadata ends the process if it is given an artifact with a property that has no value."""
+    model = recorded.add_step('a', 'Trainer', 'model_run')
+    nothing = recorded.add_step('a', 'Pusher', 'pushed_model', inputs=(model,))
+    recorded.add_pushed_run('b', '12')
+    command = [sys.executable, '-m', 'pipeline', 'gc', '--keep', '1', '--root', recorded.layout.root]
+    answer = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, '')
+    assert list_deleted(recorded) == {model.uri, nothing.uri}
 
 
 def test_a_dry_run_says_the_same_and_removes_nothing(recorded, capsys):
