@@ -2,20 +2,23 @@
 
 import argparse
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
 from components.places import locate
 from pipeline.arguments import build_parser
-from pipeline.config import PRESETS, BeamConfig, PipelineConfig, SampleConfig
-from pipeline.console import divert_chatter, print_line
+from pipeline.config import PRESETS, BeamConfig, Layout, PipelineConfig, SampleConfig
+from pipeline.console import divert_chatter, print_line, shorten_paths
 from pipeline.events import Started
 from pipeline.imports import KFP_MODULES, TENSORFLOW_MODULES, TFX_MODULES, track_imports
 from pipeline.interruption import EXIT_INTERRUPTED, Interruption, watch_interrupts
+from pipeline.next_steps import NEWCOMER, make_command
 from pipeline.overrides import apply_overrides
 from pipeline.reporter import Reporter, choose_mode, open_reporter
 
@@ -49,7 +52,8 @@ def _make_config(arguments: argparse.Namespace) -> PipelineConfig:
 def _run(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import local
 
-    return local.run(_make_config(arguments), reporter, verbose=arguments.verbose)
+    command = make_command(*arguments.argv)
+    return local.run(_make_config(arguments), reporter, verbose=arguments.verbose, command=command)
 
 
 def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
@@ -156,6 +160,42 @@ def _serving(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def _print_answer(answer: Any, *, is_json: bool) -> None:
+    """Prints a list of lines, or any value as JSON; ends quietly where the reader has left."""
+    text = json.dumps(answer, indent=2) if is_json else shorten_paths('\n'.join(answer))
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # such as by `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _runs(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import run_history, runs
+
+    found = run_history.read_runs(Layout(arguments.root))
+    answer: Any = [runs.to_dict(run) for run in found] if arguments.json else runs.describe_runs(found)
+    _print_answer(answer, is_json=arguments.json)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import compare, run_history
+
+    layout = Layout(arguments.root)
+    found = run_history.read_runs(layout)
+    first, second = (run_history.find_run(found, text, layout.root) for text in (arguments.first, arguments.second))
+    answer: Any = (compare.compare_runs if arguments.json else compare.describe_comparison)(first, second)
+    _print_answer(answer, is_json=arguments.json)
+    return 0
+
+
+def _gc(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import gc
+
+    print_line(gc.collect(Layout(arguments.root), arguments.keep, is_dry=arguments.dry_run), sys.stdout)
+    return 0
+
+
 def _submit(arguments: argparse.Namespace, reporter: Reporter) -> int:
     with divert_chatter(verbose=arguments.verbose) as terminal:
         with track_imports(KFP_MODULES):
@@ -184,6 +224,9 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'predict': _predict,
     'doctor': _doctor,
     'data': _data,
+    'runs': _runs,
+    'compare': _compare,
+    'gc': _gc,
     'versions': _serving,
     'promote': _serving,
     'rollback': _serving,
@@ -227,8 +270,10 @@ def _end(error: Exception, arguments: argparse.Namespace, interruption: Interrup
 def _call(arguments: argparse.Namespace, interruption: Interruption) -> int:
     """Runs the command and returns the exit code."""
     # Standard output of the other commands is what they were asked for, and perhaps read by a program.
-    descriptor = 1 if arguments.command in ('run', 'data') else 2
+    shows_itself = arguments.command in ('run', 'data')
+    descriptor = 1 if shows_itself else 2
     is_quiet, is_json, is_verbose = (getattr(arguments, name, False) for name in ('quiet', 'json', 'verbose'))
+    is_json = is_json and shows_itself  # the other commands' --json is about their answer
     mode = choose_mode(descriptor, is_quiet=is_quiet, is_json=is_json, is_verbose=is_verbose)
     with open_reporter(mode, descriptor) as reporter:
         interruption.on_end = functools.partial(reporter.interrupt, EXIT_INTERRUPTED, interruption.sentence)
@@ -251,9 +296,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser(argv)
     if not argv:
-        parser.print_help(sys.stderr)
+        print(NEWCOMER, file=sys.stderr)
         return UsageError.exit_code
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(argv, argparse.Namespace(argv=argv))
     go_on = _GO_ON.get(arguments.command, 'run the same command again')
     with watch_interrupts(f'interrupted; {go_on}') as interruption:
         return _call(arguments, interruption)

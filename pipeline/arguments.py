@@ -18,6 +18,11 @@ COMMANDS: dict[str, dict[str, str]] = {
         'doctor': 'check whether this machine can run the pipeline',
     },
     'your data': {'data': 'write CIFAR-10 as TFRecords'},
+    'your runs': {
+        'runs': 'list the runs: when, what was new, how accurate, what came of it',
+        'compare': 'show the settings and figures of two runs side by side',
+        'gc': 'free the disk that the artifacts of old runs take',
+    },
     'the models that are served': {
         'versions': 'list the pushed versions',
         'promote': 'give a version the version label stable or canary',
@@ -195,6 +200,24 @@ def _add_model_commands(commands: Commands) -> None:
         command.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
 
 
+def _add_run_commands(commands: Commands) -> None:
+    runs, compare, gc = (_add_command(commands, name) for name in ('runs', 'compare', 'gc'))
+    for name, position, default in (('first', 'A', 'previous'), ('second', 'B', 'last')):
+        compare.add_argument(
+            name,
+            metavar=position,
+            nargs='?',
+            default=default,
+            help='id of a run, number of the version that it pushed, last or previous; default: %(default)s',
+        )
+    gc.add_argument('--keep', metavar='N', type=int, required=True, help='how many of the newest runs keep everything')
+    gc.add_argument('--dry-run', action='store_true', help='only say how much would be freed')
+    for command in (runs, compare, gc):
+        command.add_argument('--root', metavar='DIR', required=True, help='the root of the runs, such as runs/sample')
+    for command in (runs, compare):
+        command.add_argument('--json', action='store_true', help='print JSON, for a program')
+
+
 def _add_command(commands: Commands, name: str, **options: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, description=f'{_HELP[name][0].upper()}{_HELP[name][1:]}.', **options
@@ -233,6 +256,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_compile(commands, arguments)
     _add_package_commands(commands)
     _add_trainjob(commands)
+    _add_run_commands(commands)
     _add_model_commands(commands)
     for name in ('data', 'run', 'compile', 'predict', 'submit'):
         output = commands.choices[name].add_mutually_exclusive_group()

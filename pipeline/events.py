@@ -105,6 +105,23 @@ class ComponentFinished:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ComponentFailed:
+    """A component has failed, and the run with it; `finished` says why."""
+
+    name: ClassVar[str] = 'component_failed'
+    component: str
+    """The component's id."""
+    seconds: float
+    """How long it took."""
+    inputs: tuple[str, ...]
+    """The folders of the artifacts that it read; empty if it failed before it read any."""
+    log: str
+    """Path of the log file."""
+    command: str
+    """The command to try, when what the error says is mended."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Summarized:
     """All components have ended."""
 
@@ -130,6 +147,8 @@ class Judged:
     """Every bound of the model gate and the serving check, with what was measured, and whether it is kept."""
     lines: tuple[str, ...]
     """The same for a person: the bounds that were not kept."""
+    next_steps: tuple[str, ...] = ()
+    """Commands that go on from the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +164,18 @@ class Finished:
     """Seconds since the command began."""
 
 
-Event = Started | ComponentStarted | Worked | Noted | EpochFinished | ComponentFinished | Summarized | Judged | Finished
+Event = (
+    Started
+    | ComponentStarted
+    | Worked
+    | Noted
+    | EpochFinished
+    | ComponentFinished
+    | ComponentFailed
+    | Summarized
+    | Judged
+    | Finished
+)
 
 EVENTS: tuple[type[Event], ...] = (
     Started,
@@ -154,6 +184,7 @@ EVENTS: tuple[type[Event], ...] = (
     Noted,
     EpochFinished,
     ComponentFinished,
+    ComponentFailed,
     Summarized,
     Judged,
     Finished,

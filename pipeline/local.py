@@ -7,19 +7,22 @@ been sent to the log file.
 import contextlib
 import datetime
 import fcntl
+import json
 import os
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.data.manifest import check_splits
 from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
-from pipeline.events import ComponentFinished, ComponentStarted, Judged, Started, Summarized
+from pipeline.events import ComponentFailed, ComponentFinished, ComponentStarted, Judged, Started, Summarized
 from pipeline.imports import TFX_MODULES, track_imports
+from pipeline.next_steps import choose_after_failure, list_after_run, make_command
+from pipeline.overrides import flatten_settings
 from pipeline.reporter import Reporter
 from pipeline.storage import check_metadata_store, explain_fault
 
@@ -52,13 +55,14 @@ def lock_root(root: Path) -> Iterator[None]:
         yield
 
 
-def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool) -> int:
+def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool, command: str = '') -> int:
     """Runs the pipeline in this process.
 
     Args:
       config: what to run.
       reporter: is told what goes on, and how the run ended if it was not by an error.
       verbose: shows the libraries' own output too.
+      command: the command line that asked for the run, to try again if it fails; '' for one without options.
 
     Returns:
       EXIT_PUSHED or EXIT_NOT_BLESSED.
@@ -76,21 +80,12 @@ def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool) -> int:
         with lock_root(layout.root):
             check_metadata_store(layout)
             with divert_chatter(log_file, verbose=verbose):
-                return _run_and_log(config, layout, log_file, reporter)
+                return _run_and_log(_Run(config, reporter, log_file), command or make_command('run'))
     except (UsageError, DataRefusedError, StorageError):
         raise
     except Exception as error:
         fault = explain_fault(error, layout)
         raise fault or PipelineError(f'{to_one_line(error, limit=1000)} (log: {log_file})') from error
-
-
-def _run_and_log(config: PipelineConfig, layout: Layout, log_file: Path, reporter: Reporter) -> int:
-    try:
-        return _run_components(config, layout, log_file, reporter)
-    except Exception:
-        with contextlib.suppress(OSError):  # the log may be on the disk that is full
-            traceback.print_exc()
-        raise
 
 
 @contextlib.contextmanager
@@ -103,11 +98,96 @@ def _report_component(reporter: Reporter, name: str) -> Iterator[list[str]]:
     reporter.report(ComponentFinished(component=name, is_reused=False, seconds=seconds, note=' '.join(notes)))
 
 
-def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, reporter: Reporter) -> int:
-    begin = time.monotonic()
-    reporter.report(Started(command='run', pipeline=config.name, root=str(layout.root), log=str(log_file)))
+class _Run:
+    """A run that is going on."""
+
+    def __init__(self, config: PipelineConfig, reporter: Reporter, log_file: Path):
+        self.config, self.reporter, self.log_file = config, reporter, log_file
+        self.layout, self.run_id = Layout(config.root), log_file.stem
+        self.results: dict[str, runner.NodeResult] = {}
+        self.component: str | None = None  # that began last
+        self.begin = self.component_begin = time.monotonic()
+
+    def start_component(self, node_id: str) -> None:
+        """Is called before a component runs or is reused."""
+        self.component, self.component_begin = node_id, time.monotonic()
+        self.reporter.report(ComponentStarted(component=node_id))
+
+    def finish_component(self, result: 'runner.NodeResult') -> None:
+        """Is called after every component."""
+        from pipeline import summaries
+
+        if not self.results:
+            self.record()  # so that the settings of a run that is killed are known
+        self.results[result.node_id] = result
+        note = summaries.summarize(result.node_id, result.outputs, self.config)
+        if result.lost and not result.is_reused:
+            note += f'; made again, because {", ".join(result.lost)} was gone'
+        self.reporter.report(
+            ComponentFinished(component=result.node_id, is_reused=result.is_reused, seconds=result.seconds, note=note)
+        )
+
+    def record(self, exit_code: int | None = None, message: str = '', **figures: Any) -> None:
+        """Keeps the settings in ML Metadata, and how the run ended if it has.
+
+        Args:
+          exit_code: the exit code; None while the run is going on.
+          message: what came of it, in a sentence.
+          figures: 'reasons' and 'training' of `pipeline.run_record.RunRecord`.
+        """
+        from pipeline.pipeline import list_kept_settings
+        from pipeline.run_record import RunRecord, open_store, write_record
+
+        settings = flatten_settings(list_kept_settings(self.config))
+        record = RunRecord(
+            settings=settings | {'data': self.config.data or str(self.layout.sample)},
+            exit_code=exit_code,
+            message=message,
+            component=self.component if exit_code not in (None, EXIT_PUSHED, EXIT_NOT_BLESSED) else None,
+            seconds=None if exit_code is None else time.monotonic() - self.begin,
+            **figures,
+        )
+        write_record(open_store(self.layout.metadata), self.run_id, record)
+
+    def report_failure(self, error: Exception, command: str) -> None:
+        """Reports the component that failed, and keeps the failure in ML Metadata, unless storage itself failed."""
+        if not self.component or self.component in self.results:
+            return
+        inputs: tuple[str, ...] = ()
+        if not explain_fault(error, self.layout):
+            from pipeline.run_history import list_inputs
+
+            with contextlib.suppress(Exception):  # the error itself is what matters
+                self.record(getattr(error, 'exit_code', 1), to_one_line(error))
+                inputs = list_inputs(self.layout, self.run_id, self.component)
+        # The runner gives any error that is not ours these words.
+        is_expected = isinstance(error, PipelineError) and not str(error).startswith(f'{self.component} failed: ')
+        self.reporter.report(
+            ComponentFailed(
+                component=self.component,
+                seconds=time.monotonic() - self.component_begin,
+                inputs=inputs,
+                log=str(self.log_file),
+                command=choose_after_failure(command, is_expected=is_expected),
+            )
+        )
+
+
+def _run_and_log(run: _Run, command: str) -> int:
+    try:
+        return _run_components(run)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            traceback.print_exc()
+        run.report_failure(error, command)
+        raise
+
+
+def _run_components(run: _Run) -> int:
+    config, layout, reporter = run.config, run.layout, run.reporter
+    reporter.report(Started(command='run', pipeline=config.name, root=str(layout.root), log=str(run.log_file)))
     with _report_component(reporter, '(imports)') as notes, track_imports(TFX_MODULES):
-        from pipeline import data, pipeline, runner, summaries
+        from pipeline import data, pipeline, runner, summaries  # noqa: F401  (summaries is imported here to be tracked)
 
         notes.append('TFX, Beam and TensorFlow loaded')
     if not config.data:
@@ -115,35 +195,28 @@ def _run_components(config: PipelineConfig, layout: Layout, log_file: Path, repo
             notes.append(
                 data.write_from_sample(config.sample, layout.sample, limit=None, beam=config.beam, replace=True)
             )
-    results: dict[str, runner.NodeResult] = {}
-
-    def on_start(node_id: str) -> None:
-        reporter.report(ComponentStarted(component=node_id))
-
-    def on_result(result: runner.NodeResult) -> None:
-        results[result.node_id] = result
-        note = summaries.summarize(result.node_id, result.outputs, config)
-        if result.lost and not result.is_reused:
-            note += f'; made again, because {", ".join(result.lost)} was gone'
-        reporter.report(
-            ComponentFinished(component=result.node_id, is_reused=result.is_reused, seconds=result.seconds, note=note)
-        )
-
     # The versions that this run pushes keep its id, so that `versions` can name the log.
-    runner.LocalRunner(on_result, log_file.stem, on_start).run(pipeline.create_pipeline(config))
-    return _report_end(results, log_file, reporter, time.monotonic() - begin)
+    runner.LocalRunner(run.finish_component, run.run_id, run.start_component).run(pipeline.create_pipeline(config))
+    return _report_end(run)
 
 
-def _report_end(results: 'dict[str, runner.NodeResult]', log_file: Path, reporter: Reporter, seconds: float) -> int:
-    """Reports what came of the run, and returns its exit code."""
+def _report_end(run: _Run) -> int:
+    """Reports what came of the run, keeps it in ML Metadata, and returns the exit code."""
     from pipeline import summaries
+    from pipeline.run_history import TRAINING_FILE
 
-    outputs = {node_id: result.outputs for node_id, result in results.items()}
-    paths = {name: str(path) for name, path in (*summaries.list_paths(outputs).items(), ('log', log_file))}
-    reused = sum(result.is_reused for result in results.values())
+    outputs = {node_id: result.outputs for node_id, result in run.results.items()}
+    paths = {name: str(path) for name, path in (*summaries.list_paths(outputs).items(), ('log', run.log_file))}
+    reused = sum(result.is_reused for result in run.results.values())
     closing = summaries.make_closing(outputs)
-    reporter.report(Summarized(components=len(results), reused=reused, seconds=seconds, paths=paths))
-    reporter.report(Judged(is_pushed=closing.is_pushed, reasons=closing.reasons, lines=closing.broken))
     exit_code = EXIT_PUSHED if closing.is_pushed else EXIT_NOT_BLESSED
-    reporter.finish(exit_code, closing.message)
+    training = json.loads((Path(paths['training']) / TRAINING_FILE).read_text())
+    run.record(exit_code, closing.message, reasons=closing.reasons, training=training)
+    seconds = time.monotonic() - run.begin
+    run.reporter.report(Summarized(components=len(run.results), reused=reused, seconds=seconds, paths=paths))
+    next_steps = list_after_run(paths, run.config.get_serving(), str(run.layout.root), is_pushed=closing.is_pushed)
+    run.reporter.report(
+        Judged(is_pushed=closing.is_pushed, reasons=closing.reasons, lines=closing.broken, next_steps=next_steps)
+    )
+    run.reporter.finish(exit_code, closing.message)
     return exit_code

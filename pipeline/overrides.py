@@ -28,6 +28,21 @@ def flatten_settings(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any
     return fields
 
 
+def format_value(value: Any, width: int = 40) -> str:
+    """Returns a setting's value as `--set` takes it, cut off after `width` characters."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= width else f'{text[:width]}...'
+
+
+def list_changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """Lists how flat settings differ from older ones, such as 'trainer.epochs=2'."""
+    return [
+        f'{name}={format_value(new[name])}' if name in new else f'{name} is unset'
+        for name in sorted(new.keys() | old.keys())
+        if name not in new or name not in old or new[name] != old[name]
+    ]
+
+
 def list_sections(keys: Iterable[str]) -> list[str]:
     """Returns what keys begin with, such as 'trainer.*', and the keys without a dot, each once."""
     return list(dict.fromkeys(f'{key.partition(".")[0]}.*' if '.' in key else key for key in keys))

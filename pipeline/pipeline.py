@@ -32,10 +32,10 @@ _KEPT_SETTINGS = ('name', 'trainer', 'export', 'gate', 'serving_check', 'data_ga
 """What a version keeps of the config: everything but where the run's folders are and how its steps are run."""
 
 
-def _list_kept_settings(config: PipelineConfig) -> dict[str, Any]:
-    """Returns the settings that a version keeps, without paths: the Pusher can often not reach what the Trainer reads.
+def list_kept_settings(config: PipelineConfig) -> dict[str, Any]:
+    """Returns the settings that a version and a run keep, without paths.
 
-    Of a weights file its name is kept.
+    The Pusher can often not reach what the Trainer reads. Of a weights file its name is kept.
     """
     kept = {key: value for key, value in json.loads(config.to_json()).items() if key in _KEPT_SETTINGS}
     del kept['trainer']['cache_dir'], kept['trainer']['checkpoint_dir']
@@ -127,7 +127,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         baseline=baseline,
         statistics=statistics,
         data=data,
-        settings=_list_kept_settings(config),
+        settings=list_kept_settings(config),
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
         ),

@@ -14,8 +14,9 @@ from typing import Literal, TextIO
 
 from components.progress import LINE_INTERVAL_S, Progress, listen
 from pipeline.activity import Activity, make_event
-from pipeline.console import measure_width, print_line
+from pipeline.console import measure_width, print_line, shorten_paths
 from pipeline.events import (
+    ComponentFailed,
     ComponentFinished,
     EpochFinished,
     Event,
@@ -26,6 +27,7 @@ from pipeline.events import (
     Summarized,
     to_json,
 )
+from pipeline.interruption import EXIT_INTERRUPTED
 from pipeline.progress_bar import make_bar
 
 Mode = Literal['lines', 'bar', 'quiet', 'json']
@@ -106,8 +108,13 @@ class Reporter:
 class QuietReporter(Reporter):
     """Prints only the closing lines."""
 
+    _failed: ComponentFailed | None = None
+    _next_steps: tuple[str, ...] = ()
+
     def _show(self, event: Event) -> None:
         match event:
+            case ComponentFailed():
+                self._failed = event
             case Summarized():
                 counts = f'{event.components} components, {event.reused} reused, {event.seconds:.0f} s in all'
                 self._print(counts)
@@ -116,8 +123,25 @@ class QuietReporter(Reporter):
             case Judged():
                 for line in event.lines:
                     self._print(f'  {line}')
+                self._next_steps = event.next_steps
             case Finished() if event.exit_code in _TOLD_BY_THE_END:
                 self._print(event.message)
+                for command in self._next_steps:
+                    self._print_command('next', command)
+            case Finished() if self._failed and event.exit_code != EXIT_INTERRUPTED:
+                self._print_failure(self._failed)
+
+    def _print_failure(self, failed: ComponentFailed) -> None:
+        """Prints where a run failed; the error's message, which says why, follows on standard error."""
+        self._print(f'failed at {failed.component}, after {failed.seconds:.0f} s')
+        for folder in failed.inputs:
+            self._print(f'  read       {folder}', hang=' ' * 13)
+        self._print(f'  log        {failed.log}', hang=' ' * 13)
+        self._print_command('try', failed.command)
+
+    def _print_command(self, name: str, command: str) -> None:
+        """Prints a command in one line, however wide the terminal is, so that it can be copied."""
+        print(f'  {name:<10} {shorten_paths(command)}', file=self._stream)
 
     def _print(self, text: str, hang: str = '    ') -> None:
         print_line(text, self._stream, hang)

@@ -1,6 +1,5 @@
 """The commands on a serving folder: which versions it holds, and which of them serves."""
 
-import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -9,18 +8,12 @@ from typing import Any
 from components.places import Place
 from components.serving import version_labels, versions
 from components.serving.versions import Version
-from pipeline.overrides import flatten_settings
+from pipeline.overrides import flatten_settings, list_changes
 
 _WIDTH = 80  # columns
 _INDENT = ' ' * 4
-_MAX_VALUE = 40  # characters of a setting's value
 _LOCAL_RUN = re.compile(r'\d{8}-\d{6}')  # the id of a local run is the name of its log file; Kubeflow's ids differ
 _LISTINGS = {'listed': 'listed in models.config', 'unlisted': 'not listed in models.config'}
-
-
-def _format_value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _MAX_VALUE else f'{text[:_MAX_VALUE]}...'
 
 
 def _describe_data(data: dict[str, Any]) -> str:
@@ -37,11 +30,7 @@ def _describe_change(version: Version, before: Version | None) -> str:
     if before is None or not version.info.get('settings'):
         return ''
     new, old = (flatten_settings(each.info['settings']) for each in (version, before))
-    changes = [
-        f'{name}={_format_value(new[name])}' if name in new else f'{name} is unset'
-        for name in sorted(new.keys() | old.keys())
-        if name not in new or name not in old or new[name] != old[name]
-    ]
+    changes = list_changes(new, old)
     if not changes:
         return f'settings: the same as those of version {before.number}'
     return f'settings that differ from version {before.number}: {", ".join(changes)}'

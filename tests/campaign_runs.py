@@ -43,7 +43,7 @@ class Run(NamedTuple):
     exit_code: int
     steps: list[Step]
     verdict: str
-    """The last line."""
+    """The last line but the indented ones, which say what to do next."""
     error: str
     """What it wrote to standard error."""
 
@@ -68,16 +68,18 @@ def start(root: Path, *arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def follow(process: subprocess.Popen[str]) -> Iterator[Step | str]:
-    """Yields the steps of a run as they are printed, and when the run has ended its last line."""
+    """Yields the steps of a run as they are printed, and when the run has ended its last line but the indented ones."""
     before = time.monotonic()
-    line = ''
+    last = ''
     for line in process.stdout:
         match = _STEP.match(line)
         if match:
             now = time.monotonic()
             yield Step(match[1], now - before, match[2])
             before = now
-    yield line.strip()
+        if not line.startswith(' '):  # as what to do next is
+            last = line.strip()
+    yield last
 
 
 def run(root: Path, *arguments: str | Path) -> Run:

@@ -32,13 +32,22 @@ def test_help_imports_nothing_heavy(arguments):
     assert answer.stdout.splitlines()[-1] == '[]'
 
 
-def test_no_command_lists_the_commands_and_exits_2_so_that_a_script_that_forgot_it_fails(capsys):
+def test_no_command_shows_what_a_newcomer_wants_and_exits_2_so_that_a_script_that_forgot_it_fails(capsys):
     assert main([]) == 2
     output = capsys.readouterr()
     assert output.out == ''
+    assert max(map(len, output.err.splitlines())) <= 80
+    shown = re.findall(r'python -m pipeline (.+)', output.err)
+    assert len(shown) == 6  # five things, and the list of all commands
+    for command in shown[:-1]:
+        build_parser().parse_args(command.replace('--help', '--out d --sample').split())
+
+
+def test_help_lists_the_commands(capsys):
+    text = get_help('--help', capsys=capsys)
     for group in COMMANDS.values():
-        for name, text in group.items():
-            assert f'  {name:<10} {text}\n' in output.err
+        for name, line in group.items():
+            assert f'  {name:<10} {line}\n' in text
 
 
 def test_every_command_is_in_the_list_and_has_a_function_and_help(capsys):

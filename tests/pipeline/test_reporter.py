@@ -17,6 +17,7 @@ from components.reasons import Reason
 from pipeline import reporter as reporters
 from pipeline.events import (
     EVENTS,
+    ComponentFailed,
     ComponentFinished,
     ComponentStarted,
     EpochFinished,
@@ -39,7 +40,9 @@ RUN = (
     EpochFinished(text='epoch 1', phase='training', epoch=1, epochs=2, metrics={'loss': float('nan')}),
     ComponentFinished(component='Trainer', is_reused=False, seconds=100.0, note='done'),
     Summarized(components=2, reused=1, seconds=102.0, paths={'log': '/r/a.log'}),
-    Judged(is_pushed=False, reasons=(REASON,), lines=(REASON.sentence,)),
+    Judged(
+        is_pushed=False, reasons=(REASON,), lines=(REASON.sentence,), next_steps=(f'python -m pipeline {"x" * 90}',)
+    ),
     Finished(exit_code=3, message='not pushed: 1 of 1 bounds was not kept', seconds=102.0),
 )
 CLOSING = [
@@ -47,7 +50,11 @@ CLOSING = [
     '  log        /r/a.log',
     '  recall of cat 0.200 < 0.300 on 10',
     'not pushed: 1 of 1 bounds was not kept',
+    f'  next       python -m pipeline {"x" * 90}',  # in one line on every terminal, to be copied
 ]
+FAILED = ComponentFailed(
+    component='Trainer', seconds=4.2, inputs=('/r/a/1',), log='/r/a.log', command='python -m pipeline run'
+)
 
 
 class Clock:
@@ -291,6 +298,30 @@ def test_json_reports_a_component_without_work_every_thirty_seconds(clock):
         None,
         60,
     )
+
+
+@pytest.mark.parametrize('kind', [QuietReporter, LineReporter, BarReporter])
+def test_a_run_that_failed_says_where_what_it_read_and_what_to_try(kind, terminal):
+    reporter = kind(terminal)
+    for event in (RUN[3], FAILED):
+        reporter.report(event)
+    assert terminal.list_lines() == ['']
+    reporter.finish(1, 'The weights are gone.')
+    assert terminal.list_lines() == [
+        'failed at Trainer, after 4 s',
+        '  read       /r/a/1',
+        '  log        /r/a.log',
+        '  try        python -m pipeline run',
+        '',
+    ]
+
+
+def test_a_component_that_was_interrupted_has_not_failed():
+    stream = io.StringIO()
+    reporter = LineReporter(stream)
+    reporter.report(FAILED)
+    reporter.finish(130, 'interrupted')
+    assert stream.getvalue() == ''
 
 
 def test_the_documents_list_every_event_and_every_key():

@@ -93,7 +93,13 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     parts += [f'    run {log.stem}, pipeline cifar10-sample, log logs/{log.name}']
     parts += [r'    data: embedded sample \(drawn with seed 0\)']
     assert re.fullmatch('\n'.join(parts) + '\n', listed)
-    assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', answer.stdout.splitlines()[-1])
+    verdict, *next_steps = answer.stdout.splitlines()[-4:]
+    assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', verdict)
+    assert next_steps == [
+        f'  next       python -m pipeline predict --model {layout.serving} IMAGE',
+        f'  next       python -m pipeline promote {version.name} --serving {layout.serving}',
+        f'  next       python -m pipeline runs --root {layout.root}',
+    ]
 
 
 def test_the_closing_paths_exist(full_run):
@@ -117,6 +123,7 @@ def test_a_second_run_reuses_every_result(full_run):
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert list_reused(answer) == set(COMPONENTS)
     assert len(list(layout.serving.iterdir())) == 1
+    assert '    settings: the same as those of the run before\n' in run_cli('runs', '--root', layout.root).stdout
 
 
 def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
@@ -124,7 +131,13 @@ def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
     answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert set(COMPONENTS) - list_reused(answer) == {'Evaluator', 'ServingCheck', 'Pusher'}
-    assert len(list(layout.serving.iterdir())) == 1, 'the same model is not pushed twice'
+    (version,) = layout.serving.iterdir()  # the same model is not pushed twice
+    listed = run_cli('runs', '--root', layout.root)
+    assert set(re.findall(r'pushed as version (\d+)', listed.stdout)) == {version.name}
+    assert listed.stdout.endswith('    settings that differ from the run before: gate.accuracy=0.79\n'), listed.stdout
+    compared = run_cli('compare', '--root', layout.root).stdout
+    assert re.search(r'^gate\.accuracy +0\.8 +0\.79$', compared, flags=re.MULTILINE), compared
+    assert re.search(r'^accuracy +([01]\.\d{3}) +\1$', compared, flags=re.MULTILINE), compared
 
 
 def test_predict_prints_a_json_line_for_each_readable_image_and_an_error_for_the_broken_one(full_run, tmp_path):
@@ -185,7 +198,9 @@ def test_a_model_trained_on_shuffled_labels_is_refused(full_run, tmp_path):
     arguments = ['run', '--data', tmp_path / 'data', '--root', tmp_path / 'root']
     answer = run_cli(*arguments, '--set', 'trainer.image_size=96')
     assert answer.returncode == 3, answer.stdout + answer.stderr
-    assert re.fullmatch(r'not pushed: \d+ of \d+ bounds were not kept', answer.stdout.splitlines()[-1])
+    verdict, next_step = answer.stdout.splitlines()[-2:]
+    assert re.fullmatch(r'not pushed: \d+ of \d+ bounds were not kept', verdict)
+    assert next_step == f'  next       python -m pipeline runs --root {tmp_path}/root'
     assert re.search(r'^  accuracy 0\.[0-4]\d\d < 0\.800 on 100 test images$', answer.stdout, flags=re.MULTILINE)
 
 
@@ -203,7 +218,8 @@ def foreign_run(tmp_path_factory):
 def test_a_refused_model_is_not_pushed_and_the_last_lines_say_why_a_line_for_each_bound(foreign_run):
     layout, _, answer = foreign_run
     assert answer.returncode == 3, answer.stdout + answer.stderr
-    closing = answer.stdout[answer.stdout.index('\n  log ') + 1 :].splitlines()[1:]
+    *closing, next_step = answer.stdout[answer.stdout.index('\n  log ') + 1 :].splitlines()[1:]
+    assert next_step == f'  next       python -m pipeline runs --root {layout.root}'
     assert re.fullmatch(r'  accuracy 0\.\d{3} < 0\.800 on 50 test images', closing[0])
     broken, bounds = re.fullmatch(r'not pushed: (\d+) of (\d+) bounds were not kept', closing[-1]).groups()
     assert int(broken) == len(closing) - 1 < int(bounds)
@@ -298,13 +314,35 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
 
 
 def test_a_changed_trainer_setting_runs_the_trainer_and_missing_weights_stop_it_with_a_sentence(foreign_run):
-    _, arguments, _ = foreign_run
+    layout, arguments, _ = foreign_run
     answer = run_cli(*arguments, '--set', 'trainer.weights=/nowhere/resnet50.h5')
     assert answer.returncode == 1
     assert list_reused(answer) == set(COMPONENTS) - {'Trainer', 'BaselineFinder', 'Evaluator', 'ServingCheck', 'Pusher'}
     assert re.fullmatch(
         r'error: The weights file /nowhere/resnet50\.h5 cannot be read .*"imagenet".*"none".*\(log: \S+\)\n',
         answer.stderr,
+    )
+    failed, *read, log, command = answer.stdout[answer.stdout.index('failed at ') :].splitlines()
+    assert re.fullmatch(r'failed at Trainer, after \d+ s', failed)
+    assert {Path(line.split()[1]).parts[-3] for line in read} == {'ImportExampleGen', 'CuratedSchemaGen', 'Transform'}
+    assert log.split()[1] in answer.stderr
+    assert command.endswith(shlex.join([*map(str, arguments), '--set', 'trainer.weights=/nowhere/resnet50.h5']))
+    listed = run_cli('runs', '--root', layout.root).stdout
+    assert '\n    failed at Trainer: The weights file /nowhere/resnet50.h5 ' in listed
+
+    freed = run_cli('gc', '--keep', '1', '--root', layout.root)
+    assert re.match(r'removed \d+ folders of 1 old runs, which freed ', freed.stdout), freed.stdout + freed.stderr
+    left = {folder.parts[-3] for folder in layout.artifacts.glob('*/*/*') if folder.name.isdigit()}
+    assert left == {
+        'CuratedSchemaGen',
+        'ImportExampleGen',
+        'StatisticsGen',
+        'ExampleValidator',
+        'DataCheck',
+        'Transform',
+    }
+    assert re.search(
+        r'^    accuracy 0\.\d+ on 50 images; refused: ', run_cli('runs', '--root', layout.root).stdout, re.M
     )
 
 
