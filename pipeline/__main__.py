@@ -189,6 +189,12 @@ def _compare(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def _tensorboard(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import tensorboard
+
+    return tensorboard.show(arguments.root, arguments.port)
+
+
 def _gc(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import gc
 
@@ -226,6 +232,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'data': _data,
     'runs': _runs,
     'compare': _compare,
+    'tensorboard': _tensorboard,
     'gc': _gc,
     'versions': _serving,
     'promote': _serving,

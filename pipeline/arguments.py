@@ -21,6 +21,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     'your runs': {
         'runs': 'list the runs: when, what was new, how accurate, what came of it',
         'compare': 'show the settings and figures of two runs side by side',
+        'tensorboard': 'show the trainings of all runs in TensorBoard',
         'gc': 'free the disk that the artifacts of old runs take',
     },
     'the models that are served': {
@@ -201,7 +202,8 @@ def _add_model_commands(commands: Commands) -> None:
 
 
 def _add_run_commands(commands: Commands) -> None:
-    runs, compare, gc = (_add_command(commands, name) for name in ('runs', 'compare', 'gc'))
+    names = ('runs', 'compare', 'tensorboard', 'gc')
+    runs, compare, tensorboard, gc = (_add_command(commands, name) for name in names)
     for name, position, default in (('first', 'A', 'previous'), ('second', 'B', 'last')):
         compare.add_argument(
             name,
@@ -212,7 +214,14 @@ def _add_run_commands(commands: Commands) -> None:
         )
     gc.add_argument('--keep', metavar='N', type=int, required=True, help='how many of the newest runs keep everything')
     gc.add_argument('--dry-run', action='store_true', help='only say how much would be freed')
-    for command in (runs, compare, gc):
+    tensorboard.add_argument(
+        '--port',
+        metavar='N',
+        type=int,
+        default=6006,
+        help='port of this machine; 0 for a free one; default: %(default)s',
+    )
+    for command in (runs, compare, tensorboard, gc):
         command.add_argument('--root', metavar='DIR', required=True, help='the root of the runs, such as runs/sample')
     for command in (runs, compare):
         command.add_argument('--json', action='store_true', help='print JSON, for a program')
@@ -229,7 +238,7 @@ def describe_commands(width: int | None) -> str:
     """Returns every command with a line of help, in groups."""
     blocks = []
     for title, group in COMMANDS.items():
-        blocks.append('\n'.join([f'{title}:', *(f'  {name:<10} {text}' for name, text in group.items())]))
+        blocks.append('\n'.join([f'{title}:', *(f'  {name:<11} {text}' for name, text in group.items())]))
     blocks.append('A first run:         python -m pipeline run\nHelp on a command:   python -m pipeline COMMAND --help')
     return wrap_text('\n\n'.join(blocks), width, hang=' ' * 13)
 

@@ -114,8 +114,11 @@ def _list_published(backbone: str, size: int) -> list[Row]:
 
 def _list_precisions(row: Row) -> list[Row]:
     """Lists a row in float32 and in the device's bfloat16, which must agree within chance."""
+    # Of two epochs, so that five seeds of both take minutes.
     return [
-        _vary(row, precision, words, f'trainer.precision={setting}')._replace(seeds=5, needs_bfloat16=True)
+        _vary(row, precision, f'2 epochs, {words}', f'trainer.precision={setting}', 'trainer.epochs=2')._replace(
+            seeds=5, needs_bfloat16=True
+        )
         for precision, words, setting in (('float32', 'float32', 'float32'), ('bfloat16', 'bfloat16', 'auto'))
     ]
 

@@ -47,7 +47,7 @@ def test_help_lists_the_commands(capsys):
     text = get_help('--help', capsys=capsys)
     for group in COMMANDS.values():
         for name, line in group.items():
-            assert f'  {name:<10} {line}\n' in text
+            assert f'  {name:<11} {line}\n' in text
 
 
 def test_every_command_is_in_the_list_and_has_a_function_and_help(capsys):
