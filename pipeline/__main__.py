@@ -4,6 +4,7 @@ import argparse
 import functools
 import os
 import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +174,18 @@ def _submit(arguments: argparse.Namespace, reporter: Reporter) -> int:
         return submit.submit(submission, terminal)
 
 
+def _report(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    out = Path(arguments.out).absolute() if arguments.out else None
+    with divert_chatter(verbose=arguments.verbose), track_imports(TENSORFLOW_MODULES):
+        from pipeline.report import report
+
+        file, figures = report.write_report(Path(arguments.root).absolute(), arguments.run, out)
+    print_line(f'{figures.verdict}\nreport {file}', sys.stdout)
+    if arguments.open:
+        webbrowser.open(file.as_uri())
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import doctor
 
@@ -183,6 +196,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'run': _run,
     'predict': _predict,
     'doctor': _doctor,
+    'report': _report,
     'data': _data,
     'versions': _serving,
     'promote': _serving,
