@@ -176,7 +176,7 @@ def _submit(arguments: argparse.Namespace, reporter: Reporter) -> int:
 
 def _report(arguments: argparse.Namespace, reporter: Reporter) -> int:
     out = Path(arguments.out).absolute() if arguments.out else None
-    with divert_chatter(verbose=arguments.verbose), track_imports(TENSORFLOW_MODULES):
+    with divert_chatter(verbose=arguments.verbose):
         from pipeline.report import report
 
         file, figures = report.write_report(Path(arguments.root).absolute(), arguments.run, out)

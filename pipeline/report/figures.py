@@ -103,6 +103,7 @@ class Suspects:
     count: int
     with_them: Share
     without_them: Share
+    indices: tuple[int, ...]
     ids: tuple[str, ...]
     pictures: tuple[Picture, ...]
 
@@ -268,6 +269,7 @@ def _measure_suspects(predictions: Predictions) -> Suspects:
         len(found),
         measure_share(int(right.sum()), count),
         measure_share(int(right[rest].sum()), len(rest)),
+        tuple(found.tolist()),
         tuple(predictions.ids[index] for index in found),
         predictions.show(found, _PICTURES_A_LIST),
     )

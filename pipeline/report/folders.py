@@ -62,7 +62,7 @@ def _choose_run(runs: list[Any], run: str | None, root: Path) -> Any:
     if not by_id:
         raise UsageError(f'{root} holds no run; `python -m pipeline run --root {root}` makes one.')
     if run is None:
-        return max(runs, key=lambda context: context.create_time_since_epoch)
+        return max(runs, key=lambda context: (context.create_time_since_epoch, context.id))
     if run not in by_id:
         raise UsageError(f'--run {run}: {root} holds no such run, but {", ".join(sorted(by_id))}.')
     return by_id[run]
@@ -99,7 +99,8 @@ def find_folders(root: Path, run: str | None = None) -> Folders:
             if node.type == 'node':
                 names[each.id] = node.name.rpartition('.')[2]
     executions.sort(key=lambda each: (each.create_time_since_epoch, each.id))
-    states, digests, data, settings = [], {}, '', {}
+    states, digests, data = [], {}, ''
+    settings: dict[str, Any] = {}
     for each in executions:
         name, properties = names[each.id], each.custom_properties
         state = mlmd.Execution.State.Name(each.last_known_state).lower()

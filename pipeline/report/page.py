@@ -17,10 +17,10 @@ _TEMPLATE = 'page.html.jinja'
 
 
 def _format_share(share: Share) -> str:
-    """Shows a share with its interval and its number of images, such as '0.870 (0.854 to 0.884) on 2,000'."""
+    """Shows a share with its interval and its number of images, such as '0.8695 (0.8540 to 0.8836) on 2,000'."""
     if share.value is None:
         return 'no images'
-    return f'{share.value:.3f} ({share.low:.3f} to {share.high:.3f}) on {share.count:,}'
+    return f'{share.value:.4f} ({share.low:.4f} to {share.high:.4f}) on {share.count:,}'
 
 
 def _format_number(value: float | None, digits: int = 3) -> str:

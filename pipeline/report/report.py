@@ -15,6 +15,7 @@ import numpy as np
 from components import features
 from components.errors import DataError, StorageError, UsageError
 from components.staging import write_text
+from pipeline.imports import TENSORFLOW_MODULES, track_imports
 from pipeline.report import figures as measured
 from pipeline.report.figures import Figures, Predictions
 from pipeline.report.folders import Folders, find_folders
@@ -39,7 +40,8 @@ def _read_predictions(folders: Folders) -> Predictions | None:
     file, examples = folders.find('Evaluator.evaluation', _PREDICTIONS_FILE), folders.find('ImportExampleGen.examples')
     if file is None or examples is None:
         return None
-    from components.model_gate.predictions import read_predictions
+    with track_imports(TENSORFLOW_MODULES):
+        from components.model_gate.predictions import read_predictions
 
     try:
         kept = read_predictions(file)
@@ -173,8 +175,7 @@ def measure_run(folders: Folders, predictions: Predictions | None) -> Figures:
 def _list_suspects(predictions: Predictions, figures: Figures) -> str:
     """Makes the CSV file for a labeller: id, given label, the model's answer and its probability."""
     assert figures.test is not None
-    positions = {name: index for index, name in enumerate(predictions.ids)}
-    rows = predictions.show([positions[name] for name in figures.test.suspects.ids], len(positions))
+    rows = predictions.show(figures.test.suspects.indices, len(predictions.ids))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow(('id', 'label', 'answer', 'probability'))

@@ -23,11 +23,11 @@ SECTIONS = [
 ]
 
 
-def make_probabilities(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def make_probabilities(seed: int, margin: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
     """Labels, and probabilities of a model that is right on most."""
     labels = np.arange(COUNT, dtype=np.int64) % features.NUM_CLASSES
     scores = np.random.default_rng(seed).normal(size=(COUNT, features.NUM_CLASSES))
-    scores[np.arange(COUNT), labels] += 3
+    scores[np.arange(COUNT), labels] += margin
     exponentials = np.exp(scores)
     return labels, (exponentials / exponentials.sum(1, keepdims=True)).astype(np.float32)
 
@@ -172,7 +172,8 @@ def test_the_suspects_are_in_a_file_for_a_labeller(page):
 
 def test_the_command_names_preset_data_and_what_differs(page):
     command = read_island(page)['command']
-    assert command == 'python -m pipeline run --preset cifar10-fast --data /data --set trainer.epochs=4'
+    words = ['python -m pipeline run --preset cifar10-fast --data /data']
+    assert command == ' '.join([*words, '--set gate.confidence=0.9', '--set trainer.epochs=4'])
 
 
 @pytest.mark.parametrize('kept', [(), ('DataCheck.report',), ('DataCheck.report', 'Trainer.model_run')])
@@ -199,8 +200,8 @@ def test_a_refused_bound_is_in_the_verdict(folders, tmp_path):
 
 
 def test_swapped_labels_are_found():
-    labels, probabilities = make_probabilities(3)
-    swapped = np.arange(0, COUNT, 20)
+    labels, probabilities = make_probabilities(3, margin=6.0)
+    swapped = np.arange(0, COUNT, 17)  # of every class
     given = labels.copy()
     given[swapped] = (labels[swapped] + 5) % features.NUM_CLASSES
     first = find_suspects(given, probabilities)[: len(swapped)]
