@@ -9,11 +9,12 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
     packages=find_packages(include=['components*', 'kubeflow*', 'pipeline*', 'trainer*']),
-    package_data={'components': ['schema.pbtxt']},
+    package_data={'components': ['schema.pbtxt'], 'pipeline.report': ['page.html.jinja']},
     install_requires=[
         'tfx[kfp]>=1.21,<1.22',
         'tensorflow>=2.21,<2.22',
         'cloudpathlib[gs,s3]>=0.23',
+        'jinja2>=3.1',
         'kfp-kubernetes>=2.16,<2.17',
         'pillow>=10',
         'psutil>=5.9',

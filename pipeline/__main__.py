@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,18 @@ def _submit(arguments: argparse.Namespace, reporter: Reporter) -> int:
         return submit.submit(submission, terminal)
 
 
+def _report(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    out = Path(arguments.out).absolute() if arguments.out else None
+    with divert_chatter(verbose=arguments.verbose):
+        from pipeline.report import report
+
+        file, figures = report.write_report(Path(arguments.root).absolute(), arguments.run, out)
+    print_line(f'{figures.verdict}\nreport {file}', sys.stdout)
+    if arguments.open:
+        webbrowser.open(file.as_uri())
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import doctor
 
@@ -229,6 +242,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'run': _run,
     'predict': _predict,
     'doctor': _doctor,
+    'report': _report,
     'data': _data,
     'runs': _runs,
     'compare': _compare,

@@ -20,6 +20,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     'your data': {'data': 'write CIFAR-10 as TFRecords'},
     'your runs': {
         'runs': 'list the runs: when, what was new, how accurate, what came of it',
+        'report': 'write a run as one HTML page',
         'compare': 'show the settings and figures of two runs side by side',
         'tensorboard': 'show the trainings of all runs in TensorBoard',
         'gc': 'free the disk that the artifacts of old runs take',
@@ -227,6 +228,14 @@ def _add_run_commands(commands: Commands) -> None:
         command.add_argument('--json', action='store_true', help='print JSON, for a program')
 
 
+def _add_report(commands: Commands) -> None:
+    report = _add_command(commands, 'report')
+    report.add_argument('--root', metavar='DIR', required=True, help='folder of results that `run` was given')
+    report.add_argument('--run', metavar='ID', help='the run; default: the newest')
+    report.add_argument('--out', metavar='FILE.html', help='file to write; default: ROOT/report-ID.html')
+    report.add_argument('--open', action='store_true', help='open the page in the browser')
+
+
 def _add_command(commands: Commands, name: str, **options: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, description=f'{_HELP[name][0].upper()}{_HELP[name][1:]}.', **options
@@ -267,7 +276,8 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_trainjob(commands)
     _add_run_commands(commands)
     _add_model_commands(commands)
-    for name in ('data', 'run', 'compile', 'predict', 'submit'):
+    _add_report(commands)
+    for name in ('data', 'run', 'compile', 'predict', 'submit', 'report'):
         output = commands.choices[name].add_mutually_exclusive_group()
         if name in ('data', 'run'):
             _add_output_options(output, name)

@@ -1,0 +1,344 @@
+"""The figures of a report, as plain dataclasses: computed from a run's artifacts, and the page's JSON island."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components import features
+from pipeline.report.folders import ComponentState, Folders
+from pipeline.report.pictures import PROPERTIES, measure_images
+from pipeline.report.suspects import find_suspects
+
+_CONFIDENCE = 0.95
+_BINS = 15  # of the calibration error, as the model gate has them
+_PICTURES_A_CELL, _PICTURES_A_LIST, _PAIRS = 8, 36, 10
+_COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+_SHARES = ('accuracy', 'recall')  # metrics of the gates that are shares of images
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of images, 0-1, with its 95% interval by Wilson's score (1927); without images all three are None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    right: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A bound of a gate and what was measured; low and high are the interval of a share of images, else None."""
+
+    gate: str
+    metric: str
+    slice: str
+    value: float
+    bound: float
+    count: int
+    is_kept: bool
+    sentence: str
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A test image: its position in the split, id, label, the model's answer, and the answer's probability."""
+
+    index: int
+    id: str
+    truth: str
+    answer: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class: precision, recall (with interval), F1 and the number of its images; None where it is undefined."""
+
+    name: str
+    precision: float | None
+    recall: Share
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the confusion matrix, with its first pictures."""
+
+    truth: str
+    answer: str
+    count: int
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Images on which only one of the two models is right, and the change of accuracy with McNemar's interval."""
+
+    version: int
+    change: float
+    low: float
+    high: float
+    newly_right: dict[str, int]
+    newly_wrong: dict[str, int]
+    right_pictures: tuple[Picture, ...]
+    wrong_pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Label suspects, the most suspicious first, and the accuracy with and without them."""
+
+    count: int
+    with_them: Share
+    without_them: Share
+    indices: tuple[int, ...]
+    ids: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A quarter of the test images by one of their properties."""
+
+    property: str
+    low: float
+    high: float
+    accuracy: Share
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A bin of the reliability diagram: mean confidence and accuracy of the images whose confidence is in it."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The expected calibration error (Guo et al. 2017), its bins, and (coverage, accuracy) by falling confidence."""
+
+    error: float
+    bins: tuple[Bin, ...]
+    coverage: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class TestFigures:
+    """What the predictions on the test split say."""
+
+    accuracy: Share
+    classes: tuple[ClassFigures, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    cells: tuple[Cell, ...]
+    confused: tuple[Cell, ...]
+    mistakes: tuple[Picture, ...]
+    suspects: Suspects
+    slices: tuple[Slice, ...]
+    weakest: Slice | None
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All figures of a report. A part whose artifact does not exist is None or empty."""
+
+    run: str
+    pipeline: str
+    verdict: str
+    command: str
+    version: str
+    components: tuple[ComponentState, ...]
+    gates: tuple[Gate, ...] = ()
+    comparison: str = ''
+    flips: Flips | None = None
+    test: TestFigures | None = None
+    training: dict[str, Any] | None = None
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[dict[str, Any]] | None = None
+    records: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    serving: dict[str, Any] | None = None
+    lineage: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions on the test split beside its images, all in the same order."""
+
+    ids: list[str]
+    labels: Ints
+    probabilities: Floats
+    images: list[bytes]
+
+    def __post_init__(self) -> None:
+        # Probabilities that are not numbers are wrong answers, as they are for the gate.
+        finite = np.isfinite(self.probabilities).all(1)
+        object.__setattr__(self, 'answers', np.where(finite, np.nan_to_num(self.probabilities).argmax(1), -1))
+
+    answers: Ints = field(init=False)
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each answer is the label."""
+        return np.asarray(self.answers == self.labels)
+
+    def show(self, indices: Any, limit: int) -> tuple[Picture, ...]:
+        """Returns the first of some images."""
+        pictures = []
+        for index in indices[:limit]:
+            answer = int(self.answers[index])
+            name = features.CLASS_NAMES[answer] if answer >= 0 else 'not a number'
+            probability = float(self.probabilities[index, answer]) if answer >= 0 else 0.0
+            truth = features.CLASS_NAMES[self.labels[index]]
+            pictures.append(Picture(int(index), self.ids[index], truth, name, probability))
+        return tuple(pictures)
+
+
+def measure_share(right: int, count: int) -> Share:
+    """Computes a share with its interval."""
+    from scipy import stats
+
+    if not count:
+        return Share(None, None, None, right, count)
+    interval = stats.binomtest(right, count).proportion_ci(_CONFIDENCE, method='wilson')
+    return Share(right / count, float(interval.low), float(interval.high), right, count)
+
+
+def _measure_classes(confusion: Ints) -> tuple[ClassFigures, ...]:
+    found = []
+    for label, name in enumerate(features.CLASS_NAMES):
+        right, support, answered = (
+            int(confusion[label, label]),
+            int(confusion[label].sum()),
+            int(confusion[:, label].sum()),
+        )
+        precision = right / answered if answered else None
+        f1 = 2 * right / (support + answered) if support + answered else None
+        found.append(ClassFigures(name, precision, measure_share(right, support), f1, support))
+    return tuple(found)
+
+
+def _measure_calibration(confidences: Floats, right: npt.NDArray[np.bool_]) -> Calibration:
+    bins, error, count = [], 0.0, len(right)
+    places = np.minimum((confidences * _BINS).astype(int), _BINS - 1)
+    for place in np.unique(places):
+        inside = places == place
+        confidence, accuracy = float(confidences[inside].mean()), float(right[inside].mean())
+        error += abs(confidence - accuracy) * int(inside.sum()) / count
+        bins.append(Bin(place / _BINS, (place + 1) / _BINS, confidence, accuracy, int(inside.sum())))
+    ordered = right[np.argsort(-confidences, kind='stable')]
+    kept = [max(1, round(share * count)) for share in _COVERAGES]
+    coverage = tuple((share, float(ordered[:number].mean())) for share, number in zip(_COVERAGES, kept, strict=True))
+    return Calibration(error, tuple(bins), coverage)
+
+
+def _measure_slices(images: list[bytes], right: npt.NDArray[np.bool_]) -> tuple[Slice, ...]:
+    slices, measured = [], measure_images(images)
+    for column, name in enumerate(PROPERTIES):
+        values = measured[:, column]
+        known = np.flatnonzero(np.isfinite(values))
+        order = known[np.argsort(values[known], kind='stable')]
+        for part in np.array_split(order, 4):
+            if len(part):
+                share = measure_share(int(right[part].sum()), len(part))
+                slices.append(Slice(name, float(values[part[0]]), float(values[part[-1]]), share))
+    return tuple(slices)
+
+
+def _measure_suspects(predictions: Predictions) -> Suspects:
+    right, count = predictions.right, len(predictions.labels)
+    found = find_suspects(predictions.labels, np.nan_to_num(predictions.probabilities))
+    rest = np.setdiff1d(np.arange(count), found)
+    return Suspects(
+        len(found),
+        measure_share(int(right.sum()), count),
+        measure_share(int(right[rest].sum()), len(rest)),
+        tuple(found.tolist()),
+        tuple(predictions.ids[index] for index in found),
+        predictions.show(found, _PICTURES_A_LIST),
+    )
+
+
+def measure_test(predictions: Predictions) -> TestFigures:
+    """Computes everything that follows from the predictions on the test split."""
+    labels, answers, right = predictions.labels, predictions.answers, predictions.right
+    confidences = np.nan_to_num(predictions.probabilities).max(1)
+    confusion = np.zeros((features.NUM_CLASSES, features.NUM_CLASSES), np.int64)
+    np.add.at(confusion, (labels[answers >= 0], answers[answers >= 0]), 1)
+    cells = []
+    for truth, answer in np.argwhere(confusion):
+        inside = np.flatnonzero((labels == truth) & (answers == answer))
+        inside = inside[np.argsort(-confidences[inside], kind='stable')]
+        names = features.CLASS_NAMES[truth], features.CLASS_NAMES[answer]
+        cells.append(Cell(*names, len(inside), predictions.show(inside, _PICTURES_A_CELL)))
+    wrong = np.flatnonzero(~right)
+    wrong = wrong[np.argsort(-confidences[wrong], kind='stable')]
+    slices = _measure_slices(predictions.images, right)
+    return TestFigures(
+        accuracy=measure_share(int(right.sum()), len(right)),
+        classes=_measure_classes(confusion),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        cells=tuple(cells),
+        confused=tuple(sorted((c for c in cells if c.truth != c.answer), key=lambda c: -c.count)[:_PAIRS]),
+        mistakes=predictions.show(wrong, _PICTURES_A_LIST),
+        suspects=_measure_suspects(predictions),
+        slices=slices,
+        weakest=min(slices, key=lambda part: part.accuracy.value or 0.0, default=None),
+        calibration=_measure_calibration(confidences, right),
+    )
+
+
+def measure_flips(predictions: Predictions, baseline: Floats, version: int, confidence: float) -> Flips:
+    """Compares the answers with those of the version that was serving, on the same images in the same order."""
+    from components.model_gate.verdict import measure_change
+
+    other = np.isfinite(baseline).all(1) & (np.nan_to_num(baseline).argmax(1) == predictions.labels)
+    better, worse = np.flatnonzero(predictions.right & ~other), np.flatnonzero(~predictions.right & other)
+    change = measure_change(len(better), len(worse), len(other), confidence)
+
+    def count_classes(indices: Ints) -> dict[str, int]:
+        counts = np.bincount(predictions.labels[indices], minlength=features.NUM_CLASSES).tolist()
+        return dict(zip(features.CLASS_NAMES, counts, strict=True))
+
+    order = np.argsort(predictions.labels, kind='stable')
+    right, wrong = (order[np.isin(order, each)] for each in (better, worse))
+    shown = (predictions.show(each, _PICTURES_A_LIST) for each in (right, wrong))
+    return Flips(version, *change, count_classes(better), count_classes(worse), *shown)
+
+
+def list_gates(folders: Folders) -> tuple[Gate, ...]:
+    """Lists the bounds of the model gate and of the serving check."""
+    gates = []
+    for gate, name, file in (
+        ('model gate', 'Evaluator.evaluation', 'verdict.json'),
+        ('serving check', 'ServingCheck.blessing', 'report.json'),
+    ):
+        path = folders.find(name, file)
+        for reason in read_json(path)['reasons'] if path else ():
+            low = high = None
+            if reason['metric'] in _SHARES:
+                share = measure_share(round(reason['value'] * reason['count']), reason['count'])
+                low, high = share.low, share.high
+            gates.append(Gate(gate=gate, low=low, high=high, **reason))
+    return tuple(gates)
+
+
+def read_json(file: Path) -> Any:
+    """Reads a JSON file of an artifact."""
+    return json.loads(file.read_text())

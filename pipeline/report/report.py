@@ -1,0 +1,241 @@
+"""The report of a run: reads the artifacts, measures, and writes one HTML file and the list of label suspects.
+
+`make_report` depends on artifact folders alone. The command `report` finds them with `write_report`.
+"""
+
+import csv
+import hashlib
+import io
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components import features
+from components.errors import DataError, StorageError, UsageError
+from components.staging import write_text
+from pipeline.imports import TENSORFLOW_MODULES, track_imports
+from pipeline.report import figures as measured
+from pipeline.report.figures import Figures, Predictions
+from pipeline.report.folders import Folders, find_folders
+from pipeline.report.page import render_page
+
+_PREDICTIONS_FILE = 'test_predictions.npz'
+
+
+def _read_images(folder: Path) -> tuple[Any, list[bytes]]:
+    """Reads the test split's records, and their encoded images in the same order."""
+    import tensorflow as tf
+
+    from components.model_gate.predictions import read_records
+
+    records = read_records([str(folder / f'Split-{features.TEST_SPLIT}' / '*.gz')])
+    spec = {features.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string, '')}
+    return records, tf.io.parse_example(records.serialized, spec)[features.IMAGE_KEY].numpy().tolist()
+
+
+def _read_predictions(folders: Folders) -> Predictions | None:
+    """Reads the Evaluator's predictions and the images that they belong to; None if a part is missing."""
+    file, examples = folders.find('Evaluator.evaluation', _PREDICTIONS_FILE), folders.find('ImportExampleGen.examples')
+    if file is None or examples is None:
+        return None
+    with track_imports(TENSORFLOW_MODULES):
+        from components.model_gate.predictions import read_predictions
+
+    try:
+        kept = read_predictions(file)
+    except ValueError as error:
+        raise DataError(f'{file} is damaged ({error}); run the pipeline again.') from error
+    records, images = _read_images(examples)
+    if str(kept.digest) != records.digest:
+        raise DataError(f'{file} holds predictions for other images than {examples}; run the pipeline again.')
+    ids = [name.decode(errors='replace') or f'record {index}' for index, name in enumerate(kept.ids)]
+    return Predictions(ids, kept.labels, kept.probabilities, images)
+
+
+def _measure_flips(folders: Folders, predictions: Predictions) -> measured.Flips | None:
+    """Compares with the baseline, if it kept its predictions on the same records."""
+    info = folders.find('BaselineFinder.baseline', 'baseline.json')
+    version = measured.read_json(info)['version'] if info else None
+    files = sorted(folders.artifacts['BaselineFinder.baseline'].rglob(_PREDICTIONS_FILE)) if info else []
+    if version is None or not files:
+        return None
+    from components.model_gate.predictions import read_predictions
+
+    try:
+        kept = read_predictions(files[0])
+    except ValueError:
+        return None  # the Evaluator predicted the images again
+    own = read_predictions(folders.artifacts['Evaluator.evaluation'] / _PREDICTIONS_FILE)
+    if str(kept.digest) != str(own.digest):
+        return None
+    confidence = folders.settings.get('gate', {}).get('confidence', 0.95)
+    return measured.measure_flips(predictions, kept.probabilities, version, confidence)
+
+
+def _count_records(folders: Folders) -> dict[str, int]:
+    from tensorflow_metadata.proto.v0 import statistics_pb2
+
+    counts = {}
+    for split in features.SPLITS:
+        file = folders.find('StatisticsGen.statistics', f'Split-{split}/FeatureStats.pb')
+        if file:
+            found = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
+            counts[split] = int(found.datasets[0].num_examples)
+    return counts
+
+
+def _describe_command(folders: Folders) -> str:
+    """Makes the command that repeats the run: its preset, its data, and the settings that differ from the preset."""
+    from pipeline.config import PRESETS
+    from pipeline.overrides import flatten_settings, list_fields
+
+    names = {make('ROOT').name: name for name, make in PRESETS.items()}
+    preset = names.get(folders.pipeline)
+    words = ['python -m pipeline run', f'--preset {preset}' if preset else '']
+    words.append(f'--data {shlex.quote(folders.data)}' if folders.data and preset != 'sample' else '')
+    usual = list_fields(PRESETS[preset]('ROOT')) if preset else {}
+    for key, value in flatten_settings(folders.settings).items():
+        expected = list(usual[key]) if isinstance(usual.get(key), tuple) else usual.get(key)
+        if key in usual and value != expected:
+            text = ','.join(map(str, value)) if isinstance(value, list) else str(value)
+            words.append(f'--set {shlex.quote(f"{key}={text}")}')
+    return ' '.join(word for word in words if word)
+
+
+def _describe_verdict(folders: Folders, gates: tuple[measured.Gate, ...], findings: list[Any] | None) -> str:
+    """Says in a sentence how the run ended."""
+    errors = sum(finding['severity'] == 'error' for finding in findings or ())
+    broken = [gate.sentence for gate in gates if not gate.is_kept]
+    failed = [each.name for each in folders.components if each.state not in ('complete', 'cached')]
+    if folders.version:
+        return f'The model was pushed as version {folders.version}: {gates[0].sentence}, and every bound was kept.'
+    if errors:
+        return f'The data was refused with {errors} error{"s" if errors > 1 else ""}, and nothing was trained.'
+    if broken:
+        bounds = '1 bound was' if len(broken) == 1 else f'{len(broken)} bounds were'
+        return f'Nothing was pushed: {bounds} not kept ({"; ".join(broken)}).'
+    if failed:
+        return f'Nothing was pushed: {failed[0]} did not finish. Below is what there is.'
+    return 'Nothing was pushed. Below is what there is.'
+
+
+def _trace_lineage(folders: Folders) -> dict[str, str]:
+    """Lists the SHA-256 of the files that tie data, model and version together, and where the artifacts are."""
+    lineage = {'data': folders.data} if folders.data else {}
+    for title, name, file in (
+        ('schema', 'CuratedSchemaGen.schema', 'schema.pbtxt'),
+        ('test predictions', 'Evaluator.evaluation', _PREDICTIONS_FILE),
+        ('model', 'Trainer.model', 'Format-Serving/saved_model.pb'),
+        ('weights', 'Trainer.model', 'Format-Serving/variables/variables.data-00000-of-00001'),
+    ):
+        path = folders.find(name, file)
+        if path:
+            with path.open('rb') as stream:
+                lineage[title] = f'sha256 {hashlib.file_digest(stream, "sha256").hexdigest()}'
+    lineage |= {f'source of {name}': f'digest {digest}' for name, digest in folders.digests.items() if digest}
+    return lineage | ({'version': folders.version} if folders.version else {})
+
+
+def measure_run(folders: Folders, predictions: Predictions | None) -> Figures:
+    """Computes all figures of a run from what it wrote."""
+    gates = measured.list_gates(folders)
+    paths = {
+        'verdict': folders.find('Evaluator.evaluation', 'verdict.json'),
+        'training': folders.find('Trainer.model_run', 'report.json'),
+        'epochs': folders.find('Trainer.model_run', 'history.json'),
+        'data': folders.find('DataCheck.report', 'data_report.json'),
+        'serving': folders.find('ServingCheck.blessing', 'report.json'),
+    }
+    read: dict[str, Any] = {name: measured.read_json(path) if path else None for name, path in paths.items()}
+    findings = read['data']['findings'] if read['data'] else None
+    test = measured.measure_test(predictions) if predictions else None
+    return Figures(
+        run=folders.run,
+        pipeline=folders.pipeline,
+        verdict=_describe_verdict(folders, gates, findings),
+        command=_describe_command(folders),
+        version=folders.version,
+        components=folders.components,
+        gates=gates,
+        comparison=read['verdict']['baseline'] if read['verdict'] else '',
+        flips=_measure_flips(folders, predictions) if predictions else None,
+        test=test,
+        training=read['training'],
+        epochs=read['epochs'] or [],
+        findings=findings,
+        records=_count_records(folders),
+        labels={each.name: each.support for each in test.classes} if test else {},
+        serving=read['serving'],
+        lineage=_trace_lineage(folders),
+    )
+
+
+def _list_suspects(predictions: Predictions, figures: Figures) -> str:
+    """Makes the CSV file for a labeller: id, given label, the model's answer and its probability."""
+    assert figures.test is not None
+    rows = predictions.show(figures.test.suspects.indices, len(predictions.ids))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    writer.writerow(('id', 'label', 'answer', 'probability'))
+    writer.writerows((row.id, row.truth, row.answer, f'{row.probability:.4f}') for row in rows)
+    return out.getvalue()
+
+
+def _choose_samples(predictions: Predictions) -> tuple[measured.Picture, ...]:
+    """Chooses five images of each class."""
+    positions = [np.flatnonzero(predictions.labels == label)[:5] for label in range(features.NUM_CLASSES)]
+    chosen = np.concatenate(positions)
+    return predictions.show(chosen, len(chosen))
+
+
+def make_report(folders: Folders, out: Path) -> Figures:
+    """Writes the report of a run from its artifacts; nothing is evaluated again.
+
+    Beside the page is written, if there are predictions, a CSV file with the label suspects.
+
+    Args:
+      folders: what the run wrote; a part of the page whose artifact is missing says so.
+      out: the HTML file to write; its folder exists.
+
+    Returns:
+      The figures of the page.
+
+    Raises:
+      DataError: the predictions are damaged, or for different images.
+      StorageError: the page cannot be written.
+    """
+    predictions = _read_predictions(folders)
+    figures = measure_run(folders, predictions)
+    images = predictions.images if predictions else []
+    samples = _choose_samples(predictions) if predictions else ()
+    suspects = out.with_name(f'{out.stem}-suspects.csv')
+    try:
+        if predictions:
+            write_text(suspects, _list_suspects(predictions, figures))
+        write_text(out, render_page(figures, samples, images, suspects.name))
+    except OSError as error:
+        raise StorageError(f'{out} cannot be written: {error.strerror}.') from error
+    return figures
+
+
+def write_report(root: Path, run: str | None, out: Path | None) -> tuple[Path, Figures]:
+    """Writes the report of a run in a folder of results.
+
+    Args:
+      root: the folder that was given to `run`.
+      run: id of the run; None for the newest.
+      out: the HTML file; None for `report-RUN.html` in the root.
+
+    Returns:
+      The file, and the page's figures.
+
+    Raises:
+      UsageError: there is no such run, or `out` is not an HTML file in a folder that exists.
+    """
+    if out is not None and (out.suffix != '.html' or not out.parent.is_dir()):
+        raise UsageError(f'--out takes a file that ends in .html, in a folder that exists. Received: {out}')
+    folders = find_folders(root, run)
+    file = out or root / f'report-{folders.run}.html'
+    return file, make_report(folders, file)

@@ -1,0 +1,228 @@
+"""The report of artifacts that the test makes: its figures, its page, and what it says where something is missing."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+from lxml import html
+from PIL import Image
+
+from components import features
+from pipeline.report.figures import Predictions, measure_share, measure_test
+from pipeline.report.folders import ComponentState, Folders
+from pipeline.report.report import make_report
+from pipeline.report.suspects import find_suspects
+
+COUNT = 200
+SECTIONS = [
+    *('gates', 'flips', 'accuracy', 'confusion', 'mistakes', 'suspects'),
+    *('slices', 'calibration', 'training', 'data', 'serving', 'lineage'),
+]
+
+
+def make_probabilities(seed: int, margin: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and probabilities of a model that is right on most."""
+    labels = np.arange(COUNT, dtype=np.int64) % features.NUM_CLASSES
+    scores = np.random.default_rng(seed).normal(size=(COUNT, features.NUM_CLASSES))
+    scores[np.arange(COUNT), labels] += margin
+    exponentials = np.exp(scores)
+    return labels, (exponentials / exponentials.sum(1, keepdims=True)).astype(np.float32)
+
+
+def make_image(index: int) -> bytes:
+    pixels = np.random.default_rng(index).integers(0, 1 + index, size=features.IMAGE_SHAPE, dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, 'PNG')
+    return out.getvalue()
+
+
+def make_reason(metric: str, slice: str, value: float, count: int) -> dict:
+    sentence = f'{metric} {value:.3f} >= 0.500 on {count}'
+    reason = {'metric': metric, 'slice': slice, 'value': value, 'bound': 0.5}
+    return {**reason, 'count': count, 'is_kept': True, 'sentence': sentence}
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """Artifacts of a run whose model was pushed and was compared with version 7."""
+    import tensorflow as tf
+
+    from components.model_gate.predictions import read_records, write_predictions
+
+    root = tmp_path_factory.mktemp('artifacts')
+    names = ('Evaluator.evaluation', 'ImportExampleGen.examples', 'Trainer.model_run', 'ServingCheck.blessing')
+    artifacts = {name: root / name for name in (*names, 'DataCheck.report', 'BaselineFinder.baseline')}
+    split = artifacts['ImportExampleGen.examples'] / 'Split-test'
+    for folder in (*artifacts.values(), split, artifacts['BaselineFinder.baseline'] / 'assets.extra'):
+        folder.mkdir()
+    labels, _ = make_probabilities(0)
+    with tf.io.TFRecordWriter(str(split / 'data.gz'), 'GZIP') as writer:
+        for index in range(COUNT):
+            example = tf.train.Example()
+            example.features.feature['image'].bytes_list.value.append(make_image(index))
+            example.features.feature['label'].int64_list.value.append(labels[index])
+            example.features.feature['id'].bytes_list.value.append(f'<test>_{index:05}'.encode())
+            writer.write(example.SerializeToString())
+    records = read_records([str(split / '*.gz')])
+    positions = [int(name[-5:]) for name in records.ids]
+    own, other = (make_probabilities(seed)[1][positions] for seed in (1, 2))
+    write_predictions(artifacts['Evaluator.evaluation'] / 'test_predictions.npz', records, own)
+    kept = artifacts['BaselineFinder.baseline'] / 'assets.extra' / 'test_predictions.npz'
+    write_predictions(kept, records, other)
+    right = own.argmax(1) == records.labels
+    reasons = [make_reason('accuracy', '', right.mean(), COUNT)]
+    for label, name in enumerate(features.CLASS_NAMES):
+        reasons.append(make_reason('recall', name, right[records.labels == label].mean(), COUNT // 10))
+    verdict = {'is_blessed': True, 'reasons': reasons, 'baseline': 'equal within chance', 'baseline_predictions': ''}
+    history = [
+        {'phase': 'training', 'epoch': epoch, 'accuracy': 0.5, 'loss': 1.0, 'val_accuracy': 0.6, 'val_loss': 0.9}
+        for epoch in (1, 2)
+    ]
+    training = {'device': 'CPU', 'precision': 'float32', 'images_per_s': 9.0, 'epochs': 2, 'best_epoch': 2}
+    training |= {'val_accuracy': 0.6, 'temperature': 1.5, 'val_calibration_error_before': 0.2}
+    finding = {'severity': 'warning', 'kind': 'drift', 'split': 'train', 'feature': 'image', 'expected': 'a < b'}
+    finding |= {'found': 'c & d', 'count': 0, 'ids': []}
+    serving = {'reasons': [], 'size_mb': 30.0, 'memory_mb': None, 'load_s': 1.0, 'p50_ms': 17.0, 'p99_ms': 21.0}
+    for name, file, content in (
+        ('Evaluator.evaluation', 'verdict.json', verdict),
+        ('Trainer.model_run', 'report.json', {**training, 'val_calibration_error': 0.1}),
+        ('Trainer.model_run', 'history.json', history),
+        ('DataCheck.report', 'data_report.json', {'findings': [finding], 'records': {'test': COUNT}}),
+        ('ServingCheck.blessing', 'report.json', {**serving, 'server': 'no TensorFlow Serving here'}),
+        ('BaselineFinder.baseline', 'baseline.json', {'version': 7, 'candidate': None, 'removed': None}),
+    ):
+        (artifacts[name] / file).write_text(json.dumps(content))
+    states = (ComponentState('Evaluator', 'complete', 2.0), ComponentState('Pusher', 'complete', 0.1))
+    settings = {'gate': {'confidence': 0.9}, 'trainer': {'epochs': 4}}
+    return Folders(artifacts, '20260101-000000', 'cifar10-fast', states, '/data', settings, '8')
+
+
+@pytest.fixture(scope='module')
+def page(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp('page') / 'report.html'
+    make_report(folders, out)
+    return out
+
+
+def read_island(page) -> dict:
+    (island,) = html.fromstring(page.read_text()).xpath('//script')
+    assert island.get('type') == 'application/json'
+    return json.loads(island.text)
+
+
+def list_ids(page) -> list[str]:
+    return html.fromstring(page.read_text()).xpath('//@id')
+
+
+def test_the_figures_agree_with_the_verdict(page, folders):
+    figures = read_island(page)
+    verdict = json.loads((folders.artifacts['Evaluator.evaluation'] / 'verdict.json').read_text())
+    accuracy, *recalls = (reason['value'] for reason in verdict['reasons'])
+    assert figures['test']['accuracy']['value'] == pytest.approx(accuracy)
+    assert [each['recall']['value'] for each in figures['test']['classes']] == pytest.approx(recalls)
+    assert [gate['value'] for gate in figures['gates']] == pytest.approx([accuracy, *recalls])
+    assert all(gate['low'] < gate['value'] <= gate['high'] + 1e-9 for gate in figures['gates'])
+
+
+def test_the_table_of_classes_shows_the_island(page):
+    rows = html.fromstring(page.read_text()).xpath('//section[@id="accuracy"]//tbody/tr')
+    shown = {row.xpath('string(th)'): row.xpath('string(td[2])') for row in rows}
+    assert shown == {each['name']: f'{each["recall"]["value"]:.3f}' for each in read_island(page)['test']['classes']}
+
+
+def test_the_parts_are_in_order_and_each_link_leads_to_something(page):
+    tree = html.fromstring(page.read_text())
+    assert tree.xpath('//main/section/@id') == SECTIONS
+    ids = list_ids(page)
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in tree.xpath('//a/@href | //use/@href')} <= set(ids)
+
+
+def test_the_page_requests_nothing_and_names_its_pictures(page):
+    tree = html.fromstring(page.read_text())
+    assert not tree.xpath('//link | //img | //iframe | //script[@src]')
+    assert all(link.startswith(('#', 'data:image/')) for link in tree.xpath('//@href'))
+    assert 'url(' not in page.read_text()
+    pictures = tree.xpath('//*[@role="img"]')
+    assert len(pictures) > 50
+    assert all(picture.get('aria-label') for picture in pictures)
+
+
+def test_flips_are_the_images_that_only_one_model_has_right(page, folders):
+    flips = read_island(page)['flips']
+    kept = np.load(folders.artifacts['Evaluator.evaluation'] / 'test_predictions.npz')
+    before = np.load(folders.artifacts['BaselineFinder.baseline'] / 'assets.extra' / 'test_predictions.npz')
+    own, other = (each['probabilities'].argmax(1) == kept['labels'] for each in (kept, before))
+    assert sum(flips['newly_right'].values()) == np.sum(own & ~other) > 0
+    assert sum(flips['newly_wrong'].values()) == np.sum(~own & other) > 0
+    assert flips['change'] == pytest.approx(own.mean() - other.mean())
+    assert flips['low'] < flips['change'] < flips['high']
+    assert flips['version'] == 7
+
+
+def test_the_suspects_are_in_a_file_for_a_labeller(page):
+    rows = list(csv.DictReader(io.StringIO(page.with_name('report-suspects.csv').read_text())))
+    assert [row['id'] for row in rows] == read_island(page)['test']['suspects']['ids']
+    assert rows
+    assert all(row['label'] in features.CLASS_NAMES for row in rows)
+
+
+def test_the_command_names_preset_data_and_what_differs(page):
+    command = read_island(page)['command']
+    words = ['python -m pipeline run --preset cifar10-fast --data /data']
+    assert command == ' '.join([*words, '--set gate.confidence=0.9', '--set trainer.epochs=4'])
+
+
+@pytest.mark.parametrize('kept', [(), ('DataCheck.report',), ('DataCheck.report', 'Trainer.model_run')])
+def test_a_run_that_failed_gets_a_page_of_what_there_is(kept, folders, tmp_path):
+    some = {name: folders.artifacts[name] for name in kept}
+    states = (ComponentState('Evaluator', 'failed', 1.0),)
+    failed = dataclasses.replace(folders, artifacts=some, components=states, version='', settings={})
+    figures = make_report(failed, tmp_path / 'report.html')
+    assert figures.verdict == 'Nothing was pushed: Evaluator did not finish. Below is what there is.'
+    tree = html.fromstring((tmp_path / 'report.html').read_text())
+    assert tree.xpath('//main/section/@id') == SECTIONS
+    assert 'no predictions on the test split' in tree.xpath('string(//section[@id="accuracy"])')
+    assert bool(tree.xpath('//section[@id="training"]//figure')) == ('Trainer.model_run' in kept)
+
+
+def test_a_refused_bound_is_in_the_verdict(folders, tmp_path):
+    evaluation = tmp_path / 'evaluation'
+    evaluation.mkdir()
+    reason = make_reason('accuracy', '', 0.4, COUNT) | {'is_kept': False, 'sentence': 'accuracy 0.400 < 0.500'}
+    (evaluation / 'verdict.json').write_text(json.dumps({'reasons': [reason], 'baseline': 'no baseline'}))
+    refused = dataclasses.replace(folders, artifacts={'Evaluator.evaluation': evaluation}, version='')
+    figures = make_report(refused, tmp_path / 'report.html')
+    assert figures.verdict == 'Nothing was pushed: 1 bound was not kept (accuracy 0.400 < 0.500).'
+
+
+def test_swapped_labels_are_found():
+    labels, probabilities = make_probabilities(3, margin=6.0)
+    swapped = np.arange(0, COUNT, 17)  # of every class
+    given = labels.copy()
+    given[swapped] = (labels[swapped] + 5) % features.NUM_CLASSES
+    first = find_suspects(given, probabilities)[: len(swapped)]
+    assert len(np.intersect1d(first, swapped)) >= 0.6 * len(swapped)
+
+
+def test_no_label_is_doubted_where_the_model_agrees():
+    labels, _ = make_probabilities(0)
+    assert len(find_suspects(labels, np.eye(features.NUM_CLASSES, dtype=np.float32)[labels])) == 0
+
+
+def test_a_class_without_images_has_no_figures_and_a_prediction_that_is_no_number_is_wrong():
+    probabilities = np.eye(features.NUM_CLASSES, dtype=np.float32)[[0, 1, 0]]
+    probabilities[2] = np.nan
+    predictions = Predictions(['a', 'b', 'c'], np.array([0, 1, 0]), probabilities, [make_image(n) for n in range(3)])
+    test = measure_test(predictions)
+    assert (test.accuracy.right, test.accuracy.count) == (2, 3)
+    assert test.classes[5].recall.value is None
+    assert [picture.answer for picture in test.mistakes] == ['not a number']
+
+
+def test_the_interval_is_wilsons():
+    share = measure_share(8, 10)
+    assert (share.low, share.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
