@@ -29,14 +29,14 @@ def list_after_run(paths: Mapping[str, str], serving: str, root: str, *, is_push
       root: its root.
       is_pushed: whether it pushed a model.
     """
-    runs = make_command('runs', '--root', root)
+    report = make_command('report', '--root', root)
     if not is_pushed:
-        return (runs,)
+        return (report,)
     version = paths['pushed'].rstrip('/').rpartition('/')[2]
     return (
         f'{make_command("predict", "--model", serving)} IMAGE',
         make_command('promote', version, '--serving', serving),
-        runs,
+        report,
     )
 
 

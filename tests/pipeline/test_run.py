@@ -98,7 +98,7 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     assert next_steps == [
         f'  next       python -m pipeline predict --model {layout.serving} IMAGE',
         f'  next       python -m pipeline promote {version.name} --serving {layout.serving}',
-        f'  next       python -m pipeline runs --root {layout.root}',
+        f'  next       python -m pipeline report --root {layout.root}',
     ]
 
 
@@ -124,6 +124,22 @@ def test_a_second_run_reuses_every_result(full_run):
     assert list_reused(answer) == set(COMPONENTS)
     assert len(list(layout.serving.iterdir())) == 1
     assert '    settings: the same as those of the run before\n' in run_cli('runs', '--root', layout.root).stdout
+
+
+def test_the_report_of_a_run_has_the_figures_that_tfma_measured(full_run, tmp_path):
+    layout, _ = full_run
+    answer = run_cli('report', '--root', layout.root, '--out', tmp_path / 'report.html')
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    island = re.search(
+        r'<script type="application/json" id="figures">(.*?)</script>', (tmp_path / 'report.html').read_text()
+    )
+    figures = json.loads(island[1])
+    (file,) = layout.artifacts.glob('Evaluator/evaluation/*/verdict.json')
+    values = {(each['metric'], each['slice']): each['value'] for each in json.loads(file.read_text())['reasons']}
+    assert figures['test']['accuracy']['value'] == pytest.approx(values['accuracy', ''])
+    assert figures['test']['calibration']['error'] == pytest.approx(values['calibration_error', ''], abs=1e-6)
+    for each in figures['test']['classes']:
+        assert each['recall']['value'] == pytest.approx(values['recall', each['name']])
 
 
 def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
@@ -200,7 +216,7 @@ def test_a_model_trained_on_shuffled_labels_is_refused(full_run, tmp_path):
     assert answer.returncode == 3, answer.stdout + answer.stderr
     verdict, next_step = answer.stdout.splitlines()[-2:]
     assert re.fullmatch(r'not pushed: \d+ of \d+ bounds were not kept', verdict)
-    assert next_step == f'  next       python -m pipeline runs --root {tmp_path}/root'
+    assert next_step == f'  next       python -m pipeline report --root {tmp_path}/root'
     assert re.search(r'^  accuracy 0\.[0-4]\d\d < 0\.800 on 100 test images$', answer.stdout, flags=re.MULTILINE)
 
 
@@ -219,7 +235,7 @@ def test_a_refused_model_is_not_pushed_and_the_last_lines_say_why_a_line_for_eac
     layout, _, answer = foreign_run
     assert answer.returncode == 3, answer.stdout + answer.stderr
     *closing, next_step = answer.stdout[answer.stdout.index('\n  log ') + 1 :].splitlines()[1:]
-    assert next_step == f'  next       python -m pipeline runs --root {layout.root}'
+    assert next_step == f'  next       python -m pipeline report --root {layout.root}'
     assert re.fullmatch(r'  accuracy 0\.\d{3} < 0\.800 on 50 test images', closing[0])
     broken, bounds = re.fullmatch(r'not pushed: (\d+) of (\d+) bounds were not kept', closing[-1]).groups()
     assert int(broken) == len(closing) - 1 < int(bounds)
