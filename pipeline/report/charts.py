@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 420, 240, 44, 34, 12
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 420, 256, 44, 34, 28
 
 Points = Sequence[tuple[float, float]]
 
@@ -53,5 +53,5 @@ def draw_lines(
             f'text-anchor="end">{escape(name)}</text>'
         )
     parts.append(f'<text x="{_WIDTH // 2}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(x_title)}</text>')
-    parts.append(f'<text x="2" y="{_TOP - 2}">{escape(y_title)}</text></svg>')
+    parts.append(f'<text x="2" y="{_TOP - 14}">{escape(y_title)}</text></svg>')
     return Markup(''.join(parts))
