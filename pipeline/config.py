@@ -135,34 +135,37 @@ def cifar10(root: str) -> PipelineConfig:
 
 
 def cifar10_fast(root: str) -> PipelineConfig:
-    """The recipe that the ladder shows to be best for its time: DenseNet121 at 128 pixels, conv4 and conv5 trained.
+    """The best model that 15 minutes of training on 2 cores gave: DenseNet121 at 160 pixels, conv4 and conv5 trained.
 
     Command: python -m pipeline run --preset cifar10-fast --data DIR
-    The choices come from the ladder (docs/ladder.md, which has the figures and their commands), measured on 8,984
-    training images:
+    Time and result: see docs/configuration.md, "Presets". The choices were measured on 8,984 training images:
     - conv4 and conv5 are trained. With all layers frozen, or with only conv5 trained, the network soon knows the
       training images by heart, and stays below 0.84 on others.
-    - 128 pixels take a third of the arithmetic of 224.
+    - 160 pixels take half of the arithmetic of 224.
     - The head is the mean of each channel and one Dense layer, as DenseNet was pretrained (Huang et al. 2017), without
       dropout, which slows learning.
-    - Adam (Kingma and Ba 2015) at 5e-4 with batches of 64, falling to zero as a cosine, learns in 3 epochs.
+    - Adam (Kingma and Ba 2015) at 7e-4 with batches of 64, falling to zero as a cosine. At 2e-4 the accuracy is lower.
+    - Images are flipped. Two views of each are cached, because the frozen layers take as long as half an epoch.
+    - The bounds are what was measured less three standard errors.
     """
     return PipelineConfig(
         name='cifar10-fast',
         root=root,
         trainer=TrainerConfig(
             backbone='densenet121',
-            image_size=128,
+            image_size=160,
             train_from='conv4',
             pooling='average',
             head_units=(),
             optimizer='adam',
-            learning_rate=5e-4,
+            learning_rate=7e-4,
             schedule='cosine',
             batch_size=64,
-            epochs=3,
+            epochs=5,
+            augmentation='flip',
+            cached_views=2,
         ),
-        gate=GateConfig(accuracy=0.85),
+        gate=GateConfig(accuracy=0.855, recall=0.7),
     )
 
 
