@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import PROJECT
 
 PACKAGES = ('components', 'kubeflow', 'pipeline', 'trainer')
-DATA_FILES = ('components/schema.pbtxt',)
+DATA_FILES = ('components/schema.pbtxt', 'pipeline/report/page.html.jinja')
 UV = (sys.executable, '-m', 'uv')
 
 IMPORT_ALL = """

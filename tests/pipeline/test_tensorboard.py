@@ -62,9 +62,12 @@ def test_tensorboard_shows_the_runs_under_their_names(recorded, tmp_path):
             deadline, names = time.monotonic() + 90, []
             while not names and time.monotonic() < deadline:
                 time.sleep(1)
-                address = next((word for word in (tmp_path / 'log').read_text().split() if word.startswith('http')), '')
+                address = next(
+                    (word for word in (tmp_path / 'log').read_text().split() if word.startswith('http:')), ''
+                )
                 if address:
-                    names = json.load(urllib.request.urlopen(f'{address}data/runs', timeout=30))
+                    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+                    names = json.load(opener.open(f'{address}data/runs', timeout=30))
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
