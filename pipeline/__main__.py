@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import sys
-import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +227,8 @@ def _report(arguments: argparse.Namespace, reporter: Reporter) -> int:
         file, figures = report.write_report(Path(arguments.root).absolute(), arguments.run, out)
     print_line(f'{figures.verdict}\nreport {file}', sys.stdout)
     if arguments.open:
+        import webbrowser
+
         webbrowser.open(file.as_uri())
     return 0
 

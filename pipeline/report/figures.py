@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components import features
+from components.reasons import Reason
 from pipeline.report.folders import ComponentState, Folders
 from pipeline.report.pictures import PROPERTIES, measure_images
 from pipeline.report.suspects import find_suspects
@@ -35,17 +36,10 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A bound of a gate and what was measured; low and high are the interval of a share of images, else None."""
+class Gate(Reason):
+    """A bound, and the gate that has it; low and high are the 95% interval of a share of images, else None."""
 
     gate: str
-    metric: str
-    slice: str
-    value: float
-    bound: float
-    count: int
-    is_kept: bool
-    sentence: str
     low: float | None
     high: float | None
 

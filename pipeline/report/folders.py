@@ -8,7 +8,7 @@ from typing import Any
 from components.errors import UsageError
 
 DATABASE_FILE = 'metadata.sqlite'  # in a run's root
-_RUN_TYPE, _PIPELINE_TYPE = 'pipeline_run', 'pipeline'
+_PIPELINE_TYPE = 'pipeline'
 _SETTINGS_COMPONENT, _SETTINGS_PROPERTY = 'Pusher', 'custom_config'
 
 
@@ -78,17 +78,15 @@ def find_folders(root: Path, run: str | None = None) -> Folders:
     Raises:
       UsageError: the folder holds no run, or none with this id.
     """
-    from ml_metadata import metadata_store
     from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    from pipeline.run_record import RUN_TYPE, open_store
 
     database = root / DATABASE_FILE
     if not database.is_file():
         raise UsageError(f'{root} holds no run: it has no {DATABASE_FILE}. Give the --root of a run.')
-    connection = mlmd.ConnectionConfig()
-    connection.sqlite.filename_uri = str(database)
-    connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READONLY
-    store = metadata_store.MetadataStore(connection)
-    context = _choose_run(store.get_contexts_by_type(_RUN_TYPE), run, root)
+    store = open_store(database, is_read_only=True)
+    context = _choose_run(store.get_contexts_by_type(RUN_TYPE), run, root)
     executions = store.get_executions_by_context(context.id)
     if not executions:
         raise UsageError(f'Run {context.name} in {root} ended before its first component.')
