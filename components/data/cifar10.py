@@ -30,6 +30,8 @@ BATCHES = (*TRAIN_BATCHES, TEST_BATCH)
 # The official batches have 31 MB. A member is read into memory, so a much larger one would be an attack on it.
 MAX_MEMBER_BYTES = 512 * 1024**2
 
+_READ_BYTES = 1024**2
+
 _OTHER_KINDS = {
     'data_batch_1': 'the Python (pickle) version of CIFAR-10',
     'data_batch_1.mat': 'the Matlab version of CIFAR-10',
@@ -143,10 +145,13 @@ def _read_archive(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Yields what `_iterate_batches` does, and turns the errors of tarfile and gzip into DataErrors."""
     is_tar = False
     try:
-        with tarfile.open(archive, 'r|gz') as tar:
+        # tarfile's own reader of gzip streams, 'r|gz', never compares the stream's CRC; gzip does at the end of the file.
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode='r|') as tar:
             for name, raw in _iterate_batches(tar, archive):
                 is_tar = True
                 yield name, raw
+            while stream.read(_READ_BYTES):
+                pass
     except FileNotFoundError as error:
         raise DataError(f'{archive} does not exist; give the path of a cifar-10-binary.tar.gz.') from error
     except (EOFError, zlib.error) as error:

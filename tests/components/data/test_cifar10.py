@@ -190,13 +190,14 @@ def test_an_archive_that_is_cut_short_is_refused(tmp_path, extract, share):
         extract(path)
 
 
-def test_an_archive_with_a_flipped_byte_is_refused(tmp_path, extract):
+@pytest.mark.parametrize('level', [0, 9], ids=['stored', 'compressed'])  # stored: only the CRC shows a changed pixel
+def test_an_archive_with_a_flipped_byte_is_refused(tmp_path, extract, level):
     path = tmp_path / 'a.tar.gz'
     write_archive(path, sample.write_sample(tmp_path, train=50, test=10, seed=0))
-    raw = bytearray(path.read_bytes())
+    raw = bytearray(gzip.compress(gzip.decompress(path.read_bytes()), level, mtime=0))
     raw[len(raw) // 2] ^= 0xFF
     path.write_bytes(raw)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match='cut short or damaged'):
         extract(path)
 
 
