@@ -23,6 +23,7 @@ Step = Literal[
     'Evaluator',
     'ServingCheck',
     'Pusher',
+    'Report',
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 """The components of `pipeline.pipeline.create_pipeline`, known here without importing TFX."""

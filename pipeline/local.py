@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import fcntl
 import json
+import logging
 import os
 import time
 import traceback
@@ -154,12 +155,14 @@ class _Run:
         if not self.component or self.component in self.results:
             return
         inputs: tuple[str, ...] = ()
+        report: str | None = None
         if not explain_fault(error, self.layout):
             from pipeline.run_history import list_inputs
 
             with contextlib.suppress(Exception):  # the error itself is what matters
                 self.record(getattr(error, 'exit_code', 1), to_one_line(error))
                 inputs = list_inputs(self.layout, self.run_id, self.component)
+            report = self._write_report()
         # The runner gives any error that is not ours these words.
         is_expected = isinstance(error, PipelineError) and not str(error).startswith(f'{self.component} failed: ')
         self.reporter.report(
@@ -168,9 +171,20 @@ class _Run:
                 seconds=time.monotonic() - self.component_begin,
                 inputs=inputs,
                 log=str(self.log_file),
+                report=report,
                 command=choose_after_failure(command, is_expected=is_expected),
             )
         )
+
+    def _write_report(self) -> str | None:
+        """Writes the report of a run that failed before the component Report; None if it cannot be made."""
+        from pipeline.report.report import write_report
+
+        try:
+            return str(write_report(self.layout.root, self.run_id, None)[0])
+        except Exception:  # the error of the run is what matters
+            logging.exception('The report could not be made.')
+            return None
 
 
 def _run_and_log(run: _Run, command: str) -> int:

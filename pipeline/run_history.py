@@ -150,7 +150,7 @@ def _judge(steps: Sequence[Step], record: RunRecord | None, version: str | None,
         return 'running'
     if _State.FAILED in states:
         return 'failed'
-    if _State.RUNNING in states or not steps or steps[-1].component != 'Pusher':
+    if _State.RUNNING in states or 'Pusher' not in {step.component for step in steps}:
         return 'interrupted'
     return 'pushed' if version else 'refused'
 
