@@ -208,6 +208,16 @@ def test_swapped_labels_are_found():
     assert len(np.intersect1d(first, swapped)) >= 0.6 * len(swapped)
 
 
+def test_a_rare_confusion_is_more_suspicious_than_a_usual_one():
+    cat, dog, ship = (features.CLASS_NAMES.index(name) for name in ('cat', 'dog', 'ship'))
+    labels = np.repeat([cat, dog, ship], 50)
+    probabilities = np.full((150, features.NUM_CLASSES), 0.001)
+    probabilities[np.arange(150), labels] = 0.6
+    probabilities[:10, [cat, dog]] = 0.01, 0.9  # a fifth of the cats is taken for dogs
+    probabilities[10, [cat, ship]] = 0.01, 0.9
+    assert find_suspects(labels, probabilities).tolist() == [10, *range(10)]
+
+
 def test_no_label_is_doubted_where_the_model_agrees():
     labels, _ = make_probabilities(0)
     assert len(find_suspects(labels, np.eye(features.NUM_CLASSES, dtype=np.float32)[labels])) == 0
