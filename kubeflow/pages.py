@@ -104,7 +104,7 @@ def describe_training(model_run: Path) -> Metadata:
     from trainer.train import REPORT_FILE
 
     report: Metadata = json.loads((model_run / REPORT_FILE).read_text())
-    return report
+    return {name: value for name, value in report.items() if not isinstance(value, list)}  # a page has no tables
 
 
 def describe_serving_check(blessing: Path) -> Metadata:
@@ -114,9 +114,14 @@ def describe_serving_check(blessing: Path) -> Metadata:
       blessing: ServingCheck's artifact.
     """
     report = read_report(str(blessing))
+    batches = {f'p50_ms_of_{size}': value for size, value in report.batch_ms.items()}
     measured = ('size_mb', 'memory_mb', 'load_s', 'p50_ms', 'p99_ms', 'images', 'server')
     accepted = 'servable' if report.is_blessed else report.to_sentence()  # refused without a reason: it was not asked
-    return {**_describe_reasons(report.reasons, accepted), **{name: getattr(report, name) for name in measured}}
+    return {
+        **_describe_reasons(report.reasons, accepted),
+        **{name: getattr(report, name) for name in measured},
+        **batches,
+    }
 
 
 def read_report_page(report: Path) -> str:

@@ -24,6 +24,7 @@ from pipeline.events import ComponentFailed, ComponentFinished, ComponentStarted
 from pipeline.imports import TFX_MODULES, track_imports
 from pipeline.next_steps import choose_after_failure, list_after_run, make_command
 from pipeline.overrides import flatten_settings
+from pipeline.peak_memory import read_peak_mb, reset_peak
 from pipeline.reporter import Reporter
 from pipeline.storage import check_metadata_store, explain_fault
 
@@ -106,20 +107,24 @@ class _Run:
         self.config, self.reporter, self.log_file = config, reporter, log_file
         self.layout, self.run_id = Layout(config.root), log_file.stem
         self.results: dict[str, runner.NodeResult] = {}
+        self.memory_mb: dict[str, float] = {}
         self.component: str | None = None  # that began last
         self.begin = self.component_begin = time.monotonic()
 
     def start_component(self, node_id: str) -> None:
         """Is called before a component runs or is reused."""
         self.component, self.component_begin = node_id, time.monotonic()
+        reset_peak()
         self.reporter.report(ComponentStarted(component=node_id))
 
     def finish_component(self, result: 'runner.NodeResult') -> None:
         """Is called after every component."""
         from pipeline import summaries
 
-        if not self.results:
-            self.record()  # so that the settings of a run that is killed are known
+        peak = read_peak_mb()
+        if peak is not None and not result.is_reused:
+            self.memory_mb[result.node_id] = peak
+        self.record()  # so that a run that is killed, and the report, know settings and memory
         self.results[result.node_id] = result
         note = summaries.summarize(result.node_id, result.outputs, self.config)
         if result.lost and not result.is_reused:
@@ -146,6 +151,7 @@ class _Run:
             message=message,
             component=self.component if exit_code not in (None, EXIT_PUSHED, EXIT_NOT_BLESSED) else None,
             seconds=None if exit_code is None else time.monotonic() - self.begin,
+            memory_mb=self.memory_mb,
             **figures,
         )
         write_record(open_store(self.layout.metadata), self.run_id, record)

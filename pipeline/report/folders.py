@@ -19,11 +19,17 @@ class ComponentState:
     name: such as 'Trainer'.
     state: ML Metadata's word in lower case: 'complete', 'cached', 'failed' or 'running'.
     seconds: its duration; that of a reused component is the time it took to find the result.
+    memory_mb: peak memory of the run's process while it ran, in megabytes; None for a reused one, and where the system
+      did not tell.
+    images_per_s: images that it read, per second of its duration, the loading of models included; of the Trainer, those
+      that it trained on per second; None if it reads no images, or was reused.
     """
 
     name: str
     state: str
     seconds: float
+    memory_mb: float | None = None
+    images_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def find_folders(root: Path, run: str | None = None) -> Folders:
     """
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    from pipeline.run_record import RUN_TYPE, open_store
+    from pipeline.run_record import RUN_TYPE, open_store, read_record
 
     database = root / DATABASE_FILE
     if not database.is_file():
@@ -97,13 +103,14 @@ def find_folders(root: Path, run: str | None = None) -> Folders:
             if node.type == 'node':
                 names[each.id] = node.name.rpartition('.')[2]
     executions.sort(key=lambda each: (each.create_time_since_epoch, each.id))
+    record = read_record(context)
     states, digests, data = [], {}, ''
     settings: dict[str, Any] = {}
     for each in executions:
         name, properties = names[each.id], each.custom_properties
         state = mlmd.Execution.State.Name(each.last_known_state).lower()
         milliseconds = each.last_update_time_since_epoch - each.create_time_since_epoch
-        states.append(ComponentState(name, state, milliseconds / 1000))
+        states.append(ComponentState(name, state, milliseconds / 1000, record and record.memory_mb.get(name)))
         if 'source_digest' in properties:
             digests[name] = properties['source_digest'].string_value
         if 'input_base' in properties:
