@@ -9,7 +9,11 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
     packages=find_packages(include=['components*', 'kubeflow*', 'pipeline*', 'trainer*']),
-    package_data={'components': ['schema.pbtxt'], 'pipeline.report': ['page.html.jinja']},
+    package_data={
+        'components': ['schema.pbtxt'],
+        'components.serving': ['MODEL_CARD.md.jinja'],
+        'pipeline.report': ['page.html.jinja'],
+    },
     install_requires=[
         'tfx[kfp]>=1.21,<1.22',
         'tensorflow>=2.21,<2.22',

@@ -340,7 +340,7 @@ def check_model(request: dict[str, Any]) -> dict[str, Any]:
             if request['inputs'][name][1] == 'encoded':
                 times = time_requests(ask, images, request['requests'])
                 figures |= {'p50_ms': float(np.percentile(times, 50)), 'p99_ms': float(np.percentile(times, 99))}
-                for size in request.get('timed_sizes', []):
+                for size in request['timed_sizes']:
                     times = time_requests(ask, images, _BATCH_REQUESTS, size=size, warm=0)
                     batch_ms[size] = float(np.median(times))
         failures += faults

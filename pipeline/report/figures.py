@@ -11,10 +11,10 @@ import numpy.typing as npt
 from components import features
 from components.model_gate.slices import read_slices
 from components.reasons import Reason
+from components.shares import Share, measure_share
 from pipeline.report.folders import ComponentState, Folders
 from pipeline.report.suspects import find_suspects
 
-_CONFIDENCE = 0.95
 _BINS = 15  # of the calibration error, as the model gate has them
 _PICTURES_A_CELL, _PICTURES_A_LIST, _PAIRS = 8, 36, 10
 _COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -22,17 +22,6 @@ _SHARES = ('accuracy', 'recall', 'slice_accuracy')  # metrics of the gates that 
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of images, 0-1, with its 95% interval by Wilson's score (1927); without images all three are None."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    right: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -168,6 +157,7 @@ class Figures:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     serving: dict[str, Any] | None = None
     lineage: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,16 +191,6 @@ class Predictions:
             truth = features.CLASS_NAMES[self.labels[index]]
             pictures.append(Picture(int(index), self.ids[index], truth, name, probability))
         return tuple(pictures)
-
-
-def measure_share(right: int, count: int) -> Share:
-    """Computes a share with its interval."""
-    from scipy import stats
-
-    if not count:
-        return Share(None, None, None, right, count)
-    interval = stats.binomtest(right, count).proportion_ci(_CONFIDENCE, method='wilson')
-    return Share(right / count, float(interval.low), float(interval.high), right, count)
 
 
 def _measure_classes(confusion: Ints) -> tuple[ClassFigures, ...]:

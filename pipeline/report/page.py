@@ -11,8 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from components import features
+from components.serving import model_card
+from components.shares import Share
 from pipeline.report.charts import draw_intervals, draw_lines, draw_pairs
-from pipeline.report.figures import Figures, Picture, Share
+from pipeline.report.figures import Figures, Picture
 from pipeline.report.pictures import make_overlay, make_picture, make_thumbnail
 
 _TEMPLATE = 'page.html.jinja'
@@ -157,4 +159,6 @@ def render_page(
         classes=features.CLASS_NAMES,
         island=_make_island(figures),
         suspects_file=suspects_file,
+        card=model_card,
+        weights=model_card.describe_weights(figures.settings),
     )

@@ -191,6 +191,7 @@ def measure_run(folders: Folders, predictions: Predictions | None) -> Figures:
         labels=labels,
         serving=read['serving'],
         lineage=_trace_lineage(folders),
+        settings=folders.settings,
     )
 
 

@@ -252,6 +252,18 @@ def test_a_refused_model_is_not_pushed_and_the_last_lines_say_why_a_line_for_eac
     assert not [folder for folder in layout.serving.glob('*') if folder.name.isdigit()]
 
 
+def test_the_report_of_a_refused_model_shows_where_it_looked_in_its_mistakes(foreign_run):
+    _, _, answer = foreign_run
+    page = Path(re.search(r'^  report +(/\S+)$', answer.stdout, flags=re.MULTILINE)[1])
+    figures = read_figures(page)
+    assert figures['verdict'].startswith('Nothing was pushed: ')
+    assert page.read_text().count('alt="Where the network saw ') == min(36, len(figures['test']['mistakes'])) > 0
+    assert page.read_text().count('<img class="input" width="32"') > 10
+    assert [stage['name'] for stage in figures['training']['stages']] == [f'conv{n}' for n in range(1, 6)] + ['head']
+    assert sum(sum(counts.values()) for counts in figures['labels'].values()) == 130
+    assert all(each['memory_mb'] > 100 for each in figures['components'])
+
+
 def test_records_with_only_image_and_label_pass_the_schema(foreign_run):
     _, _, answer = foreign_run
     assert read_lines(answer)['ExampleValidator'] == '0 anomalies'
