@@ -3,7 +3,6 @@
 Everything here is pure Keras 3 and runs on any backend.
 """
 
-import math
 from typing import NamedTuple, TypeAlias
 
 import keras
@@ -166,7 +165,7 @@ def measure_stages(model: keras.Model) -> list[StageSize]:
             stages.setdefault(name, []).append(layer)
 
     def count(weights: list[keras.Variable]) -> int:
-        return sum(math.prod(weight.shape) for weight in weights)
+        return sum(int(keras.ops.size(weight)) for weight in weights)
 
     return [
         StageSize(
