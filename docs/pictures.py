@@ -24,7 +24,7 @@ _COLUMNS, _LINES = 80, 60
 _SESSION = 'docs-pictures'
 _RUN = 'python -m pipeline run --root runs/sample'
 # That of rich without its font, which a browser would load from elsewhere.
-_SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">
+_SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
 <style>
 .{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; line-height: {line_height}px; }}
 .{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: sans-serif; }}
