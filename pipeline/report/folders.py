@@ -110,7 +110,7 @@ def find_folders(root: Path, run: str | None = None) -> Folders:
         name, properties = names[each.id], each.custom_properties
         state = mlmd.Execution.State.Name(each.last_known_state).lower()
         milliseconds = each.last_update_time_since_epoch - each.create_time_since_epoch
-        states.append(ComponentState(name, state, milliseconds / 1000, record and record.memory_mb.get(name)))
+        states.append(ComponentState(name, state, milliseconds / 1000, record.memory_mb.get(name) if record else None))
         if 'source_digest' in properties:
             digests[name] = properties['source_digest'].string_value
         if 'input_base' in properties:

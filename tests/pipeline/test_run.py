@@ -223,7 +223,7 @@ def test_a_model_trained_on_shuffled_labels_is_refused(full_run, tmp_path):
     assert answer.returncode == 3, answer.stdout + answer.stderr
     verdict, next_step = answer.stdout.splitlines()[-2:]
     assert re.fullmatch(r'not pushed: \d+ of \d+ bounds were not kept', verdict)
-    assert next_step == f'  next       python -m pipeline report --root {tmp_path}/root'
+    assert next_step == f'  next       python -m pipeline report --root {tmp_path}/root --open'
     assert re.search(r'^  accuracy 0\.[0-4]\d\d < 0\.800 on 100 test images$', answer.stdout, flags=re.MULTILINE)
 
 
