@@ -88,8 +88,10 @@ def _add_extra_files(staged: Path, info: dict[str, Any], input_dict: Artifacts) 
     shutil.copyfile(Path(infra_uri) / WARMUP_FILE, extra / WARMUP_FILE)
     evaluation = Path(artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]))
     shutil.copyfile(evaluation / PREDICTIONS_FILE.name, staged / PREDICTIONS_FILE)
-    reasons = read_verdict(str(evaluation)).reasons if (evaluation / VERDICT_FILE).exists() else ()
-    (staged / CARD_FILE).write_text(render_card(int(staged.name), info, reasons, read_slices(evaluation)))
+    verdict = read_verdict(str(evaluation)) if (evaluation / VERDICT_FILE).exists() else None
+    judged = (verdict.reasons, verdict.baseline) if verdict else ((), '')
+    card = render_card(int(staged.name), info, *judged, read_slices(evaluation))
+    (staged / CARD_FILE).write_text(card, encoding='utf-8')
     statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
     link_or_copy_folder(Path(statistics_uri), staged / STATISTICS_FOLDER)
 

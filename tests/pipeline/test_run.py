@@ -145,8 +145,10 @@ def test_the_report_of_a_run_has_the_figures_that_tfma_measured(full_run, tmp_pa
     values = {(each['metric'], each['slice']): each['value'] for each in json.loads(file.read_text())['reasons']}
     assert figures['test']['accuracy']['value'] == pytest.approx(values['accuracy', ''])
     assert figures['test']['calibration']['error'] == pytest.approx(values['calibration_error', ''], abs=1e-6)
+    (card,) = layout.serving.glob('*/assets.extra/MODEL_CARD.md')
     for each in figures['test']['classes']:
         assert each['recall']['value'] == pytest.approx(values['recall', each['name']])
+        assert f'| {each["name"]} | {values["recall", each["name"]]:.3f} (' in card.read_text()
 
 
 def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
