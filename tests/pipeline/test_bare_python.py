@@ -10,15 +10,7 @@ from tests.conftest import PROJECT
 
 @pytest.mark.parametrize('arguments', [[], ['run'], ['--help']])
 def test_a_python_without_the_packages_gets_a_sentence(arguments):
-    command = [
-        sys.executable,
-        '-I',
-        '-S',
-        '-c',
-        'import runpy, sys; sys.path.insert(0, "."); sys.argv[0] = "-m"; '
-        'runpy.run_module("pipeline", run_name="__main__", alter_sys=True)',
-        *arguments,
-    ]
+    command = [sys.executable, '-S', '-m', 'pipeline', *arguments]
     answer = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stdout) == (2, '')
     assert answer.stderr.startswith(f'error: {sys.executable} has none of the packages')
