@@ -24,6 +24,8 @@ from components.serving import version_labels, versions
 from components.serving.model_card import CARD_FILE
 from components.serving_check.component import WARMUP_FILE
 
+DEFAULTS = {'trainer': {'epochs': 10, 'seed': 0}}
+
 
 @pytest.fixture
 def push(tmp_path, place, monkeypatch):
@@ -74,7 +76,9 @@ def push(tmp_path, place, monkeypatch):
             {'pushed_model': [pushed]},
             {
                 'push_destination': proto_utils.proto_to_json(destination),
-                'custom_config': json.dumps({'data': str(tmp_path / 'data'), 'settings': settings}),
+                'custom_config': json.dumps(
+                    {'data': str(tmp_path / 'data'), 'settings': settings, 'defaults': DEFAULTS}
+                ),
             },
         )
         return serving, pushed
@@ -96,7 +100,7 @@ def test_a_blessed_model_is_pushed_completely_under_a_number(push):
 def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'manifest.json').write_text('{"source": {"name": "cifar.tar.gz"}}')
-    (version,) = versions.list_versions(push(trainer={'epochs': 2})[0])
+    (version,) = versions.list_versions(push(trainer={'epochs': 2, 'seed': 0})[0])
     assert version.info['accuracy'] == 0.93
     assert version.info['images'] == 100
     assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
@@ -104,7 +108,9 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train' / 'FeatureStats.pb').read_text() == 'statistics'
     assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
     assert (version.folder / versions.PREDICTIONS_FILE).read_text() == 'predictions'
-    assert version.info['settings'] == {'trainer': {'epochs': 2}}
+    assert version.info['settings'] == {'trainer': {'epochs': 2, 'seed': 0}}
+    assert version.info['changed'] == {'epochs': 2}
+    assert '| `epochs` | `2` |' in (version.folder / CARD_FILE).read_text()
     assert (version.info['run'], version.info['pipeline']) == ('20260102-030405', 'cifar10-test')
     assert version.listing == 'newest'
 
@@ -213,7 +219,7 @@ def test_the_settings_are_in_the_cache_key():
 
     assert make(settings={'seed': 1}) == make(settings={'seed': 1})
     assert make(settings={'seed': 1}) != make(settings={'seed': 2})
-    assert json.loads(make()['custom_config']) == {'data': 'data', 'settings': None}
+    assert json.loads(make()['custom_config']) == {'data': 'data', 'settings': None, 'defaults': None}
 
 
 @pytest.mark.parametrize('blessings', [(False, True), (True, False)])

@@ -15,13 +15,13 @@ INFO = {
     'pushed': '2026-01-02T03:04:05+00:00',
     'run': '20260102-030405',
     'pipeline': 'cifar10-test',
+    'changed': {'train_from': 'a|b'},
     'settings': {
         'trainer': {
             'backbone': 'vgg16',
             'image_size': 160,
             'weights': 'imagenet',
             'train_from': 'block5',
-            'cache_dir': 'a|b',
         }
     },
     'data': {
@@ -52,13 +52,19 @@ def test_the_figures_are_those_of_the_verdict_with_their_intervals():
     assert 'Calibration error: 0.020 on 100.' in card
     assert f'Against the baseline: {BASELINE}.' in card
     assert "Trained were the head and the backbone's layers from `block5` on." in card
-    assert '| `cache_dir` | `a\\|b` |' in card, 'a cell of a table cannot end early'
+    assert '| `train_from` | `a\\|b` |' in card, 'a cell of a table cannot end early'
     assert '| brightness 10 to 19 | 0.800 (0.609 to 0.911) on 25 |' in card
     assert '| cat | 180 | 10 |' in card
     assert '| all | 1,800 | 100 |' in card
     assert 'Source: `archive` `a|*.tar.gz`, SHA-256 `abc`' in card, 'a text of others cannot end its quotation'
     assert "Oxford's Visual Geometry Group" in card
     assert '\n\n\n' not in card
+
+
+def test_a_training_without_changes_is_said_to_be_one():
+    sentence = 'All settings of the training have their defaults.'
+    for changed, is_said in (({}, True), ({'seed': 1}, False)):
+        assert (sentence in render_card(17, {**INFO, 'changed': changed}, REASONS, BASELINE, SLICES)) == is_said
 
 
 @pytest.mark.parametrize('data', [None, {}, {'source': {'name': 'cifar.tar.gz'}}, {'counts_by_class': {'train': {}}}])
