@@ -12,7 +12,7 @@ from typing import Any
 
 if find_spec('tfx') is None:  # before the first import that would fail
     sys.stderr.write(
-        f'error: {sys.executable} has none of the packages that the pipeline needs; make the environment with '
+        f'error: {sys.executable} lacks packages that the pipeline needs; make the environment with '
         '`make env`, then run .venv/bin/python in place of it, or first: source .venv/bin/activate\n'
     )
     raise SystemExit(2)
