@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from components.progress import track
+
 Floats = npt.NDArray[np.float32]
 _BATCH = 12  # images at a time, whose activations with gradients are in memory
 # The head's first layer, see trainer.model.add_head: what it reads is the last feature map.
@@ -78,15 +80,17 @@ def compute_cams(model: Any, inputs: Floats, classes: Sequence[int]) -> Floats:
     last = model.layers[-1]  # Dense with softmax; its input times its kernel is the logits
     trunk, top = keras.Model(model.input, pooling.input), keras.Model(pooling.input, last.input)
     maps = []
-    for start in range(0, len(inputs), _BATCH):
-        part = tf.constant(classes[start : start + _BATCH])
-        with tf.GradientTape() as tape:
-            channels = tf.cast(trunk(inputs[start : start + _BATCH], training=False), tf.float32)
-            tape.watch(channels)
-            logits = tf.cast(top(channels, training=False), tf.float32) @ last.kernel + last.bias
-            scores = tf.gather(logits, part, axis=1, batch_dims=1)
-        weights = tf.reduce_mean(tape.gradient(scores, channels), axis=(1, 2), keepdims=True)
-        maps.append(np.asarray(tf.nn.relu(tf.reduce_sum(weights * channels, axis=-1))))
+    with track('Grad-CAM', len(inputs), 'images') as advance:
+        for start in range(0, len(inputs), _BATCH):
+            part = tf.constant(classes[start : start + _BATCH])
+            with tf.GradientTape() as tape:
+                channels = tf.cast(trunk(inputs[start : start + _BATCH], training=False), tf.float32)
+                tape.watch(channels)
+                logits = tf.cast(top(channels, training=False), tf.float32) @ last.kernel + last.bias
+                scores = tf.gather(logits, part, axis=1, batch_dims=1)
+            weights = tf.reduce_mean(tape.gradient(scores, channels), axis=(1, 2), keepdims=True)
+            maps.append(np.asarray(tf.nn.relu(tf.reduce_sum(weights * channels, axis=-1))))
+            advance(len(part))
     found = np.concatenate(maps)
     return np.asarray(found / np.maximum(found.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny))
 
