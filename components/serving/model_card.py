@@ -34,7 +34,8 @@ LIMITS = (
 DATA_LICENCE = (
     'CIFAR-10 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images") is published without a '
     'licence; its authors ask for that citation. Its images were collected from the web for 80 Million Tiny Images, '
-    'which its authors withdrew in 2020. If the images are your own, their terms are yours to know.'
+    'which its authors withdrew in 2020. The embedded sample is no part of it: this code draws it. If the images are '
+    'your own, their terms are yours to know.'
 )
 _WEIGHTS_LICENCES = {
     'resnet50': 'published by He et al. under the MIT licence',
