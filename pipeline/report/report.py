@@ -70,7 +70,7 @@ def _measure_flips(folders: Folders, predictions: Predictions) -> measured.Flips
     own = read_predictions(folders.artifacts['Evaluator.evaluation'] / _PREDICTIONS_FILE)
     if str(kept.digest) != str(own.digest):
         return None
-    confidence = folders.settings.get('gate', {}).get('confidence', 0.95)
+    confidence = folders.settings.get('gate.confidence', 0.95)
     return measured.measure_flips(predictions, kept.probabilities, version, confidence)
 
 
@@ -89,14 +89,14 @@ def _count_records(folders: Folders) -> dict[str, int]:
 def _describe_command(folders: Folders) -> str:
     """Makes the command that repeats the run: its preset, its data, and the settings that differ from the preset."""
     from pipeline.config import PRESETS
-    from pipeline.overrides import flatten_settings, list_fields
+    from pipeline.overrides import list_fields
 
     names = {make('ROOT').name: name for name, make in PRESETS.items()}
     preset = names.get(folders.pipeline)
     words = ['python -m pipeline run', f'--preset {preset}' if preset else '']
     words.append(f'--data {shlex.quote(folders.data)}' if folders.data and preset != 'sample' else '')
     usual = list_fields(PRESETS[preset]('ROOT')) if preset else {}
-    for key, value in flatten_settings(folders.settings).items():
+    for key, value in folders.settings.items():
         expected = list(usual[key]) if isinstance(usual.get(key), tuple) else usual.get(key)
         if key in usual and value != expected:
             text = ','.join(map(str, value)) if isinstance(value, list) else str(value)
@@ -225,7 +225,7 @@ def write_report(root: Path, run: str | None, out: Path | None) -> tuple[Path, F
 
     Args:
       root: the folder that was given to `run`.
-      run: id of the run; None for the newest.
+      run: see `find_folders`; None for the newest.
       out: the HTML file; None for `report-RUN.html` in the root.
 
     Returns:

@@ -96,7 +96,7 @@ def folders(tmp_path_factory):
     ):
         (artifacts[name] / file).write_text(json.dumps(content))
     states = (ComponentState('Evaluator', 'complete', 2.0), ComponentState('Pusher', 'complete', 0.1))
-    settings = {'gate': {'confidence': 0.9}, 'trainer': {'epochs': 4}}
+    settings = {'gate.confidence': 0.9, 'trainer.epochs': 4}
     return Folders(artifacts, '20260101-000000', 'cifar10-fast', states, '/data', settings, '8')
 
 
