@@ -11,7 +11,7 @@ STAMP := $(VENV)/.made-from-$(shell cat requirements-dev.txt requirements-uv.txt
 NOT_INSTALLED := the packages could not be installed, for the reason above. Behind a proxy set HTTPS_PROXY, and for an \
   index or certificate of your own PIP_INDEX_URL with UV_DEFAULT_INDEX, and SSL_CERT_FILE; then run the same again.
 
-.PHONY: env run test test-fast campaign lint format lock images clean
+.PHONY: env run test test-fast campaign lint format docs lock images clean
 
 run: $(STAMP)
 	$(BIN)/python -m pipeline run --preset sample
@@ -34,6 +34,11 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site of the documents, in build/site; a link that leads nowhere fails.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is build/site/index.html; to search it, run: $(BIN)/python -m http.server --directory build/site"
 
 env: $(STAMP)
 

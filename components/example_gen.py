@@ -5,6 +5,7 @@ first. Before that, TFX's driver lists the files for the cache key. It would do 
 s3:// at all, so S3Filesystem does it instead.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -12,13 +13,15 @@ from tfx import components
 from tfx.components.example_gen.import_example_gen import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import filesystem, filesystem_registry
-from tfx.types import standard_component_specs
+from tfx.types import artifact_utils, standard_component_specs
 
 from components import features
 from components.artifacts import Artifacts, Properties
-from components.data.manifest import check_splits
+from components.data.manifest import MANIFEST_NAME, check_splits
 from components.errors import DataRefusedError
 from components.places import fetch, locate
+
+_EXAMPLES_KEY = standard_component_specs.EXAMPLES_KEY
 
 
 class _Stat(NamedTuple):
@@ -85,6 +88,11 @@ class Executor(executor.Executor):
         except Exception:
             check_readable(data)
             raise
+        manifest = locate(data) / MANIFEST_NAME
+        if manifest.exists():  # the run keeps it, in case the folder is written again
+            Path(artifact_utils.get_single_uri(output_dict[_EXAMPLES_KEY]), MANIFEST_NAME).write_bytes(
+                manifest.read_bytes()
+            )
 
 
 class ImportExampleGen(components.ImportExampleGen):

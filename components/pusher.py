@@ -23,7 +23,10 @@ from components.artifacts import Artifacts, Properties
 from components.baseline import Baseline, read_baseline, read_fingerprint
 from components.data.manifest import read_manifest
 from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
+from components.model_gate.slices import read_slices
+from components.model_gate.verdict import VERDICT_FILE, read_verdict
 from components.places import Place, link_or_copy_folder, locate
+from components.serving.model_card import CARD_FILE, render_card
 from components.serving.version_labels import list_pushed
 from components.serving.versions import (
     INFO_FILE,
@@ -72,19 +75,21 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
 
 
 def _add_extra_files(staged: Path, info: dict[str, Any], input_dict: Artifacts) -> None:
-    """Adds the version's description, its predictions on test, the statistics of its data and the warm-up requests.
+    """Adds description, model card, predictions on test, statistics of the data, and the warm-up requests.
 
     Files of the staged folder may be hard links to the Trainer's model, so nothing here writes into an existing file.
     """
     infra_uri = artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY])
     extra = (staged / INFO_FILE).parent
     extra.mkdir(exist_ok=True)
-    for name in (INFO_FILE.name, PREDICTIONS_FILE.name, WARMUP_FILE):
+    for name in (INFO_FILE.name, CARD_FILE.name, PREDICTIONS_FILE.name, WARMUP_FILE):
         (extra / name).unlink(missing_ok=True)
     (staged / INFO_FILE).write_text(json.dumps(info, indent=2))
     shutil.copyfile(Path(infra_uri) / WARMUP_FILE, extra / WARMUP_FILE)
-    evaluation_uri = artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY])
-    shutil.copyfile(Path(evaluation_uri) / PREDICTIONS_FILE.name, staged / PREDICTIONS_FILE)
+    evaluation = Path(artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]))
+    shutil.copyfile(evaluation / PREDICTIONS_FILE.name, staged / PREDICTIONS_FILE)
+    reasons = read_verdict(str(evaluation)).reasons if (evaluation / VERDICT_FILE).exists() else ()
+    (staged / CARD_FILE).write_text(render_card(int(staged.name), info, reasons, read_slices(evaluation)))
     statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
     link_or_copy_folder(Path(statistics_uri), staged / STATISTICS_FOLDER)
 
@@ -153,7 +158,8 @@ class Pusher(component.Pusher):
       model: the Trainer's.
       model_blessing: the Evaluator's.
       infra_blessing: ServingCheck's; the version keeps its warm-up requests.
-      evaluation: the Evaluator's; the version keeps its accuracy and its predictions on `test`.
+      evaluation: the Evaluator's; the version keeps its accuracy, its predictions on `test`, and its figures in the
+        model card.
       baseline: BaselineFinder's; the version keeps the number of the one it was compared with.
       statistics: StatisticsGen's; the version keeps them, so that the next run's data can be compared with them.
       data: folder or URI of the TFRecords; the version keeps its manifest.

@@ -1,9 +1,10 @@
-"""What a run's page on the server shows: figures, the confusion matrix, and descriptions.
+"""What a run's page on the server shows: figures, the confusion matrix, the report, and descriptions.
 
 The page shows two kinds of artifacts by what is in their metadata: `system.Metrics`, a table of names and values, and
-`system.ClassificationMetrics`, here a confusion matrix (MetricsVisualizations.tsx in frontend/src/components/viewers of
-kubeflow/pipelines). So some steps get such outputs in a package. TFX does not know them: the entry point takes them out
-of what it gives to TFX, and fills them afterwards from the artifacts that the component wrote.
+`system.ClassificationMetrics`, here a confusion matrix. Of a third, `system.HTML`, it shows the file
+(MetricsVisualizations.tsx in frontend/src/components/viewers of kubeflow/pipelines). So some steps get such outputs in
+a package. TFX does not know them: the entry point takes them out of what it gives to TFX, and fills them afterwards
+from the artifacts that the component wrote.
 
 Called by kubeflow/compile.py, which adds the outputs and descriptions, and by kubeflow/entrypoint.py, which fills the
 outputs. Most steps have no such output, so what reads the artifacts imports its heavy modules itself.
@@ -26,14 +27,14 @@ from pipeline.config import PipelineConfig
 Metadata = dict[str, Any]
 Artifact = dict[str, Any]
 
-METRICS, CLASSIFICATION = 'system.Metrics', 'system.ClassificationMetrics'
-SCHEMA_VERSION = '0.0.1'  # of both, as kfp.dsl has it
+METRICS, CLASSIFICATION, HTML = 'system.Metrics', 'system.ClassificationMetrics', 'system.HTML'
+SCHEMA_VERSION = '0.0.1'  # of all three, as kfp.dsl has it
 PIPELINE_DESCRIPTION = (
     'Fine-tunes an image classifier on CIFAR-10 or images like it, and pushes it for TensorFlow Serving. DataCheck and '
     'DataGate refuse bad data before the training. Trainer trains and exports the model. Evaluator measures it on the '
     'test split and compares it with the serving model, which BaselineFinder finds. ServingCheck asks it as clients '
-    'will. Pusher pushes it if both have accepted it; a run whose model was refused succeeds too, and the metrics of '
-    'Evaluator and ServingCheck say why it was refused.'
+    'will. Pusher pushes it if both have accepted it, and Report writes a page of the whole run. A run whose model was '
+    'refused succeeds too; the page, and the metrics of Evaluator and ServingCheck, say why it was refused.'
 )
 
 
@@ -103,7 +104,7 @@ def describe_training(model_run: Path) -> Metadata:
     from trainer.train import REPORT_FILE
 
     report: Metadata = json.loads((model_run / REPORT_FILE).read_text())
-    return report
+    return {name: value for name, value in report.items() if not isinstance(value, list)}  # a page has no tables
 
 
 def describe_serving_check(blessing: Path) -> Metadata:
@@ -113,25 +114,41 @@ def describe_serving_check(blessing: Path) -> Metadata:
       blessing: ServingCheck's artifact.
     """
     report = read_report(str(blessing))
+    batches = {f'p50_ms_of_{size}': value for size, value in report.batch_ms.items()}
     measured = ('size_mb', 'memory_mb', 'load_s', 'p50_ms', 'p99_ms', 'images', 'server')
     accepted = 'servable' if report.is_blessed else report.to_sentence()  # refused without a reason: it was not asked
-    return {**_describe_reasons(report.reasons, accepted), **{name: getattr(report, name) for name in measured}}
+    return {
+        **_describe_reasons(report.reasons, accepted),
+        **{name: getattr(report, name) for name in measured},
+        **batches,
+    }
+
+
+def read_report_page(report: Path) -> str:
+    """Returns the report of the run, in HTML.
+
+    Args:
+      report: Report's artifact.
+    """
+    from pipeline.report.component import REPORT_FILE
+
+    return (report / REPORT_FILE).read_text()
 
 
 class Page(NamedTuple):
     """An output for the run's page.
 
     step: the component that gets it.
-    schema: METRICS or CLASSIFICATION.
+    schema: METRICS, CLASSIFICATION or HTML.
     source: the output of the component that it is made from.
-    describe: makes the metadata from the source's folder.
+    describe: makes the metadata from the source's folder; that of HTML is the page itself.
     description: of the output, in a sentence.
     """
 
     step: str
     schema: str
     source: str
-    describe: Callable[[Path], Metadata]
+    describe: Callable[[Path], Metadata | str]
     description: str
 
 
@@ -148,6 +165,7 @@ PAGES = {
     'serving_metrics': Page(
         'ServingCheck', METRICS, 'blessing', describe_serving_check, 'What requests to the model showed.'
     ),
+    'report_page': Page('Report', HTML, 'report', read_report_page, 'The report of the run.'),
 }
 """The outputs by their names, which no component's own output has."""
 
@@ -185,7 +203,9 @@ def take_pages(outputs: dict[str, Any]) -> dict[str, Artifact]:
 
 
 def fill_pages(pages: dict[str, Artifact], outputs: dict[str, Any]) -> None:
-    """Writes the outputs for the run's page, as metadata into TFX's output file and as JSON into a file of their own.
+    """Writes the outputs for the run's page, each into a file of its own: HTML, or JSON.
+
+    The server reads the metrics from the artifact's metadata, which go into TFX's output file as well.
 
     Args:
       pages: from `take_pages`.
@@ -198,9 +218,10 @@ def fill_pages(pages: dict[str, Artifact], outputs: dict[str, Any]) -> None:
     for name, artifact in pages.items():
         page = PAGES[name]
         folder = Path(outputs['artifacts'][page.source]['artifacts'][0]['uri'])
-        metadata = {key: _to_value(value) for key, value in page.describe(folder).items() if value is not None}
+        found = page.describe(folder)
+        metadata = {} if isinstance(found, str) else {k: _to_value(v) for k, v in found.items() if v is not None}
         Path(artifact['uri']).parent.mkdir(parents=True, exist_ok=True)
-        Path(artifact['uri']).write_text(json.dumps(metadata, indent=2))
+        Path(artifact['uri']).write_text(found if isinstance(found, str) else json.dumps(metadata, indent=2))
         entry = {'name': artifact['name'], 'uri': artifact['uri'], 'metadata': metadata}
         written.setdefault('artifacts', {})[name] = {'artifacts': [entry]}
     file.write_text(json.dumps(written))

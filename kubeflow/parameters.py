@@ -20,18 +20,19 @@ from trainer.config import TrainerConfig
 
 _TYPES = {int: 'NUMBER_INTEGER', float: 'NUMBER_DOUBLE', str: 'STRING'}
 
+_KEEPERS = ('Pusher', 'Report')  # steps that write down what the run was made with
 _TRAINER_FIELDS = ('epochs', 'batch_size', 'learning_rate', 'seed')
 _GATE_FIELDS = ('accuracy', 'recall', 'baseline')
 
 
 def _name_places(step: str, section: str, field: str) -> tuple[tuple[str, str], ...]:
-    """Where a setting stands: in the properties of the step that reads it, and in those that the Pusher keeps."""
+    """Where a setting stands: in the properties of the step that reads it, and in those of the steps that keep it."""
     own = f'{section}.{field}' if step == 'Evaluator' else f'custom_config.{section}.{field}'
-    return (step, own), ('Pusher', f'custom_config.settings.{section}.{field}')
+    return (step, own), *((keeper, f'custom_config.settings.{section}.{field}') for keeper in _KEEPERS)
 
 
 _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {
-    'data': (('ImportExampleGen', 'input_base'), ('Pusher', 'custom_config.data')),
+    'data': (('ImportExampleGen', 'input_base'), *((keeper, 'custom_config.data') for keeper in _KEEPERS)),
     'serving': (
         ('DataCheck', 'serving'),
         ('BaselineFinder', 'serving'),

@@ -146,6 +146,8 @@ def cifar10_fast(root: str) -> PipelineConfig:
       dropout, which slows learning.
     - Adam (Kingma and Ba 2015) at 7e-4 with batches of 64, falling to zero as a cosine. At 2e-4 the accuracy is lower.
     - Images are flipped. Two views of each are cached, because the frozen layers take as long as half an epoch.
+    - Class labels are smoothed by 0.1 (Szegedy et al. 2016), and the weights are averaged: after five epochs without
+      both, the network knows the training images by heart and less of the others.
     - The bounds are what was measured less three standard errors.
     """
     return PipelineConfig(
@@ -161,11 +163,13 @@ def cifar10_fast(root: str) -> PipelineConfig:
             learning_rate=7e-4,
             schedule='cosine',
             batch_size=64,
-            epochs=5,
+            epochs=6,
             augmentation='flip',
             cached_views=2,
+            label_smoothing=0.1,
+            weight_average='ema',
         ),
-        gate=GateConfig(accuracy=0.855, recall=0.7),
+        gate=GateConfig(accuracy=0.866, recall=0.7),
     )
 
 

@@ -117,6 +117,8 @@ class ComponentFailed:
     """The folders of the artifacts that it read; empty if it failed before it read any."""
     log: str
     """Path of the log file."""
+    report: str | None
+    """Path of the report on what there is; None if it could not be made."""
     command: str
     """The command to try, when what the error says is mended."""
 
@@ -133,7 +135,7 @@ class Summarized:
     seconds: float
     """Seconds of the whole run."""
     paths: dict[str, str]
-    """Where the results are: evaluation, training, log, and pushed if a model was pushed."""
+    """Where the results are: evaluation, training, report, log, and pushed if a model was pushed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

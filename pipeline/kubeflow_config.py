@@ -23,6 +23,7 @@ Step = Literal[
     'Evaluator',
     'ServingCheck',
     'Pusher',
+    'Report',
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 """The components of `pipeline.pipeline.create_pipeline`, known here without importing TFX."""
@@ -71,7 +72,7 @@ class StepConfig:
     node_selector: tuple[_NodeLabel, ...] | None = None
     """Labels that a node must have, each LABEL=VALUE."""
     tolerations: tuple[_Toleration, ...] | None = None
-    """Node taints that the step tolerates, each KEY[=VALUE][:EFFECT], as kubectl writes them."""
+    """Node taints that the step tolerates, each `KEY[=VALUE][:EFFECT]`, as kubectl writes them."""
     env: tuple[_Variable, ...] | None = None
     """Environment variables, each NAME=VALUE."""
     secret_env: tuple[_SecretVariable, ...] | None = None

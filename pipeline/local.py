@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import fcntl
 import json
+import logging
 import os
 import time
 import traceback
@@ -23,6 +24,7 @@ from pipeline.events import ComponentFailed, ComponentFinished, ComponentStarted
 from pipeline.imports import TFX_MODULES, track_imports
 from pipeline.next_steps import choose_after_failure, list_after_run, make_command
 from pipeline.overrides import flatten_settings
+from pipeline.peak_memory import read_peak_mb, reset_peak
 from pipeline.reporter import Reporter
 from pipeline.storage import check_metadata_store, explain_fault
 
@@ -105,20 +107,24 @@ class _Run:
         self.config, self.reporter, self.log_file = config, reporter, log_file
         self.layout, self.run_id = Layout(config.root), log_file.stem
         self.results: dict[str, runner.NodeResult] = {}
+        self.memory_mb: dict[str, float] = {}
         self.component: str | None = None  # that began last
         self.begin = self.component_begin = time.monotonic()
 
     def start_component(self, node_id: str) -> None:
         """Is called before a component runs or is reused."""
         self.component, self.component_begin = node_id, time.monotonic()
+        reset_peak()
         self.reporter.report(ComponentStarted(component=node_id))
 
     def finish_component(self, result: 'runner.NodeResult') -> None:
         """Is called after every component."""
         from pipeline import summaries
 
-        if not self.results:
-            self.record()  # so that the settings of a run that is killed are known
+        peak = read_peak_mb()
+        if peak is not None and not result.is_reused:
+            self.memory_mb[result.node_id] = peak
+        self.record()  # so that a run that is killed, and the report, know settings and memory
         self.results[result.node_id] = result
         note = summaries.summarize(result.node_id, result.outputs, self.config)
         if result.lost and not result.is_reused:
@@ -145,6 +151,7 @@ class _Run:
             message=message,
             component=self.component if exit_code not in (None, EXIT_PUSHED, EXIT_NOT_BLESSED) else None,
             seconds=None if exit_code is None else time.monotonic() - self.begin,
+            memory_mb=self.memory_mb,
             **figures,
         )
         write_record(open_store(self.layout.metadata), self.run_id, record)
@@ -154,12 +161,14 @@ class _Run:
         if not self.component or self.component in self.results:
             return
         inputs: tuple[str, ...] = ()
+        report: str | None = None
         if not explain_fault(error, self.layout):
             from pipeline.run_history import list_inputs
 
             with contextlib.suppress(Exception):  # the error itself is what matters
                 self.record(getattr(error, 'exit_code', 1), to_one_line(error))
                 inputs = list_inputs(self.layout, self.run_id, self.component)
+            report = self._write_report()
         # The runner gives any error that is not ours these words.
         is_expected = isinstance(error, PipelineError) and not str(error).startswith(f'{self.component} failed: ')
         self.reporter.report(
@@ -168,9 +177,20 @@ class _Run:
                 seconds=time.monotonic() - self.component_begin,
                 inputs=inputs,
                 log=str(self.log_file),
+                report=report,
                 command=choose_after_failure(command, is_expected=is_expected),
             )
         )
+
+    def _write_report(self) -> str | None:
+        """Writes the report of a run that failed before the component Report; None if it cannot be made."""
+        from pipeline.report.report import write_report
+
+        try:
+            return str(write_report(self.layout.root, self.run_id, None)[0])
+        except Exception:  # the error of the run is what matters
+            logging.exception('The report could not be made.')
+            return None
 
 
 def _run_and_log(run: _Run, command: str) -> int:

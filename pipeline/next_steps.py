@@ -29,7 +29,7 @@ def list_after_run(paths: Mapping[str, str], serving: str, root: str, *, is_push
       root: its root.
       is_pushed: whether it pushed a model.
     """
-    report = make_command('report', '--root', root)
+    report = make_command('report', '--root', root, '--open')
     if not is_pushed:
         return (report,)
     version = paths['pushed'].rstrip('/').rpartition('/')[2]

@@ -21,6 +21,7 @@ from components.schema import CuratedSchemaGen
 from components.serving_check.component import ServingCheck
 from components.source_digest import add_source_digests
 from pipeline.config import Layout, PipelineConfig
+from pipeline.report.component import Report
 
 # User code goes by dotted path, and our packages are installed wherever a component runs. A module file would
 # be built into a wheel and installed with pip by every step.
@@ -116,6 +117,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         examples=examples, model=model, baseline=baseline, eval_config=make_eval_config(), gate=config.gate
     )
 
+    settings = list_kept_settings(config)
     serving_check = ServingCheck(
         model, model_trainer.outputs['model_run'], evaluator.outputs['blessing'], config.serving_check
     )
@@ -127,10 +129,29 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         baseline=baseline,
         statistics=statistics,
         data=data,
-        settings=list_kept_settings(config),
+        settings=settings,
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
         ),
+    )
+
+    report = Report(
+        {
+            'examples': examples,
+            'statistics': statistics,
+            'schema': schema,
+            'data_report': data_check.outputs['report'],
+            'transform_graph': transform.outputs['transform_graph'],
+            'model': model,
+            'model_run': model_trainer.outputs['model_run'],
+            'baseline': baseline,
+            'evaluation': evaluator.outputs['evaluation'],
+            'serving_blessing': serving_check.outputs['blessing'],
+            'pushed_model': pusher.outputs['pushed_model'],
+        },
+        root='' if pipeline_root else str(layout.root),
+        data=data,
+        settings=settings,
     )
 
     components = [
@@ -146,6 +167,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         evaluator,
         serving_check,
         pusher,
+        report,
     ]
     add_source_digests(components)
     # Making the configuration makes the store's folder, and only a local run has a store.

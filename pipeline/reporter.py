@@ -137,6 +137,8 @@ class QuietReporter(Reporter):
         for folder in failed.inputs:
             self._print(f'  read       {folder}', hang=' ' * 13)
         self._print(f'  log        {failed.log}', hang=' ' * 13)
+        if failed.report:
+            self._print(f'  report     {failed.report}', hang=' ' * 13)
         self._print_command('try', failed.command)
 
     def _print_command(self, name: str, command: str) -> None:

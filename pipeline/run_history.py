@@ -64,6 +64,8 @@ class Run:
     """Every bound of the model gate and the serving check; empty if the model was not evaluated."""
     training: dict[str, Any]
     """The Trainer's report; empty if it is gone."""
+    memory_mb: dict[str, float]
+    """Peak memory of the run's process while a component ran, in megabytes, by component; not of reused components."""
     steps: tuple[Step, ...] = field(repr=False)
     """Its components, in the order in which they ran."""
 
@@ -110,7 +112,7 @@ def _judge(steps: Sequence[Step], record: RunRecord | None, version: str | None,
         return 'running'
     if _State.FAILED in states:
         return 'failed'
-    if _State.RUNNING in states or not steps or steps[-1].component != 'Pusher':
+    if _State.RUNNING in states or 'Pusher' not in {step.component for step in steps}:
         return 'interrupted'
     return 'pushed' if version else 'refused'
 
@@ -149,6 +151,7 @@ def _read_run(store: metadata_store.MetadataStore, context: metadata_store_pb2.C
         reasons=reasons,
         training=(record.training if record else {})
         or _read_json(find_output(steps, 'Trainer', 'model_run'), TRAINING_FILE),
+        memory_mb=record.memory_mb if record else {},
         steps=steps,
     )
 

@@ -35,6 +35,9 @@ class RunRecord:
     """Every bound of the model gate and the serving check."""
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The Trainer's report, for a run that has ended with a verdict."""
+    memory_mb: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Peak memory of the run's process while a component ran, in megabytes, by component; empty where the system does
+    not tell."""
 
 
 def open_store(file: Path, *, is_read_only: bool = False) -> metadata_store.MetadataStore:

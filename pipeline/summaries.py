@@ -20,6 +20,7 @@ from components.places import locate
 from components.reasons import Reason, list_broken
 from components.serving_check.report import read_report as read_serving_report
 from pipeline.config import PipelineConfig
+from pipeline.report.component import ERROR_PROPERTY, REPORT_FILE as PAGE_FILE
 from trainer.train import REPORT_FILE
 
 Outputs = Mapping[str, Sequence[types.Artifact]]
@@ -144,6 +145,13 @@ def _summarize_push(outputs: Outputs, config: PipelineConfig) -> str:
     return f'version {pushed_model.get_string_custom_property("pushed_version")}'
 
 
+def _summarize_report(outputs: Outputs, config: PipelineConfig) -> str:
+    report = artifact_utils.get_single_instance(list(outputs['report']))
+    error = report.get_string_custom_property(ERROR_PROPERTY)
+    page = Path(report.uri, PAGE_FILE)
+    return f'could not be made: {error}' if error else f'a page of {_format_bytes(page.stat().st_size)}'
+
+
 _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'ImportExampleGen': _summarize_examples,
     'StatisticsGen': _summarize_statistics,
@@ -157,6 +165,7 @@ _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'Evaluator': _summarize_evaluation,
     'ServingCheck': _summarize_serving,
     'Pusher': _summarize_push,
+    'Report': _summarize_report,
 }
 
 
@@ -184,6 +193,7 @@ def list_paths(outputs: Mapping[str, Outputs]) -> dict[str, Path | str]:
     paths: dict[str, Path | str] = {
         'evaluation': _get_uri(outputs['Evaluator'], 'evaluation'),
         'training': _get_uri(outputs['Trainer'], 'model_run'),
+        'report': _get_uri(outputs['Report'], 'report') / PAGE_FILE,
     }
     pushed_model = artifact_utils.get_single_instance(list(outputs['Pusher']['pushed_model']))
     if pushed_model.get_int_custom_property('pushed'):

@@ -10,7 +10,11 @@ import pytest
 from tests.conftest import PROJECT
 
 PACKAGES = ('components', 'kubeflow', 'pipeline', 'trainer')
-DATA_FILES = ('components/schema.pbtxt', 'pipeline/report/page.html.jinja')
+DATA_FILES = (
+    'components/schema.pbtxt',
+    'components/serving/MODEL_CARD.md.jinja',
+    'pipeline/report/page.html.jinja',
+)
 UV = (sys.executable, '-m', 'uv')
 
 IMPORT_ALL = """

@@ -3,7 +3,7 @@
 Everything here is pure Keras 3 and runs on any backend.
 """
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import keras
 
@@ -140,6 +140,42 @@ def set_batchnorm_momentum(model: keras.Model, momentum: float) -> None:
     """Sets the momentum of every BatchNorm that is trained. Call it before the model's first training step."""
     for norm in list_trained_batchnorms(model):
         norm.momentum = momentum
+
+
+class StageSize(NamedTuple):
+    """How many parameters a stage of the network has."""
+
+    name: str
+    """What the names of its layers begin with, such as 'conv4'; 'head'; or 'backbone' for layers that Keras named."""
+    layers: int
+    """Its layers that have parameters."""
+    parameters: int
+    """Its parameters, those of the BatchNorms' statistics included."""
+    trained: int
+    """Those that training changed; the BatchNorms' statistics are not counted."""
+
+
+def measure_stages(model: keras.Model) -> list[StageSize]:
+    """Counts the parameters of each stage of a model from `build_model`, from the images to the probabilities."""
+    stages: dict[str, list[keras.Layer]] = {}
+    for layer in model.layers:
+        if layer.weights:
+            is_head = layer.name.startswith('head_') or layer is model.layers[-1]
+            name = 'head' if is_head else 'backbone' if _is_named_by_keras(layer) else layer.name.split('_')[0]
+            stages.setdefault(name, []).append(layer)
+
+    def count(weights: list[keras.Variable]) -> int:
+        return sum(int(keras.ops.size(weight)) for weight in weights)
+
+    return [
+        StageSize(
+            name,
+            len(layers),
+            sum(count(layer.weights) for layer in layers),
+            sum(count(layer.trainable_weights) for layer in layers),
+        )
+        for name, layers in stages.items()
+    ]
 
 
 def split_at_border(model: keras.Model) -> tuple[keras.Model | None, keras.Model]:

@@ -3,9 +3,9 @@
 import json
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -24,11 +24,13 @@ from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches, 
 from trainer.device import Device, use_device
 from trainer.fit import Phase, find_best_epoch, fit_phase, make_schedule
 from trainer.model import (
+    StageSize,
     build_backbone,
     build_model,
     choose_batchnorm_momentum,
     compile_model,
     freeze_below,
+    measure_stages,
     set_batchnorm_momentum,
 )
 from trainer.predictions import write_predictions
@@ -70,6 +72,8 @@ class TrainingReport(NamedTuple):
     """Expected calibration error on the val split before the division, 0-1; None with trainer.calibration=none."""
     val_calibration_error: float | None = None
     """The same after it. It flatters the model a little, because the temperature was fitted on these images."""
+    stages: tuple[dict[str, Any], ...] = ()
+    """The network's stages as `trainer.model.StageSize`: what was frozen and trained in the last phase."""
 
 
 def list_phases(config: TrainerConfig) -> list[Phase]:
@@ -144,7 +148,13 @@ def train_model(
     return history, rows.cache
 
 
-def make_report(device: Device, cache: str, history: History, calibration: Calibration | None = None) -> TrainingReport:
+def make_report(
+    device: Device,
+    cache: str,
+    history: History,
+    calibration: Calibration | None = None,
+    stages: Sequence[StageSize] = (),
+) -> TrainingReport:
     """Summarizes the last phase of a training, and what was done to the model after it."""
     last = [entry for entry in history if entry['phase'] == history[-1]['phase']]
     best = find_best_epoch(last)
@@ -160,6 +170,7 @@ def make_report(device: Device, cache: str, history: History, calibration: Calib
         temperature=calibration and calibration.temperature,
         val_calibration_error_before=calibration and calibration.error_before,
         val_calibration_error=calibration and calibration.error,
+        stages=tuple(stage._asdict() for stage in stages),
     )
 
 
@@ -227,7 +238,7 @@ def run_fn(fn_args: FnArgs) -> None:
             trained, model = model, build_model(config, build_backbone(config))
             model.set_weights(trained.get_weights())
         calibration = scale_temperature(model, val) if config.calibration == 'temperature' else None
-        report = make_report(device, cache, history, calibration)
+        report = make_report(device, cache, history, calibration, measure_stages(model))
         _write_outputs(model, fn_args, transform_output, report, history, val)
         remove_checkpoints(checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

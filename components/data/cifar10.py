@@ -145,7 +145,7 @@ def _read_archive(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Yields what `_iterate_batches` does, and turns the errors of tarfile and gzip into DataErrors."""
     is_tar = False
     try:
-        # tarfile's own reader of gzip streams, 'r|gz', never compares the stream's CRC; gzip does at the end of the file.
+        # tarfile's own reader of gzip streams, 'r|gz', never compares the CRC; gzip does at the end of the file.
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode='r|') as tar:
             for name, raw in _iterate_batches(tar, archive):
                 is_tar = True

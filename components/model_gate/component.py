@@ -30,11 +30,14 @@ from components.model_gate.predictions import (
     Probabilities,
     Records,
     find_predictions,
+    find_right,
     predict_records,
+    read_images,
     read_records,
     write_examples,
     write_predictions,
 )
+from components.model_gate.slices import measure_slices, write_slices
 from components.model_gate.verdict import judge, write_verdict
 from components.progress import track
 from components.serving.versions import PREDICTIONS_FILE
@@ -99,7 +102,9 @@ class Executor(executor.Executor):
         self._compute_metrics(records, predictions, output_dict, exec_properties)
 
         gate = GateConfig.from_json(exec_properties[_GATE_KEY])
-        verdict = judge(read_metrics(evaluation_uri), gate, baseline)._replace(baseline_predictions=source)
+        slices = measure_slices(read_images(records), find_right(predictions[CANDIDATE], records.labels))
+        write_slices(Path(evaluation_uri), slices)
+        verdict = judge(read_metrics(evaluation_uri), gate, baseline, slices)._replace(baseline_predictions=source)
         write_verdict(evaluation_uri, verdict)
         blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
         _mark(blessing, model, verdict.is_blessed)

@@ -21,6 +21,9 @@ class GateConfig(Settings):
     """Least accuracy on the whole test split, 0 to 1."""
     recall: Share = 0.75
     """Least recall of each class on the test split, 0 to 1. A good accuracy can hide a class that is never found."""
+    slices: Share = 0.0
+    """Least accuracy, 0 to 1, of each quarter of the test images by brightness, contrast, sharpness, and size where it
+    differs. A good accuracy can hide that dark images are lost. 0 asks for nothing."""
     calibration_error: Share = 0.15
     """Largest expected calibration error, 0 to 1: how far the model's confidence is from its accuracy."""
     baseline: Policy = 'not_worse'

@@ -100,6 +100,19 @@ def read_records(file_patterns: Iterable[str]) -> Records:
     return Records([serialized[index] for index in order], ids[order].astype(np.bytes_), labels[order], digest)
 
 
+def read_images(records: Records) -> list[bytes]:
+    """Returns the encoded images of records, in their order."""
+    spec = {features.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string, '')}
+    images: list[bytes] = tf.io.parse_example(records.serialized, spec)[features.IMAGE_KEY].numpy().tolist()
+    return images
+
+
+def find_right(probabilities: Probabilities, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Returns whether each prediction is right, [N]; probabilities that are not numbers are not."""
+    finite = np.isfinite(probabilities).all(axis=1)
+    return np.asarray(finite & (np.nan_to_num(probabilities).argmax(axis=1) == labels))
+
+
 def predict_records(saved_model: str, records: Records, what: str) -> Probabilities:
     """Predicts all records with an exported model, and reports the progress.
 

@@ -1,7 +1,7 @@
 """The model gate's verdict: compares what TFMA measured with the gate's bounds, and gives the reasons in words."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +19,10 @@ from components.model_gate.metrics import (
     RECALL,
     Metrics,
 )
+from components.model_gate.slices import Slice
 from components.reasons import Reason
 
+SLICE_ACCURACY = 'slice_accuracy'
 VERDICT_FILE = 'verdict.json'  # in the Evaluator's `evaluation` artifact
 
 
@@ -117,13 +119,22 @@ def _judge_change(values: dict[str, float], gate: GateConfig, version: int) -> R
     return Reason('accuracy_change', '', change.value, 0.0, count, is_kept, sentence)
 
 
-def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo) -> Verdict:
+def _judge_slice(each: Slice, bound: float) -> Reason:
+    value = each.right / each.count
+    is_kept = value >= bound
+    where = f'accuracy of the quarter with {each.property} {each.low:,.0f} to {each.high:,.0f}'
+    sentence = f'{where} {value:.3f} {">=" if is_kept else "<"} {bound:.3f} on {each.count:,}'
+    return Reason(SLICE_ACCURACY, each.name, value, bound, each.count, is_kept, sentence)
+
+
+def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo, slices: Sequence[Slice] = ()) -> Verdict:
     """Compares what TFMA measured with the bounds.
 
     Args:
       metrics: from `read_metrics`.
       gate: the bounds.
       baseline: the version that the candidate was compared with, or why there is none.
+      slices: the quarters of the test images that `gate.slices` is a bound for.
     """
     overall = metrics[None]
     reasons = [_judge_accuracy(ACCURACY, '', overall, gate.accuracy)]
@@ -136,6 +147,7 @@ def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo) -> Verdict
         reasons.append(change)
     for label in sorted(label for label in metrics if label is not None):
         reasons.append(_judge_accuracy(RECALL, features.CLASS_NAMES[label], metrics[label], gate.recall))
+    reasons += [_judge_slice(each, gate.slices) for each in slices if gate.slices]
     return Verdict(all(reason.is_kept for reason in reasons), tuple(reasons), compared)
 
 

@@ -58,6 +58,7 @@ def make_report(
         size_mb=size_mb,
         **{name: figures.get(name) for name in ('memory_mb', 'load_s', 'p50_ms', 'p99_ms')},
         differences=differences,
+        batch_ms=result['batch_ms'],
         images=images,
         server=server,
         seconds=seconds,

@@ -15,9 +15,11 @@ them. So all names come with the request, a JSON object:
     class_names: of all classes, by label.
     image_shape: height, width and channels.
     batch_sizes: numbers of images in a request.
+    timed_sizes: numbers of images in requests to time.
     requests: how many requests with a single image to time.
 
-The result is a JSON object too: {'failures': [fault, ...], 'figures': {...}, 'differences': {signature: distance}}.
+The result is a JSON object too: {'failures': [fault, ...], 'figures': {...}, 'differences': {signature: distance},
+'batch_ms': {number of images in a request: median milliseconds}}.
 When the model has been loaded, and after each request, a line on standard output says how far the process has come:
 'progress DONE TOTAL', in requests.
 """
@@ -42,6 +44,7 @@ PROGRESS = 'progress'  # how a line on standard output begins that says how far 
 BROKEN_IMAGE = b'these bytes are not an image'
 _LEAST_IMAGES = 4  # to ask with each batch size, so that a single borderline image does not decide
 _WARM_REQUESTS = 3  # requests before the timed ones
+_BATCH_REQUESTS = 3  # timed requests of each batch size
 _SUM_TOLERANCE = 0.01
 
 Array = npt.NDArray[Any]
@@ -233,14 +236,23 @@ def check_transform(ask: Ask, sample: Sample, request: dict[str, Any]) -> list[F
     return []
 
 
-def time_requests(ask: Ask, images: Array, count: int) -> list[float]:
-    """Returns the milliseconds that each of `count` requests with a single image took; the images take turns."""
+def time_requests(ask: Ask, images: Array, count: int, *, size: int = 1, warm: int = _WARM_REQUESTS) -> list[float]:
+    """Returns the milliseconds that each of `count` requests with `size` images took; the images take turns.
+
+    Args:
+      ask: sends one batch to the signature.
+      images: what to ask with, [N].
+      count: number of timed requests.
+      size: images in a request.
+      warm: requests before the timed ones.
+    """
     times = []
-    for number in range(_WARM_REQUESTS + count):
+    for number in range(warm + count):
+        batch = images[np.arange(number * size, (number + 1) * size) % len(images)]
         begin = time.perf_counter()
-        ask(images[[number % len(images)]])
+        ask(batch)
         times.append((time.perf_counter() - begin) * 1000)
-    return times[_WARM_REQUESTS:]
+    return times[warm:]
 
 
 def _read_peak_mb() -> float:
@@ -269,7 +281,9 @@ def count_requests(request: dict[str, Any], sample: Sample) -> int:
     for name, (_, form) in request['inputs'].items():
         if name != request['transform'][0]:
             total += batches + 2 * (name in sample.broken)
-            total += _WARM_REQUESTS + request['requests'] if form == 'encoded' else 0
+            if form == 'encoded':
+                total += _WARM_REQUESTS + request['requests']
+                total += len(request['timed_sizes']) * _BATCH_REQUESTS
     return total
 
 
@@ -299,7 +313,8 @@ def check_model(request: dict[str, Any]) -> dict[str, Any]:
     failures: list[Fault] = []
     differences: dict[str, float] = {}
     figures: dict[str, float] = {}
-    result: dict[str, Any] = {'failures': failures, 'differences': differences, 'figures': figures}
+    batch_ms: dict[int, float] = {}
+    result = {'failures': failures, 'differences': differences, 'figures': figures, 'batch_ms': batch_ms}
     begin = time.perf_counter()
     try:
         model = tf.saved_model.load(request['model'])
@@ -325,6 +340,9 @@ def check_model(request: dict[str, Any]) -> dict[str, Any]:
             if request['inputs'][name][1] == 'encoded':
                 times = time_requests(ask, images, request['requests'])
                 figures |= {'p50_ms': float(np.percentile(times, 50)), 'p99_ms': float(np.percentile(times, 99))}
+                for size in request['timed_sizes']:
+                    times = time_requests(ask, images, _BATCH_REQUESTS, size=size, warm=0)
+                    batch_ms[size] = float(np.median(times))
         failures += faults
     figures['memory_mb'] = _read_peak_mb()
     return result

@@ -48,6 +48,7 @@ def make_request(model: str, predictions: str, config: ServingCheckConfig) -> di
         'class_names': features.CLASS_NAMES,
         'image_shape': features.IMAGE_SHAPE,
         'batch_sizes': sorted({config.batch_sizes[0], config.batch_sizes[-1]}),
+        'timed_sizes': sorted({config.batch_sizes[place] for place in (0, len(config.batch_sizes) // 2, -1)}),
         'requests': config.requests,
     }
 
@@ -100,7 +101,7 @@ def ask_client(request: dict[str, Any], folder: Path, timeout_s: float = _TIMEOU
         detail = f'was ended by {signal.Signals(-process.returncode).name}'
     else:
         detail = f'failed: {(errors.read_text(errors="replace").splitlines() or [""])[-1][:300]}'
-    return {'failures': [make_fault('process', '', 1, detail=detail)], 'figures': {}, 'differences': {}}
+    return {'failures': [make_fault('process', '', 1, detail=detail)], 'figures': {}, 'differences': {}, 'batch_ms': {}}
 
 
 def _follow(process: subprocess.Popen[str], timeout_s: float) -> bool:

@@ -74,6 +74,9 @@ class ServingReport(NamedTuple):
     """Which TensorFlow Serving was asked as well, or why none was."""
     seconds: float
     """Duration of the whole check."""
+    batch_ms: dict[str, float] = {}  # noqa: RUF012  (nobody changes it)
+    """Median milliseconds of a request through serving_default, by its number of images as text, as JSON has it; empty
+    if serving_default has a fault, and in reports of earlier versions."""
 
     def to_sentence(self) -> str:
         """Says in words what was found, such as 'p50 38 ms, p99 45 ms, 102 MB, 0.9 GB memory: servable', or why not."""

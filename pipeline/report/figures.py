@@ -9,30 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from components import features
+from components.model_gate.slices import read_slices
 from components.reasons import Reason
+from components.shares import Share, measure_share
 from pipeline.report.folders import ComponentState, Folders
-from pipeline.report.pictures import PROPERTIES, measure_images
 from pipeline.report.suspects import find_suspects
 
-_CONFIDENCE = 0.95
 _BINS = 15  # of the calibration error, as the model gate has them
 _PICTURES_A_CELL, _PICTURES_A_LIST, _PAIRS = 8, 36, 10
 _COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-_SHARES = ('accuracy', 'recall')  # metrics of the gates that are shares of images
+_SHARES = ('accuracy', 'recall', 'slice_accuracy')  # metrics of the gates that are shares of images
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of images, 0-1, with its 95% interval by Wilson's score (1927); without images all three are None."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    right: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -165,10 +154,10 @@ class Figures:
     training: dict[str, Any] | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
     findings: list[dict[str, Any]] | None = None
-    records: dict[str, int] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
     serving: dict[str, Any] | None = None
     lineage: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -204,16 +193,6 @@ class Predictions:
         return tuple(pictures)
 
 
-def measure_share(right: int, count: int) -> Share:
-    """Computes a share with its interval."""
-    from scipy import stats
-
-    if not count:
-        return Share(None, None, None, right, count)
-    interval = stats.binomtest(right, count).proportion_ci(_CONFIDENCE, method='wilson')
-    return Share(right / count, float(interval.low), float(interval.high), right, count)
-
-
 def _measure_classes(confusion: Ints) -> tuple[ClassFigures, ...]:
     found = []
     for label, name in enumerate(features.CLASS_NAMES):
@@ -242,17 +221,12 @@ def _measure_calibration(confidences: Floats, right: npt.NDArray[np.bool_]) -> C
     return Calibration(error, tuple(bins), coverage)
 
 
-def _measure_slices(images: list[bytes], right: npt.NDArray[np.bool_]) -> tuple[Slice, ...]:
-    slices, measured = [], measure_images(images)
-    for column, name in enumerate(PROPERTIES):
-        values = measured[:, column]
-        known = np.flatnonzero(np.isfinite(values))
-        order = known[np.argsort(values[known], kind='stable')]
-        for part in np.array_split(order, 4):
-            if len(part):
-                share = measure_share(int(right[part].sum()), len(part))
-                slices.append(Slice(name, float(values[part[0]]), float(values[part[-1]]), share))
-    return tuple(slices)
+def list_slices(evaluation: Path) -> tuple[Slice, ...]:
+    """Lists the slices that the Evaluator measured."""
+    return tuple(
+        Slice(each.property, each.low, each.high, measure_share(each.right, each.count))
+        for each in read_slices(evaluation)
+    )
 
 
 def _measure_suspects(predictions: Predictions) -> Suspects:
@@ -269,8 +243,13 @@ def _measure_suspects(predictions: Predictions) -> Suspects:
     )
 
 
-def measure_test(predictions: Predictions) -> TestFigures:
-    """Computes everything that follows from the predictions on the test split."""
+def measure_test(predictions: Predictions, slices: tuple[Slice, ...]) -> TestFigures:
+    """Computes everything that follows from the predictions on the test split.
+
+    Args:
+      predictions: of the model.
+      slices: what the Evaluator measured of the same predictions.
+    """
     labels, answers, right = predictions.labels, predictions.answers, predictions.right
     confidences = np.nan_to_num(predictions.probabilities).max(1)
     confusion = np.zeros((features.NUM_CLASSES, features.NUM_CLASSES), np.int64)
@@ -283,7 +262,6 @@ def measure_test(predictions: Predictions) -> TestFigures:
         cells.append(Cell(*names, len(inside), predictions.show(inside, _PICTURES_A_CELL)))
     wrong = np.flatnonzero(~right)
     wrong = wrong[np.argsort(-confidences[wrong], kind='stable')]
-    slices = _measure_slices(predictions.images, right)
     return TestFigures(
         accuracy=measure_share(int(right.sum()), len(right)),
         classes=_measure_classes(confusion),

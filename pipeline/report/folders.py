@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UsageError
+from pipeline.overrides import nest_settings
 
 if TYPE_CHECKING:
     from pipeline.run_history import Run
@@ -17,11 +18,17 @@ class ComponentState:
     name: such as 'Trainer'.
     state: ML Metadata's word in lower case: 'complete', 'cached', 'failed' or 'running'.
     seconds: its duration; that of a reused component is the time it took to find the result.
+    memory_mb: peak memory of the run's process while it ran, in megabytes; None for a reused one, and where the system
+      did not tell.
+    images_per_s: images that it read, per second of its duration, the loading of models included; of the Trainer, those
+      that it trained on per second; None if it reads no images, or was reused.
     """
 
     name: str
     state: str
     seconds: float
+    memory_mb: float | None = None
+    images_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Folders:
     pipeline: name of the pipeline.
     components: in the order in which they began.
     data: where the data came from, in words; '' if that was not recorded.
-    settings: the run's settings by name, such as 'trainer.epochs'; fewer than all for a run that was killed at once.
+    settings: the run's settings, nested as in a version; fewer than all for a run that was killed at once.
     version: number of the version that was pushed; '' if none was.
     digests: digests of each component's source, by component.
     """
@@ -90,20 +97,19 @@ def list_folders(run: 'Run', root: Path) -> Folders:
         execution = step.execution
         state = metadata_store_pb2.Execution.State.Name(execution.last_known_state).lower()
         milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
-        states.append(ComponentState(step.component, state, milliseconds / 1000))
+        states.append(ComponentState(step.component, state, milliseconds / 1000, run.memory_mb.get(step.component)))
         if 'source_digest' in execution.custom_properties:
             digests[step.component] = execution.custom_properties['source_digest'].string_value
         for key, artifact in step.outputs.items():
             if Path(artifact.uri).is_dir():
                 artifacts[f'{step.component}.{key}'] = Path(artifact.uri)
-    settings = dict(run.settings)
     return Folders(
         artifacts=artifacts,
         run=run.run_id,
         pipeline=run.pipeline,
         components=tuple(states),
-        data=settings.pop('data', ''),
-        settings=settings,
+        data=run.settings.get('data', ''),
+        settings=nest_settings({key: value for key, value in run.settings.items() if key != 'data'}),
         version=run.version or '',
         digests=digests,
     )

@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from components import features
-from pipeline.report.charts import draw_lines
-from pipeline.report.figures import Figures, Picture, Share
-from pipeline.report.pictures import make_thumbnail
+from components.serving import model_card
+from components.shares import Share
+from pipeline.report.charts import draw_intervals, draw_lines, draw_pairs
+from pipeline.report.figures import Figures, Picture
+from pipeline.report.pictures import make_overlay, make_picture, make_thumbnail
 
 _TEMPLATE = 'page.html.jinja'
 
@@ -53,11 +57,20 @@ def _list_shown(figures: Figures, samples: Sequence[Picture]) -> Iterable[Pictur
             yield from cell.pictures
 
 
+def _list_ends(shares: Mapping[str, Share]) -> dict[str, tuple[float, float, float]]:
+    return {
+        name: (share.value, share.low, share.high)
+        for name, share in shares.items()
+        if share.value is not None and share.low is not None and share.high is not None
+    }
+
+
 def _draw_charts(figures: Figures) -> dict[str, Markup]:
     charts = {}
     if figures.test:
         calibration = figures.test.calibration
         charts['reliability'] = draw_lines(
+            'reliability',
             'Reliability diagram: accuracy of the answers by their confidence, beside the diagonal',
             {
                 'diagonal': [(0, 0), (1, 1)],
@@ -67,15 +80,32 @@ def _draw_charts(figures: Figures) -> dict[str, Markup]:
             'accuracy',
         )
         charts['coverage'] = draw_lines(
+            'coverage',
             'Accuracy of the most confident answers, by the share of images that they cover',
             {'accuracy': calibration.coverage},
             'share of images answered',
             'accuracy',
         )
+        known = {each.name: each.recall for each in figures.test.classes if each.support}
+        charts['recall'] = draw_intervals(
+            'recall', 'Recall of each class with its interval', _list_ends(known), 'recall'
+        )
+        parts = {f'{each.property} {each.low:.0f} to {each.high:.0f}': each.accuracy for each in figures.test.slices}
+        if parts:
+            charts['slices'] = draw_intervals(
+                'slices', 'Accuracy of each slice with its interval', _list_ends(parts), 'accuracy'
+            )
+    if figures.flips:
+        right, wrong = figures.flips.newly_right, figures.flips.newly_wrong
+        rows = {name: (wrong[name], right[name]) for name in right}
+        charts['flips'] = draw_pairs(
+            'flips', 'Images newly wrong and newly right, by class', rows, ('newly wrong', 'newly right')
+        )
     names = [name for name in ('accuracy', 'val_accuracy') if any(name in epoch for epoch in figures.epochs)]
     if names:
         epochs = list(enumerate(figures.epochs, 1))
         charts['epochs'] = draw_lines(
+            'epochs',
             'Accuracy on the training and validation images by epoch',
             {name: [(place, epoch[name]) for place, epoch in epochs if name in epoch] for name in names},
             'epoch',
@@ -85,13 +115,28 @@ def _draw_charts(figures: Figures) -> dict[str, Markup]:
     return charts
 
 
-def render_page(figures: Figures, samples: Sequence[Picture], images: Sequence[bytes], suspects_file: str) -> str:
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What the network makes of some images, by their positions in the test split; empty if it is not kept.
+
+    inputs: its input in visible colours, uint8 RGB [S, S, 3].
+    cams: where it looked for its answer, float [h, w], 0-1.
+    """
+
+    inputs: dict[int, npt.NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    cams: dict[int, npt.NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+
+
+def render_page(
+    figures: Figures, samples: Sequence[Picture], images: Sequence[bytes], shown_network: Shown, suspects_file: str
+) -> str:
     """Makes the page.
 
     Args:
       figures: what it shows.
       samples: some test images of each class.
       images: the encoded test images; pictures name their positions.
+      shown_network: what the network makes of the samples and of the mistakes.
       suspects_file: name of the file with the label suspects, beside the page.
     """
     environment = Environment(
@@ -108,7 +153,12 @@ def render_page(figures: Figures, samples: Sequence[Picture], images: Sequence[b
         samples=samples,
         thumbnails={index: make_thumbnail(images[index]) for index in shown},
         charts=_draw_charts(figures),
+        inputs={index: make_picture(pixels) for index, pixels in shown_network.inputs.items()},
+        input_size=next((len(pixels) for pixels in shown_network.inputs.values()), 0),
+        overlays={index: make_overlay(images[index], cam) for index, cam in shown_network.cams.items()},
         classes=features.CLASS_NAMES,
         island=_make_island(figures),
         suspects_file=suspects_file,
+        card=model_card,
+        weights=model_card.describe_weights(figures.settings),
     )

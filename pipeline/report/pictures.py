@@ -1,9 +1,8 @@
-"""The test images: their thumbnails, and the properties by which accuracy is sliced."""
+"""Pictures of the page, as data URIs."""
 
 import base64
 import io
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,31 +11,46 @@ from PIL import Image
 _SIDE = 64  # pixels of a thumbnail's longer side at most
 _QUALITY = 85
 
-PROPERTIES = ('brightness', 'contrast', 'sharpness')
-
 
 def _open(encoded: bytes) -> Image.Image:
     return Image.open(io.BytesIO(encoded)).convert('RGB')
 
 
-def _measure_image(encoded: bytes) -> tuple[float, float, float]:
-    from scipy import ndimage
-
+def is_image(encoded: bytes) -> bool:
+    """Returns whether bytes can be decoded as an image."""
     try:
-        gray = np.asarray(_open(encoded).convert('L'), np.float32)
+        _open(encoded)
     except OSError:
-        return (np.nan,) * 3
-    return float(gray.mean()), float(gray.std()), float(ndimage.laplace(gray).var())
+        return False
+    return True
 
 
-def measure_images(images: Sequence[bytes]) -> npt.NDArray[np.float64]:
-    """Measures the properties of encoded images: float64 [N, 3], in the order of PROPERTIES.
+def _make_uri(image: Image.Image) -> str:
+    """Makes a data URI of an image, as a JPEG."""
+    out = io.BytesIO()
+    image.save(out, 'JPEG', quality=_QUALITY, optimize=True)
+    return f'data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}'
 
-    Brightness is the mean and contrast the standard deviation of the gray values, both 0-255. Sharpness is the variance
-    of their Laplacian. The values of an image that cannot be decoded are not numbers.
+
+def make_picture(pixels: npt.NDArray[np.uint8]) -> str:
+    """Makes a data URI of pixels, uint8 RGB [H, W, 3]."""
+    return _make_uri(Image.fromarray(pixels))
+
+
+def make_overlay(encoded: bytes, cam: npt.NDArray[np.floating[Any]]) -> str:
+    """Makes a data URI of an image under a map of where the network looked: bright yellow where it is 1.
+
+    Args:
+      encoded: the image.
+      cam: values 0-1, float [h, w].
     """
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside of Python's lock
-        return np.array(list(pool.map(_measure_image, images)), np.float64).reshape(-1, len(PROPERTIES))
+    from matplotlib import colormaps
+
+    image = _open(encoded)
+    image.thumbnail((_SIDE, _SIDE))
+    heat = Image.fromarray(np.uint8(np.rint(cam * 255))).resize(image.size, Image.Resampling.BICUBIC)
+    colored = np.uint8(colormaps['inferno'](np.asarray(heat))[..., :3] * 255)
+    return _make_uri(Image.blend(image, Image.fromarray(colored), 0.6))
 
 
 def make_thumbnail(encoded: bytes) -> str:
@@ -46,6 +60,4 @@ def make_thumbnail(encoded: bytes) -> str:
     except OSError:
         return ''
     image.thumbnail((_SIDE, _SIDE))
-    out = io.BytesIO()
-    image.save(out, 'JPEG', quality=_QUALITY, optimize=True)
-    return f'data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}'
+    return _make_uri(image)

@@ -4,6 +4,7 @@
 """
 
 import csv
+import dataclasses
 import hashlib
 import io
 import shlex
@@ -13,26 +14,18 @@ from typing import Any
 import numpy as np
 
 from components import features
+from components.data.manifest import MANIFEST_NAME
 from components.errors import DataError, StorageError, UsageError
 from components.staging import write_text
 from pipeline.imports import TENSORFLOW_MODULES, track_imports
 from pipeline.report import figures as measured
 from pipeline.report.figures import Figures, Predictions
-from pipeline.report.folders import Folders, find_folders
-from pipeline.report.page import render_page
+from pipeline.report.folders import ComponentState, Folders, find_folders
+from pipeline.report.page import Shown, render_page
+from pipeline.report.pictures import is_image
 
 _PREDICTIONS_FILE = 'test_predictions.npz'
-
-
-def _read_images(folder: Path) -> tuple[Any, list[bytes]]:
-    """Reads the test split's records, and their encoded images in the same order."""
-    import tensorflow as tf
-
-    from components.model_gate.predictions import read_records
-
-    records = read_records([str(folder / f'Split-{features.TEST_SPLIT}' / '*.gz')])
-    spec = {features.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string, '')}
-    return records, tf.io.parse_example(records.serialized, spec)[features.IMAGE_KEY].numpy().tolist()
+KERAS_FILE = 'model.keras'  # the same as in trainer.train, which takes seconds to import
 
 
 def _read_predictions(folders: Folders) -> Predictions | None:
@@ -41,17 +34,17 @@ def _read_predictions(folders: Folders) -> Predictions | None:
     if file is None or examples is None:
         return None
     with track_imports(TENSORFLOW_MODULES):
-        from components.model_gate.predictions import read_predictions
+        from components.model_gate.predictions import read_images, read_predictions, read_records
 
     try:
         kept = read_predictions(file)
     except ValueError as error:
         raise DataError(f'{file} is damaged ({error}); run the pipeline again.') from error
-    records, images = _read_images(examples)
+    records = read_records([str(examples / f'Split-{features.TEST_SPLIT}' / '*.gz')])
     if str(kept.digest) != records.digest:
         raise DataError(f'{file} holds predictions for other images than {examples}; run the pipeline again.')
     ids = [name.decode(errors='replace') or f'record {index}' for index, name in enumerate(kept.ids)]
-    return Predictions(ids, kept.labels, kept.probabilities, images)
+    return Predictions(ids, kept.labels, kept.probabilities, read_images(records))
 
 
 def _measure_flips(folders: Folders, predictions: Predictions) -> measured.Flips | None:
@@ -70,33 +63,59 @@ def _measure_flips(folders: Folders, predictions: Predictions) -> measured.Flips
     own = read_predictions(folders.artifacts['Evaluator.evaluation'] / _PREDICTIONS_FILE)
     if str(kept.digest) != str(own.digest):
         return None
-    confidence = folders.settings.get('gate.confidence', 0.95)
+    confidence = folders.settings.get('gate', {}).get('confidence', 0.95)
     return measured.measure_flips(predictions, kept.probabilities, version, confidence)
 
 
-def _count_records(folders: Folders) -> dict[str, int]:
+def _count_labels(folders: Folders) -> dict[str, dict[str, int]]:
+    """Counts the records by split and class, in the statistics."""
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
     counts = {}
     for split in features.SPLITS:
         file = folders.find('StatisticsGen.statistics', f'Split-{split}/FeatureStats.pb')
         if file:
-            found = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
-            counts[split] = int(found.datasets[0].num_examples)
+            found = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes()).datasets[0]
+            buckets = [
+                bucket
+                for feature in found.features
+                if list(feature.path.step) == [features.LABEL_KEY]
+                for bucket in feature.string_stats.rank_histogram.buckets
+            ]
+            by_label = {bucket.label: int(bucket.sample_count) for bucket in buckets}
+            counts[split] = {name: by_label.get(str(label), 0) for label, name in enumerate(features.CLASS_NAMES)}
     return counts
+
+
+def _measure_speeds(
+    components: tuple[ComponentState, ...], labels: dict[str, dict[str, int]], training: dict[str, Any] | None
+) -> tuple[ComponentState, ...]:
+    """Adds the images a second of the components that read images."""
+    counts = {split: sum(by_class.values()) for split, by_class in labels.items()}
+    read = dict.fromkeys(('ImportExampleGen', 'StatisticsGen', 'DataCheck'), sum(counts.values()))
+    read['Evaluator'] = counts.get(features.TEST_SPLIT, 0)
+
+    def measure(each: ComponentState) -> float | None:
+        if each.state != 'complete':
+            return None
+        if each.name == 'Trainer':
+            return training['images_per_s'] if training else None
+        return read[each.name] / each.seconds if read.get(each.name) and each.seconds else None
+
+    return tuple(dataclasses.replace(each, images_per_s=measure(each)) for each in components)
 
 
 def _describe_command(folders: Folders) -> str:
     """Makes the command that repeats the run: its preset, its data, and the settings that differ from the preset."""
     from pipeline.config import PRESETS
-    from pipeline.overrides import list_fields
+    from pipeline.overrides import flatten_settings, list_fields
 
     names = {make('ROOT').name: name for name, make in PRESETS.items()}
     preset = names.get(folders.pipeline)
     words = ['python -m pipeline run', f'--preset {preset}' if preset else '']
     words.append(f'--data {shlex.quote(folders.data)}' if folders.data and preset != 'sample' else '')
     usual = list_fields(PRESETS[preset]('ROOT')) if preset else {}
-    for key, value in folders.settings.items():
+    for key, value in flatten_settings(folders.settings).items():
         expected = list(usual[key]) if isinstance(usual.get(key), tuple) else usual.get(key)
         if key in usual and value != expected:
             text = ','.join(map(str, value)) if isinstance(value, list) else str(value)
@@ -125,6 +144,7 @@ def _trace_lineage(folders: Folders) -> dict[str, str]:
     """Lists the SHA-256 of the files that tie data, model and version together, and where the artifacts are."""
     lineage = {'data': folders.data} if folders.data else {}
     for title, name, file in (
+        ('data manifest', 'ImportExampleGen.examples', MANIFEST_NAME),
         ('schema', 'CuratedSchemaGen.schema', 'schema.pbtxt'),
         ('test predictions', 'Evaluator.evaluation', _PREDICTIONS_FILE),
         ('model', 'Trainer.model', 'Format-Serving/saved_model.pb'),
@@ -150,14 +170,17 @@ def measure_run(folders: Folders, predictions: Predictions | None) -> Figures:
     }
     read: dict[str, Any] = {name: measured.read_json(path) if path else None for name, path in paths.items()}
     findings = read['data']['findings'] if read['data'] else None
-    test = measured.measure_test(predictions) if predictions else None
+    evaluation = folders.find('Evaluator.evaluation')
+    slices = measured.list_slices(evaluation) if evaluation else ()
+    test = measured.measure_test(predictions, slices) if predictions else None
+    labels = _count_labels(folders)
     return Figures(
         run=folders.run,
         pipeline=folders.pipeline,
         verdict=_describe_verdict(folders, gates, findings),
         command=_describe_command(folders),
         version=folders.version,
-        components=folders.components,
+        components=_measure_speeds(folders.components, labels, read['training']),
         gates=gates,
         comparison=read['verdict']['baseline'] if read['verdict'] else '',
         flips=_measure_flips(folders, predictions) if predictions else None,
@@ -165,10 +188,10 @@ def measure_run(folders: Folders, predictions: Predictions | None) -> Figures:
         training=read['training'],
         epochs=read['epochs'] or [],
         findings=findings,
-        records=_count_records(folders),
-        labels={each.name: each.support for each in test.classes} if test else {},
+        labels=labels,
         serving=read['serving'],
         lineage=_trace_lineage(folders),
+        settings=folders.settings,
     )
 
 
@@ -188,6 +211,28 @@ def _choose_samples(predictions: Predictions) -> tuple[measured.Picture, ...]:
     positions = [np.flatnonzero(predictions.labels == label)[:5] for label in range(features.NUM_CLASSES)]
     chosen = np.concatenate(positions)
     return predictions.show(chosen, len(chosen))
+
+
+def _show_network(
+    folders: Folders, figures: Figures, samples: tuple[measured.Picture, ...], images: list[bytes]
+) -> Shown:
+    """Shows samples at the network's input size, and where the network looked in its mistakes, as far as it is kept."""
+    graph, run = folders.find('Transform.transform_graph'), folders.find('Trainer.model_run', KERAS_FILE)
+    if figures.test is None or graph is None:
+        return Shown()
+    from pipeline.report.network import explain_answers, show_inputs
+
+    samples = tuple(each for each in samples if is_image(images[each.index]))
+    inputs = show_inputs(graph, [images[each.index] for each in samples])
+    names = dict(zip((each.index for each in samples), inputs, strict=True))
+    mistakes = [
+        each for each in figures.test.mistakes if each.answer in features.CLASS_NAMES and is_image(images[each.index])
+    ]
+    if run is None or not mistakes:
+        return Shown(inputs=names)
+    answers = [features.CLASS_NAMES.index(each.answer) for each in mistakes]
+    cams = explain_answers(run.parent, graph, [images[each.index] for each in mistakes], answers)
+    return Shown(inputs=names, cams=dict(zip((each.index for each in mistakes), cams, strict=True)))
 
 
 def make_report(folders: Folders, out: Path) -> Figures:
@@ -214,7 +259,9 @@ def make_report(folders: Folders, out: Path) -> Figures:
     try:
         if predictions:
             write_text(suspects, _list_suspects(predictions, figures))
-        write_text(out, render_page(figures, samples, images, suspects.name))
+        write_text(
+            out, render_page(figures, samples, images, _show_network(folders, figures, samples, images), suspects.name)
+        )
     except OSError as error:
         raise StorageError(f'{out} cannot be written: {error.strerror}.') from error
     return figures

@@ -201,6 +201,7 @@ def test_the_pages_of_a_run_show_figures_and_descriptions(spec):
         'Evaluator.evaluation_metrics': 'system.Metrics',
         'Evaluator.confusion_matrix': 'system.ClassificationMetrics',
         'ServingCheck.serving_metrics': 'system.Metrics',
+        'Report.report_page': 'system.HTML',
     }
     parameters = spec['root']['inputDefinitions']['parameters']
     assert parameters['trainer_epochs']['description'].startswith('Passes over the train split')

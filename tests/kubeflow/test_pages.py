@@ -66,8 +66,9 @@ def test_the_confusion_matrix_has_a_row_for_each_true_class_and_the_form_that_th
 
 
 def test_the_types_are_those_of_the_sdk():
-    assert (dsl.Metrics.schema_title, dsl.ClassificationMetrics.schema_title) == (pages.METRICS, pages.CLASSIFICATION)
-    assert dsl.Metrics.schema_version == dsl.ClassificationMetrics.schema_version == pages.SCHEMA_VERSION
+    kinds = (dsl.Metrics, dsl.ClassificationMetrics, dsl.HTML)
+    assert [kind.schema_title for kind in kinds] == [pages.METRICS, pages.CLASSIFICATION, pages.HTML]
+    assert {kind.schema_version for kind in kinds} == {pages.SCHEMA_VERSION}
 
 
 def test_the_serving_check_shows_why_it_refused_and_joins_faults_of_one_kind(tmp_path):
@@ -125,3 +126,16 @@ def test_a_step_without_pages_keeps_its_output_file(outputs, tmp_path):
     before = (tmp_path / 'output.json').read_bytes()
     pages.fill_pages(pages.take_pages(outputs), outputs)
     assert (tmp_path / 'output.json').read_bytes() == before
+
+
+def test_the_report_becomes_the_file_that_the_page_shows(tmp_path):
+    (tmp_path / 'report').mkdir()
+    (tmp_path / 'report' / 'report.html').write_text('<p>the page</p>')
+    names = ('report', 'report_page')
+    artifacts = {name: {'artifacts': [{'name': name, 'uri': str(tmp_path / name)}]} for name in names}
+    outputs = {'artifacts': artifacts, 'outputFile': str(tmp_path / 'output.json')}
+    (tmp_path / 'output.json').write_text('{}')
+    pages.fill_pages(pages.take_pages(outputs), outputs)
+    assert (tmp_path / 'report_page').read_text() == '<p>the page</p>'
+    output = json_format.Parse((tmp_path / 'output.json').read_text(), pipeline_spec_pb2.ExecutorOutput())
+    assert output.artifacts['report_page'].artifacts[0].uri == str(tmp_path / 'report_page')

@@ -33,6 +33,7 @@ def test_the_graph_is_the_whole_chain():
         'Evaluator',
         'ServingCheck',
         'Pusher',
+        'Report',
     }
 
 
@@ -51,9 +52,9 @@ def test_the_graph_is_the_whole_chain():
         ('data_gate.max_imbalance=0.1', {'DataCheck'}),
     ],
 )
-def test_a_setting_changes_only_the_components_that_read_it_and_the_pusher_which_keeps_it(assignment, changed):
+def test_a_setting_changes_only_the_components_that_read_it_and_those_that_keep_it(assignment, changed):
     before, after = get_properties(), get_properties([assignment])
-    assert {node_id for node_id in before if before[node_id] != after[node_id]} == {*changed, 'Pusher'}
+    assert {node_id for node_id in before if before[node_id] != after[node_id]} == {*changed, 'Pusher', 'Report'}
 
 
 def test_a_version_keeps_the_settings_of_its_run_without_paths():

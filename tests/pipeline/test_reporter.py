@@ -53,7 +53,12 @@ CLOSING = [
     f'  next       python -m pipeline {"x" * 90}',  # in one line on every terminal, to be copied
 ]
 FAILED = ComponentFailed(
-    component='Trainer', seconds=4.2, inputs=('/r/a/1',), log='/r/a.log', command='python -m pipeline run'
+    report='runs/report-7.html',
+    component='Trainer',
+    seconds=4.2,
+    inputs=('/r/a/1',),
+    log='/r/a.log',
+    command='python -m pipeline run',
 )
 
 
@@ -311,6 +316,7 @@ def test_a_run_that_failed_says_where_what_it_read_and_what_to_try(kind, termina
         'failed at Trainer, after 4 s',
         '  read       /r/a/1',
         '  log        /r/a.log',
+        '  report     runs/report-7.html',
         '  try        python -m pipeline run',
         '',
     ]

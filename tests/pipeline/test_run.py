@@ -38,7 +38,9 @@ COMPONENTS = (
     'Evaluator',
     'ServingCheck',
     'Pusher',
+    'Report',
 )
+REUSABLE = {*COMPONENTS} - {'Report'}  # every run writes its own report
 SMALL = [
     *('--set', 'trainer.image_size=32'),
     *('--set', 'trainer.epochs=1'),
@@ -98,14 +100,14 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     assert next_steps == [
         f'  next       python -m pipeline predict --model {layout.serving} IMAGE',
         f'  next       python -m pipeline promote {version.name} --serving {layout.serving}',
-        f'  next       python -m pipeline report --root {layout.root}',
+        f'  next       python -m pipeline report --root {layout.root} --open',
     ]
 
 
 def test_the_closing_paths_exist(full_run):
     _, answer = full_run
     paths = dict(re.findall(r'^  (\w+) +(/\S+)$', answer.stdout, flags=re.MULTILINE))
-    assert set(paths) == {'evaluation', 'training', 'pushed', 'log'}
+    assert set(paths) == {'evaluation', 'training', 'report', 'pushed', 'log'}
     assert all(Path(path).exists() for path in paths.values())
 
 
@@ -121,19 +123,24 @@ def test_a_second_run_reuses_every_result(full_run):
     layout, _ = full_run
     answer = run_cli('run', '--root', layout.root)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert list_reused(answer) == set(COMPONENTS)
+    assert list_reused(answer) == REUSABLE
     assert len(list(layout.serving.iterdir())) == 1
     assert '    settings: the same as those of the run before\n' in run_cli('runs', '--root', layout.root).stdout
 
 
+def read_figures(page: Path) -> dict:
+    """Returns what is in the JSON island of a report."""
+    return json.loads(re.search(r'<script type="application/json" id="figures">(.*?)</script>', page.read_text())[1])
+
+
 def test_the_report_of_a_run_has_the_figures_that_tfma_measured(full_run, tmp_path):
-    layout, _ = full_run
+    layout, run = full_run
     answer = run_cli('report', '--root', layout.root, '--out', tmp_path / 'report.html')
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    island = re.search(
-        r'<script type="application/json" id="figures">(.*?)</script>', (tmp_path / 'report.html').read_text()
-    )
-    figures = json.loads(island[1])
+    figures = read_figures(tmp_path / 'report.html')
+    of_component = read_figures(Path(re.search(r'^  report +(/\S+)$', run.stdout, flags=re.MULTILINE)[1]))
+    assert of_component['test'] == figures['test'], 'the component and the command write the same page'
+    assert [each['name'] for each in of_component['components']] == list(COMPONENTS[:-1])
     (file,) = layout.artifacts.glob('Evaluator/evaluation/*/verdict.json')
     values = {(each['metric'], each['slice']): each['value'] for each in json.loads(file.read_text())['reasons']}
     assert figures['test']['accuracy']['value'] == pytest.approx(values['accuracy', ''])
@@ -146,7 +153,7 @@ def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
     layout, _ = full_run
     answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert set(COMPONENTS) - list_reused(answer) == {'Evaluator', 'ServingCheck', 'Pusher'}
+    assert REUSABLE - list_reused(answer) == {'Evaluator', 'ServingCheck', 'Pusher'}
     (version,) = layout.serving.iterdir()  # the same model is not pushed twice
     listed = run_cli('runs', '--root', layout.root)
     assert set(re.findall(r'pushed as version (\d+)', listed.stdout)) == {version.name}
@@ -235,7 +242,7 @@ def test_a_refused_model_is_not_pushed_and_the_last_lines_say_why_a_line_for_eac
     layout, _, answer = foreign_run
     assert answer.returncode == 3, answer.stdout + answer.stderr
     *closing, next_step = answer.stdout[answer.stdout.index('\n  log ') + 1 :].splitlines()[1:]
-    assert next_step == f'  next       python -m pipeline report --root {layout.root}'
+    assert next_step == f'  next       python -m pipeline report --root {layout.root} --open'
     assert re.fullmatch(r'  accuracy 0\.\d{3} < 0\.800 on 50 test images', closing[0])
     broken, bounds = re.fullmatch(r'not pushed: (\d+) of (\d+) bounds were not kept', closing[-1]).groups()
     assert int(broken) == len(closing) - 1 < int(bounds)
@@ -243,6 +250,18 @@ def test_a_refused_model_is_not_pushed_and_the_last_lines_say_why_a_line_for_eac
     assert read_lines(answer)['Pusher'] == 'nothing pushed'
     assert read_lines(answer)['ServingCheck'] == 'not asked: the model gate refused the model'
     assert not [folder for folder in layout.serving.glob('*') if folder.name.isdigit()]
+
+
+def test_the_report_of_a_refused_model_shows_where_it_looked_in_its_mistakes(foreign_run):
+    _, _, answer = foreign_run
+    page = Path(re.search(r'^  report +(/\S+)$', answer.stdout, flags=re.MULTILINE)[1])
+    figures = read_figures(page)
+    assert figures['verdict'].startswith('Nothing was pushed: ')
+    assert page.read_text().count('alt="Where the network saw ') == min(36, len(figures['test']['mistakes'])) > 0
+    assert page.read_text().count('<img class="input" width="32"') > 10
+    assert [stage['name'] for stage in figures['training']['stages']] == [f'conv{n}' for n in range(1, 6)] + ['head']
+    assert sum(sum(counts.values()) for counts in figures['labels'].values()) == 130
+    assert all(each['memory_mb'] > 100 for each in figures['components'])
 
 
 def test_records_with_only_image_and_label_pass_the_schema(foreign_run):
@@ -277,7 +296,7 @@ def check_events(answer: subprocess.CompletedProcess, train: int) -> None:
     reused = [event['component'] for event in ended if event['is_reused']]
     assert (summary['components'], summary['reused']) == (len(COMPONENTS), len(reused))
     assert all(Path(path).exists() for path in summary['paths'].values())
-    assert summary['paths'].keys() == {'evaluation', 'training', 'pushed', 'log'}
+    assert summary['paths'].keys() == {'evaluation', 'training', 'report', 'pushed', 'log'}
 
     work = {event['what']: event for event in events if event['event'] == 'progress' and event['is_finished']}
     imports, epoch = work['imports'], work['training epoch 1 of 1']
@@ -316,6 +335,8 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     assert f'have a label that is not a class; expected 0 to 9 ({names[1]})' in error
     assert re.search(r'train, label: [^;]*12[^;]*; expected what components/schema.pbtxt says', error), error
     assert 'Transform' not in read_lines(answer)
+    page = read_figures(Path(re.search(r'^  report +(/\S+)$', answer.stdout, flags=re.MULTILINE)[1]))
+    assert page['verdict'].startswith('The data was refused with 3 errors')
     report = re.search(r'See (\S+) for all findings', error)[1]
     findings = json.loads(Path(report).read_text())['findings']
     found = sorted(finding['kind'] for finding in findings if finding['severity'] == 'error')
@@ -333,15 +354,16 @@ def test_a_changed_trainer_setting_runs_the_trainer_and_missing_weights_stop_it_
     layout, arguments, _ = foreign_run
     answer = run_cli(*arguments, '--set', 'trainer.weights=/nowhere/resnet50.h5')
     assert answer.returncode == 1
-    assert list_reused(answer) == set(COMPONENTS) - {'Trainer', 'BaselineFinder', 'Evaluator', 'ServingCheck', 'Pusher'}
+    assert list_reused(answer) == REUSABLE - {'Trainer', 'BaselineFinder', 'Evaluator', 'ServingCheck', 'Pusher'}
     assert re.fullmatch(
         r'error: The weights file /nowhere/resnet50\.h5 cannot be read .*"imagenet".*"none".*\(log: \S+\)\n',
         answer.stderr,
     )
-    failed, *read, log, command = answer.stdout[answer.stdout.index('failed at ') :].splitlines()
+    failed, *read, log, report, command = answer.stdout[answer.stdout.index('failed at ') :].splitlines()
     assert re.fullmatch(r'failed at Trainer, after \d+ s', failed)
     assert {Path(line.split()[1]).parts[-3] for line in read} == {'ImportExampleGen', 'CuratedSchemaGen', 'Transform'}
     assert log.split()[1] in answer.stderr
+    assert 'Trainer did not finish' in read_figures(Path(report.split()[1]))['verdict']
     assert command.endswith(shlex.join([*map(str, arguments), '--set', 'trainer.weights=/nowhere/resnet50.h5']))
     listed = run_cli('runs', '--root', layout.root).stdout
     assert '\n    failed at Trainer: The weights file /nowhere/resnet50.h5 ' in listed
@@ -421,6 +443,6 @@ def test_the_commands_in_the_documents_run_in_their_order(full_run):
         answer = answers[command.text] = run_documented(command, numbers, folder)
         assert answer.returncode == 0, f'{command.where}: {command.text}\n{answer.stdout}{answer.stderr}'
     assert len(answers) > 15
-    assert list_reused(answers['make run']) == set(COMPONENTS)
+    assert list_reused(answers['make run']) == REUSABLE
     assert json.loads(answers['python -m pipeline predict --model runs/sample/serving cat.png'].stdout)['image']
     assert version.name in answers['python -m pipeline rollback --serving runs/sample/serving'].stdout

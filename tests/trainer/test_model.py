@@ -15,6 +15,7 @@ from trainer.model import (
     build_model,
     choose_batchnorm_momentum,
     compile_model,
+    measure_stages,
     set_batchnorm_momentum,
 )
 
@@ -40,6 +41,16 @@ def test_only_the_last_stage_and_the_head_are_trained(model):
     assert trained == {'conv5', 'head', 'probabilities'}
     assert {'conv1', 'conv2', 'conv3', 'conv4'} <= frozen
     assert not frozen & trained
+
+
+def test_the_stages_have_all_parameters_and_say_what_is_trained(model):
+    stages = {stage.name: stage for stage in measure_stages(model)}
+    assert list(stages) == ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'head']
+    assert sum(stage.parameters for stage in stages.values()) == model.count_params()
+    trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert sum(stage.trained for stage in stages.values()) == trained
+    assert [name for name, stage in stages.items() if stage.trained] == ['conv5', 'head']
+    assert stages['conv1'].parameters == 7 * 7 * 3 * 64 + 64 + 4 * 64
 
 
 def test_the_head_is_that_of_the_recipe(model):

@@ -20,12 +20,15 @@ def recorded(tmp_path) -> RecordedRuns:
 
 
 def test_a_run_is_found_by_its_id(recorded, tmp_path):
-    recorded.record('first', {'trainer.epochs': 3, 'data': '/data'}, 1, 'The disk is full.')
+    settings = {'trainer.epochs': 3, 'data': '/data'}
+    recorded.record('first', settings, 1, 'The disk is full.', memory_mb={'DataCheck': 700.0})
     folders = find_folders(tmp_path, 'first')
     assert list(folders.artifacts) == ['DataCheck.report']
     assert folders.artifacts['DataCheck.report'].is_dir()
-    assert [(each.name, each.state) for each in folders.components] == [('DataCheck', 'complete')]
-    assert (folders.pipeline, folders.data, folders.settings) == ('cifar10-test', '/data', {'trainer.epochs': 3})
+    assert [(each.name, each.state, each.memory_mb) for each in folders.components] == [
+        ('DataCheck', 'complete', 700.0)
+    ]
+    assert (folders.pipeline, folders.data, folders.settings) == ('cifar10-test', '/data', {'trainer': {'epochs': 3}})
     assert folders.digests == {'DataCheck': 'abc'}
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from lxml import html
 from PIL import Image
 
 from components import features
-from pipeline.report.figures import Predictions, measure_share, measure_test
+from components.shares import measure_share
+from pipeline.report.figures import Predictions, measure_test
 from pipeline.report.folders import ComponentState, Folders
 from pipeline.report.report import make_report
 from pipeline.report.suspects import find_suspects
@@ -19,7 +21,7 @@ from pipeline.report.suspects import find_suspects
 COUNT = 200
 SECTIONS = [
     *('gates', 'flips', 'accuracy', 'confusion', 'mistakes', 'suspects'),
-    *('slices', 'calibration', 'training', 'data', 'serving', 'lineage'),
+    *('slices', 'calibration', 'training', 'data', 'serving', 'card', 'lineage'),
 ]
 
 
@@ -50,7 +52,8 @@ def folders(tmp_path_factory):
     """Artifacts of a run whose model was pushed and was compared with version 7."""
     import tensorflow as tf
 
-    from components.model_gate.predictions import read_records, write_predictions
+    from components.model_gate.predictions import read_images, read_records, write_predictions
+    from components.model_gate.slices import measure_slices, write_slices
 
     root = tmp_path_factory.mktemp('artifacts')
     names = ('Evaluator.evaluation', 'ImportExampleGen.examples', 'Trainer.model_run', 'ServingCheck.blessing')
@@ -73,6 +76,7 @@ def folders(tmp_path_factory):
     kept = artifacts['BaselineFinder.baseline'] / 'assets.extra' / 'test_predictions.npz'
     write_predictions(kept, records, other)
     right = own.argmax(1) == records.labels
+    write_slices(artifacts['Evaluator.evaluation'], measure_slices(read_images(records), right))
     reasons = [make_reason('accuracy', '', right.mean(), COUNT)]
     for label, name in enumerate(features.CLASS_NAMES):
         reasons.append(make_reason('recall', name, right[records.labels == label].mean(), COUNT // 10))
@@ -85,7 +89,16 @@ def folders(tmp_path_factory):
     training |= {'val_accuracy': 0.6, 'temperature': 1.5, 'val_calibration_error_before': 0.2}
     finding = {'severity': 'warning', 'kind': 'drift', 'split': 'train', 'feature': 'image', 'expected': 'a < b'}
     finding |= {'found': 'c & d', 'count': 0, 'ids': []}
-    serving = {'reasons': [], 'size_mb': 30.0, 'memory_mb': None, 'load_s': 1.0, 'p50_ms': 17.0, 'p99_ms': 21.0}
+    training['stages'] = [{'name': 'conv5', 'layers': 2, 'parameters': 1234, 'trained': 0}]
+    serving = {
+        'reasons': [],
+        'batch_ms': {'1': 17.0, '8': 40.0},
+        'size_mb': 30.0,
+        'memory_mb': None,
+        'load_s': 1.0,
+        'p50_ms': 17.0,
+        'p99_ms': 21.0,
+    }
     for name, file, content in (
         ('Evaluator.evaluation', 'verdict.json', verdict),
         ('Trainer.model_run', 'report.json', {**training, 'val_calibration_error': 0.1}),
@@ -96,7 +109,7 @@ def folders(tmp_path_factory):
     ):
         (artifacts[name] / file).write_text(json.dumps(content))
     states = (ComponentState('Evaluator', 'complete', 2.0), ComponentState('Pusher', 'complete', 0.1))
-    settings = {'gate.confidence': 0.9, 'trainer.epochs': 4}
+    settings = {'gate': {'confidence': 0.9}, 'trainer': {'epochs': 4}}
     return Folders(artifacts, '20260101-000000', 'cifar10-fast', states, '/data', settings, '8')
 
 
@@ -143,12 +156,24 @@ def test_the_parts_are_in_order_and_each_link_leads_to_something(page):
 
 def test_the_page_requests_nothing_and_names_its_pictures(page):
     tree = html.fromstring(page.read_text())
-    assert not tree.xpath('//link | //img | //iframe | //script[@src]')
+    assert not tree.xpath('//link | //iframe | //script[@src]')
+    assert all(source.startswith('data:image/') for source in tree.xpath('//img/@src'))
     assert all(link.startswith(('#', 'data:image/')) for link in tree.xpath('//@href'))
-    assert 'url(' not in page.read_text()
+    assert not re.findall(r'url\((?!#)', page.read_text())
     pictures = tree.xpath('//*[@role="img"]')
     assert len(pictures) > 50
     assert all(picture.get('aria-label') for picture in pictures)
+
+
+def test_the_page_shows_stages_latencies_and_the_weakest_slice(page):
+    tree = html.fromstring(page.read_text())
+    assert tree.xpath('//section[@id="training"]//tr[th="conv5"]/*/text()') == ['conv5', '2', '1,234', 'frozen']
+    assert tree.xpath('//section[@id="serving"]//tr[th="8"]/*/text()') == ['8', '40.0', '200.0']
+    slices = read_island(page)['test']['slices']
+    assert {each['property'] for each in slices} == {'brightness', 'contrast', 'sharpness'}
+    weakest = min(slices, key=lambda each: each['accuracy']['value'])
+    assert f'that with {weakest["property"]} ' in tree.xpath('string(//section[@id="slices"]/p)')
+    assert len(tree.xpath('//*[local-name()="svg" and @class="chart"]')) == 6
 
 
 def test_flips_are_the_images_that_only_one_model_has_right(page, folders):
@@ -208,6 +233,16 @@ def test_swapped_labels_are_found():
     assert len(np.intersect1d(first, swapped)) >= 0.6 * len(swapped)
 
 
+def test_a_rare_confusion_is_more_suspicious_than_a_usual_one():
+    cat, dog, ship = (features.CLASS_NAMES.index(name) for name in ('cat', 'dog', 'ship'))
+    labels = np.repeat([cat, dog, ship], 50)
+    probabilities = np.full((150, features.NUM_CLASSES), 0.001)
+    probabilities[np.arange(150), labels] = 0.6
+    probabilities[:10, [cat, dog]] = 0.01, 0.9  # a fifth of the cats is taken for dogs
+    probabilities[10, [cat, ship]] = 0.01, 0.9
+    assert find_suspects(labels, probabilities).tolist() == [10, *range(10)]
+
+
 def test_no_label_is_doubted_where_the_model_agrees():
     labels, _ = make_probabilities(0)
     assert len(find_suspects(labels, np.eye(features.NUM_CLASSES, dtype=np.float32)[labels])) == 0
@@ -217,7 +252,7 @@ def test_a_class_without_images_has_no_figures_and_a_prediction_that_is_no_numbe
     probabilities = np.eye(features.NUM_CLASSES, dtype=np.float32)[[0, 1, 0]]
     probabilities[2] = np.nan
     predictions = Predictions(['a', 'b', 'c'], np.array([0, 1, 0]), probabilities, [make_image(n) for n in range(3)])
-    test = measure_test(predictions)
+    test = measure_test(predictions, ())
     assert (test.accuracy.right, test.accuracy.count) == (2, 3)
     assert test.classes[5].recall.value is None
     assert [picture.answer for picture in test.mistakes] == ['not a number']

@@ -1,0 +1,133 @@
+"""The model card of a version: what the model is for, what it was made of, how good it is, and where it is weak.
+
+Its parts are those of Mitchell et al., "Model Cards for Model Reporting" (2019). The Pusher writes it, and the report
+shows the parts that are no figures.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components import features
+from components.model_gate.slices import Slice
+from components.reasons import Reason
+from components.shares import Share, measure_share
+
+CARD_FILE = Path('assets.extra') / 'MODEL_CARD.md'  # in a version
+_TEMPLATE = 'MODEL_CARD.md.jinja'
+
+INTENDED_USE = (
+    f'To give a small photograph one of {features.NUM_CLASSES} classes: {", ".join(features.CLASS_NAMES)}. It is made '
+    'for teaching, for demonstrations, and for trying out a pipeline.'
+)
+OUT_OF_SCOPE = (
+    'Decisions about people, and any use where a wrong answer does harm. An image of anything else gets one of the '
+    'classes too, often with a high probability.'
+)
+LIMITS = (
+    f'Every image is first reduced to {features.IMAGE_SHAPE[0]} x {features.IMAGE_SHAPE[1]} pixels, so details are '
+    'lost.',
+    'The figures are those of test images from the same source as the training images. On images from elsewhere the '
+    'accuracy is lower, and the probabilities are too high.',
+    'Labels of the test images may be wrong; the report of the run names suspects.',
+)
+DATA_LICENCE = (
+    'CIFAR-10 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images") is published without a '
+    'licence; its authors ask for that citation. Its images were collected from the web for 80 Million Tiny Images, '
+    'which its authors withdrew in 2020. If the images are your own, their terms are yours to know.'
+)
+_WEIGHTS_LICENCES = {
+    'resnet50': 'published by He et al. under the MIT licence',
+    'resnet101': 'published by He et al. under the MIT licence',
+    'vgg16': "published by Oxford's Visual Geometry Group under a Creative Commons Attribution licence",
+    'inception_v3': 'published under the Apache License',
+    'densenet121': 'published by Huang et al. under the BSD 3-clause licence',
+}
+"""Of the ImageNet weights, as the documentation of Keras 2.3 has it (keras.io/applications)."""
+
+
+def describe_weights(settings: dict[str, Any] | None) -> str:
+    """Says where the initial weights come from, and under which licence.
+
+    Args:
+      settings: of the run, as a version keeps them; None if they are not known.
+    """
+    trainer = (settings or {}).get('trainer', {})
+    weights, backbone = trainer.get('weights'), trainer.get('backbone')
+    if weights is None:
+        return 'Where the initial weights come from is not known.'
+    if weights == 'none':
+        return 'The initial weights are random.'
+    licence = _WEIGHTS_LICENCES.get(backbone)
+    if weights == 'imagenet' and licence:
+        return f"The initial weights are Keras' for ImageNet, {licence}, as Keras' documentation says."
+    return f'The initial weights are those of the file {_quote(weights)}; its licence is not known here.'
+
+
+def _quote(text: Any) -> str:
+    """Writes a text that others have chosen as code, in which Markdown has no meaning."""
+    return f'`{" ".join(str(text).replace("`", "").split())}`'
+
+
+def _format_share(share: Share) -> str:
+    if share.value is None:
+        return 'no images'
+    return f'{share.value:.3f} ({share.low:.3f} to {share.high:.3f}) on {share.count:,}'
+
+
+def _list_shares(reasons: Sequence[Reason], metric: str) -> dict[str, Share]:
+    found = (reason for reason in reasons if reason.metric == metric)
+    return {reason.slice: measure_share(round(reason.value * reason.count), reason.count) for reason in found}
+
+
+def _list_weakest(slices: Sequence[Slice]) -> dict[str, Share]:
+    """Returns the weakest quarter by each property, in words."""
+    weakest: dict[str, Slice] = {}
+    for each in slices:
+        before = weakest.get(each.property)
+        if before is None or each.right * before.count < before.right * each.count:
+            weakest[each.property] = each
+    return {
+        f'{each.property} {each.low:,.0f} to {each.high:,.0f}': measure_share(each.right, each.count)
+        for each in weakest.values()
+    }
+
+
+def render_card(version: int, info: dict[str, Any], reasons: Sequence[Reason], slices: Sequence[Slice]) -> str:
+    """Makes the model card in Markdown; what is not known is said to be so.
+
+    Args:
+      version: the version's number.
+      info: what the version says about itself, see `components.pusher.describe_version`.
+      reasons: the bounds of the model gate with what was measured; empty if they are not known.
+      slices: from `components.model_gate.slices`; empty if they were not measured.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(  # Markdown and not HTML: texts of others are quoted
+        loader=PackageLoader('components.serving', ''),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {'share': _format_share, 'quote': _quote}
+    settings = info.get('settings') or {}
+    manifest = info.get('data') or {}
+    others = [reason.sentence for reason in reasons if reason.metric not in ('accuracy', 'recall', 'slice_accuracy')]
+    return environment.get_template(_TEMPLATE).render(
+        version=version,
+        info=info,
+        trainer=settings.get('trainer', {}),
+        manifest=manifest,
+        classes=features.CLASS_NAMES,
+        intended_use=INTENDED_USE,
+        out_of_scope=OUT_OF_SCOPE,
+        limits=LIMITS,
+        data_licence=DATA_LICENCE,
+        weights=describe_weights(settings),
+        accuracy=_list_shares(reasons, 'accuracy').get(''),
+        recalls=_list_shares(reasons, 'recall'),
+        others=others,
+        weakest=_list_weakest(slices),
+    )

@@ -1,0 +1,61 @@
+"""The model card: its figures are the verdict's, and what is not known is said to be so."""
+
+import json
+
+from components import features
+from components.model_gate.slices import Slice
+from components.reasons import Reason
+from components.serving.model_card import describe_weights, render_card
+
+INFO = {
+    'accuracy': 0.93,
+    'images': 100,
+    'pushed': '2026-01-02T03:04:05+00:00',
+    'run': '20260102-030405',
+    'pipeline': 'cifar10-test',
+    'settings': {'trainer': {'backbone': 'vgg16', 'image_size': 160, 'weights': 'imagenet', 'train_from': 'block5'}},
+    'data': {
+        'source': {'kind': 'archive', 'name': 'a`|*.tar.gz', 'sha256': 'abc'},
+        'counts': {'train': 1800, 'test': 100},
+        'counts_by_class': {
+            'train': dict.fromkeys(features.CLASS_NAMES, 180),
+            'test': dict.fromkeys(features.CLASS_NAMES, 10),
+        },
+    },
+}
+REASONS = (
+    Reason('accuracy', '', 0.93, 0.9, 100, True, 'accuracy 0.930 >= 0.900 on 100 test images'),
+    Reason('calibration_error', '', 0.02, 0.15, 100, True, 'calibration error 0.020 <= 0.150 on 100'),
+    Reason('recall', 'cat', 0.7, 0.5, 10, True, 'recall of cat 0.700 >= 0.500 on 10'),
+)
+SLICES = [
+    Slice('brightness', part, 10 * part, 10 * part + 9, right, 25) for part, right in enumerate((20, 24, 25, 24), 1)
+]
+
+
+def test_the_figures_are_those_of_the_verdict_with_their_intervals():
+    card = render_card(17, json.loads(json.dumps(INFO)), REASONS, SLICES)
+    assert card.startswith('# Model card of version 17\n')
+    assert 'Accuracy: **0.930 (0.863 to 0.966) on 100**.' in card  # Wilson's interval, by R's binom.confint
+    assert '| cat | 0.700 (0.397 to 0.892) on 10 |' in card
+    assert '- calibration error 0.020 <= 0.150 on 100' in card
+    assert '| brightness 10 to 19 | 0.800 (0.609 to 0.911) on 25 |' in card
+    assert '| cat | 180 | 10 |' in card
+    assert '| all | 1,800 | 100 |' in card
+    assert 'archive `a|*.tar.gz`, SHA-256 `abc`' in card, 'a text of others cannot end its quotation'
+    assert "Oxford's Visual Geometry Group" in card
+    assert '\n\n\n\n' not in card
+
+
+def test_what_is_not_known_is_said_to_be_so():
+    card = render_card(17, {'accuracy': 0.5, 'images': 20, 'pushed': 'now', 'settings': None, 'data': None}, (), ())
+    assert 'What data it was trained on is not known.' in card
+    assert 'The figures by class are not known.' in card
+    assert 'How good it is on dark or blurred images was not measured.' in card
+    assert 'Where the initial weights come from is not known.' in card
+
+
+def test_the_licence_of_a_weights_file_is_not_guessed():
+    assert describe_weights({'trainer': {'weights': 'none', 'backbone': 'vgg16'}}) == 'The initial weights are random.'
+    said = describe_weights({'trainer': {'weights': 'mine.h5', 'backbone': 'vgg16'}})
+    assert said == 'The initial weights are those of the file `mine.h5`; its licence is not known here.'
