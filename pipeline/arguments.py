@@ -213,6 +213,7 @@ def _add_run_commands(commands: Commands) -> None:
             default=default,
             help='id of a run, number of the version that it pushed, last or previous; default: %(default)s',
         )
+    compare.add_argument('--out', metavar='FILE.html', help="write B's report too, compared with A")
     gc.add_argument('--keep', metavar='N', type=int, required=True, help='how many of the newest runs keep everything')
     gc.add_argument('--dry-run', action='store_true', help='only say how much would be freed')
     tensorboard.add_argument(
