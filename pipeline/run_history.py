@@ -183,8 +183,12 @@ def check_root(layout: Layout) -> None:
     check_metadata_store(layout)
 
 
-def read_runs(layout: Layout) -> list[Run]:
+def read_runs(layout: Layout, run_id: str | None = None) -> list[Run]:
     """Reads the runs of a root, the oldest first.
+
+    Args:
+      layout: the root.
+      run_id: id of the only run to read; None for all of them.
 
     Raises:
       UsageError, StorageError: see `check_root`.
@@ -196,7 +200,8 @@ def read_runs(layout: Layout) -> list[Run]:
         store = open_store(layout.metadata, is_read_only=True)
         contexts = sorted(store.get_contexts_by_type(RUN_TYPE), key=lambda context: context.id)
         newest = contexts[-1].id if contexts else None
-        return [_read_run(store, each, is_locked=is_locked and each.id == newest) for each in contexts]
+        wanted = [each for each in contexts if run_id in (None, each.name)]
+        return [_read_run(store, each, is_locked=is_locked and each.id == newest) for each in wanted]
     except Exception as error:
         raise explain_fault(error, layout) or PipelineError(
             f'The runs in {layout.root} cannot be read: {to_one_line(error)}'

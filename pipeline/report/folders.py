@@ -75,7 +75,10 @@ def find_folders(root: Path, run: str | None = None) -> Folders:
     from pipeline.config import Layout
     from pipeline.run_history import find_run, read_runs
 
-    return list_folders(find_run(read_runs(Layout(str(root))), run or 'last', root), root)
+    layout = Layout(str(root))
+    # A run that is known by its id does not need the others, of which there may be many.
+    runs = (read_runs(layout, run) if run else []) or read_runs(layout)
+    return list_folders(find_run(runs, run or 'last', root), root)
 
 
 def list_folders(run: 'Run', root: Path) -> Folders:

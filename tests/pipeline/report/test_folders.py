@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import UsageError
+from components.errors import PipelineError, UsageError
 from pipeline.report.folders import find_folders
 from pipeline.report.report import write_report
 from tests.pipeline.recorded_runs import RecordedRuns, State
@@ -62,3 +62,11 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 def test_a_report_is_an_html_file_in_a_folder_that_exists(recorded, tmp_path):
     with pytest.raises(UsageError, match=r'ends in \.html'):
         write_report(tmp_path, None, tmp_path / 'missing' / 'report.html')
+
+
+def test_a_run_is_found_by_its_id_beside_one_whose_artifacts_cannot_be_read(recorded, tmp_path):
+    damaged = recorded.add_step('third', 'Evaluator', 'evaluation')
+    (Path(damaged.uri) / 'verdict.json').write_text('{')
+    assert find_folders(tmp_path, 'first').run == 'first'
+    with pytest.raises(PipelineError, match='cannot be read'):
+        find_folders(tmp_path, 'third')
