@@ -41,7 +41,7 @@ from components.serving.versions import (
 from components.serving_check.component import WARMUP_FILE
 
 _EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
-_DATA_KEY, _SETTINGS_KEY = 'data', 'settings'
+_DATA_KEY, _SETTINGS_KEY, _DEFAULTS_KEY = 'data', 'settings', 'defaults'
 
 
 class _Spec(standard_component_specs.PusherSpec):
@@ -59,16 +59,18 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
     Args:
       saved_model: folder of the model that is to be pushed.
       input_dict: the executor's inputs.
-      config: the executor's custom_config: 'data' and 'settings'.
+      config: the executor's custom_config: 'data', 'settings' and 'defaults'.
     """
     metrics = read_metrics(artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]))[None]
     data = config[_DATA_KEY]
+    trainer, usual = ((config.get(key) or {}).get('trainer', {}) for key in (_SETTINGS_KEY, _DEFAULTS_KEY))
     return {
         'accuracy': metrics[ACCURACY],
         'images': int(metrics[EXAMPLE_COUNT]),
         'pushed': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'data': read_manifest(locate(data)) or {'folder': data},
         'settings': config.get(_SETTINGS_KEY),
+        'changed': {name: value for name, value in trainer.items() if name not in usual or value != usual[name]},
         'model': read_fingerprint(str(saved_model)),
         'baseline': read_baseline(artifact_utils.get_single_uri(input_dict[_BASELINE_KEY])).version,
     }
@@ -88,8 +90,10 @@ def _add_extra_files(staged: Path, info: dict[str, Any], input_dict: Artifacts) 
     shutil.copyfile(Path(infra_uri) / WARMUP_FILE, extra / WARMUP_FILE)
     evaluation = Path(artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]))
     shutil.copyfile(evaluation / PREDICTIONS_FILE.name, staged / PREDICTIONS_FILE)
-    reasons = read_verdict(str(evaluation)).reasons if (evaluation / VERDICT_FILE).exists() else ()
-    (staged / CARD_FILE).write_text(render_card(int(staged.name), info, reasons, read_slices(evaluation)))
+    verdict = read_verdict(str(evaluation)) if (evaluation / VERDICT_FILE).exists() else None
+    judged = (verdict.reasons, verdict.baseline) if verdict else ((), '')
+    card = render_card(int(staged.name), info, *judged, read_slices(evaluation))
+    (staged / CARD_FILE).write_text(card, encoding='utf-8')
     statistics_uri = artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY])
     link_or_copy_folder(Path(statistics_uri), staged / STATISTICS_FOLDER)
 
@@ -124,7 +128,8 @@ class Executor(executor.Executor):
         Args:
           input_dict: the stock executor's inputs, and 'evaluation', 'baseline' and 'statistics'.
           output_dict: 'pushed_model', which keeps the model too; it gets the stock executor's custom properties.
-          exec_properties: 'push_destination' as for the stock executor, and 'custom_config' with 'data' and 'settings'.
+          exec_properties: 'push_destination' as for the stock executor, and 'custom_config' with 'data', 'settings'
+            and 'defaults'.
         """
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
@@ -166,6 +171,8 @@ class Pusher(component.Pusher):
       push_destination: the serving folder.
       settings: what the run was made with, as JSON can hold it; the version keeps them, so that `versions` can show how
         two versions differ.
+      defaults: what `settings` are if nobody changes them; the version keeps which of the Trainer's differ, because
+        later code may have other defaults.
     """
 
     SPEC_CLASS = _Spec
@@ -183,6 +190,7 @@ class Pusher(component.Pusher):
         data: str,
         push_destination: pusher_pb2.PushDestination,
         settings: dict[str, Any] | None = None,
+        defaults: dict[str, Any] | None = None,
     ):
         spec = _Spec(
             model=model,
@@ -192,7 +200,7 @@ class Pusher(component.Pusher):
             baseline=baseline,
             statistics=statistics,
             push_destination=push_destination,
-            custom_config=json_utils.dumps({_DATA_KEY: data, _SETTINGS_KEY: settings}),
+            custom_config=json_utils.dumps({_DATA_KEY: data, _SETTINGS_KEY: settings, _DEFAULTS_KEY: defaults}),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
         )
         base_component.BaseComponent.__init__(self, spec=spec)

@@ -1,8 +1,8 @@
-"""Makes the pictures in docs/pictures from real runs: python -m docs.pictures --root DIR.
+"""Makes the pictures in docs/pictures from real runs: python -m docs.pictures --root DIR [--run ID].
 
 A run of the sample preset in a terminal of 80 columns becomes run.svg; its results go into a temporary folder. The
-report of the newest run in DIR becomes report.webp, report-dark.webp and report-phone.webp. It needs tmux and Chromium,
-which the environment does not have.
+report of a run in DIR, the newest if none is named, becomes report.webp, report-dark.webp and report-phone.webp. It
+needs tmux and Chromium, which the environment does not have.
 """
 
 import argparse
@@ -93,15 +93,16 @@ def main(argv: list[str]) -> None:
     """Makes the pictures; see the module."""
     parser = argparse.ArgumentParser(prog='python -m docs.pictures', description=__doc__)
     parser.add_argument('--root', type=Path, required=True, help='folder of results of a run; its report is shown')
-    root = parser.parse_args(argv).root
+    parser.add_argument('--run', help='id of the run; without it, the newest')
+    arguments = parser.parse_args(argv)
     for name in ('tmux', 'chromium'):
         if not shutil.which(name):
             parser.error(f'{name} is not installed; on Debian, run: apt-get install {name}')
     with tempfile.TemporaryDirectory() as temporary:
         page = Path(temporary) / 'report.html'
-        subprocess.run(
-            (sys.executable, '-m', 'pipeline', 'report', '--root', root, '--out', page), cwd=_PROJECT, check=True
-        )
+        words = ['report', '--root', arguments.root.absolute(), '--out', page]
+        words += ['--run', arguments.run] if arguments.run else []
+        subprocess.run((sys.executable, '-m', 'pipeline', *words), cwd=_PROJECT, check=True)
         photograph(page, FOLDER / 'report.webp', 1280, 1000)
         photograph(page, FOLDER / 'report-dark.webp', 1280, 1000, is_dark=True)
         photograph(page, FOLDER / 'report-phone.webp', 390, 844)

@@ -6,8 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+if find_spec('tfx') is None:  # before the first import that would fail
+    sys.stderr.write(
+        f'error: {sys.executable} lacks packages that the pipeline needs; make the environment with '
+        '`make env`, then run .venv/bin/python in place of it, or first: source .venv/bin/activate\n'
+    )
+    raise SystemExit(2)
 
 from components.environment import choose_variables
 from components.errors import PipelineError, UsageError

@@ -130,6 +130,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         statistics=statistics,
         data=data,
         settings=settings,
+        defaults=list_kept_settings(PipelineConfig(name=config.name, root=config.root)),
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
         ),

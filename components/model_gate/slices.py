@@ -38,9 +38,8 @@ class Slice:
     right: int
     count: int
 
-    @property
-    def name(self) -> str:
-        """Such as 'brightness_1_of_4'."""
+    def get_name(self) -> str:
+        """Returns its name, such as 'brightness_1_of_4'."""
         return f'{self.property}_{self.part}_of_{PARTS}'
 
 

@@ -124,7 +124,7 @@ def _judge_slice(each: Slice, bound: float) -> Reason:
     is_kept = value >= bound
     where = f'accuracy of the quarter with {each.property} {each.low:,.0f} to {each.high:,.0f}'
     sentence = f'{where} {value:.3f} {">=" if is_kept else "<"} {bound:.3f} on {each.count:,}'
-    return Reason(SLICE_ACCURACY, each.name, value, bound, each.count, is_kept, sentence)
+    return Reason(SLICE_ACCURACY, each.get_name(), value, bound, each.count, is_kept, sentence)
 
 
 def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo, slices: Sequence[Slice] = ()) -> Verdict:

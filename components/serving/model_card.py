@@ -27,8 +27,8 @@ OUT_OF_SCOPE = (
 LIMITS = (
     f'Every image is first reduced to {features.IMAGE_SHAPE[0]} x {features.IMAGE_SHAPE[1]} pixels, so details are '
     'lost.',
-    'The figures are those of test images from the same source as the training images. On images from elsewhere the '
-    'accuracy is lower, and the probabilities are too high.',
+    'The figures are those of test images from the same source as the training images. On images from elsewhere '
+    'neither the accuracy nor how well the probabilities fit it was measured.',
     'Labels of the test images may be wrong; the report of the run names suspects.',
 )
 DATA_LICENCE = (
@@ -64,6 +64,19 @@ def describe_weights(settings: dict[str, Any] | None) -> str:
     return f'The initial weights are those of the file {_quote(weights)}; its licence is not known here.'
 
 
+def _describe_trained(trainer: dict[str, Any]) -> str:
+    """Says which layers were trained, from the setting `train_from`."""
+    train_from = trainer.get('train_from')
+    if train_from is None:
+        return 'Which layers were trained is not known.'
+    backbone = {
+        'none': 'no layer of the backbone',
+        'all': 'every layer of the backbone',
+        'auto': "the backbone's last stage",
+    }.get(train_from, f"the backbone's layers from {_quote(train_from)} on")
+    return f'Trained were the head and {backbone}.'
+
+
 def _quote(text: Any) -> str:
     """Writes a text that others have chosen as code, in which Markdown has no meaning."""
     return f'`{" ".join(str(text).replace("`", "").split())}`'
@@ -75,9 +88,8 @@ def _format_share(share: Share) -> str:
     return f'{share.value:.3f} ({share.low:.3f} to {share.high:.3f}) on {share.count:,}'
 
 
-def _list_shares(reasons: Sequence[Reason], metric: str) -> dict[str, Share]:
-    found = (reason for reason in reasons if reason.metric == metric)
-    return {reason.slice: measure_share(round(reason.value * reason.count), reason.count) for reason in found}
+def _measure(value: float, count: int) -> Share:
+    return measure_share(round(value * count), count)
 
 
 def _list_weakest(slices: Sequence[Slice]) -> dict[str, Share]:
@@ -93,13 +105,16 @@ def _list_weakest(slices: Sequence[Slice]) -> dict[str, Share]:
     }
 
 
-def render_card(version: int, info: dict[str, Any], reasons: Sequence[Reason], slices: Sequence[Slice]) -> str:
+def render_card(
+    version: int, info: dict[str, Any], reasons: Sequence[Reason], baseline: str, slices: Sequence[Slice]
+) -> str:
     """Makes the model card in Markdown; what is not known is said to be so.
 
     Args:
       version: the version's number.
       info: what the version says about itself, see `components.pusher.describe_version`.
       reasons: the bounds of the model gate with what was measured; empty if they are not known.
+      baseline: how the model compares with its baseline, in words; '' if it is not known.
       slices: from `components.model_gate.slices`; empty if they were not measured.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -112,22 +127,22 @@ def render_card(version: int, info: dict[str, Any], reasons: Sequence[Reason], s
         keep_trailing_newline=True,
     )
     environment.filters |= {'share': _format_share, 'quote': _quote}
-    settings = info.get('settings') or {}
-    manifest = info.get('data') or {}
-    others = [reason.sentence for reason in reasons if reason.metric not in ('accuracy', 'recall', 'slice_accuracy')]
+    trainer = (info.get('settings') or {}).get('trainer', {})
     return environment.get_template(_TEMPLATE).render(
         version=version,
         info=info,
-        trainer=settings.get('trainer', {}),
-        manifest=manifest,
+        trainer=trainer,
+        trained=_describe_trained(trainer),
+        manifest=info.get('data') or {},
         classes=features.CLASS_NAMES,
         intended_use=INTENDED_USE,
         out_of_scope=OUT_OF_SCOPE,
         limits=LIMITS,
         data_licence=DATA_LICENCE,
-        weights=describe_weights(settings),
-        accuracy=_list_shares(reasons, 'accuracy').get(''),
-        recalls=_list_shares(reasons, 'recall'),
-        others=others,
+        weights=describe_weights(info.get('settings')),
+        accuracy=_measure(info['accuracy'], info['images']),
+        recalls={each.slice: _measure(each.value, each.count) for each in reasons if each.metric == 'recall'},
+        calibration=next((each for each in reasons if each.metric == 'calibration_error'), None),
+        baseline=baseline,
         weakest=_list_weakest(slices),
     )

@@ -47,8 +47,10 @@ def lint_file(path: Path) -> list[Problem]:
     """
     try:
         return lint_package(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f'Cannot read {path}: {to_one_line(error)}.') from error
+    except OSError as error:
+        raise UsageError(f'{path} cannot be read ({error.strerror}).') from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f'{path} cannot be read ({to_one_line(error)}).') from error
 
 
 def lint_package(text: str) -> list[Problem]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Colours that Matplotlib draws in, and the variables of the page that take their place.
 _TEXT, _LINE, _FIRST, _SECOND = '#010101', '#020202', '#030303', '#040404'
 _VARIABLES = {_TEXT: 'var(--text)', _LINE: 'var(--line)', _FIRST: 'var(--first)', _SECOND: 'var(--second)'}
-_SETTINGS = {
+_SETTINGS: Any = {
     'svg.fonttype': 'none',  # text as text
     'svg.hashsalt': 'report',  # the same ids every time
     'font.size': 9,
@@ -96,6 +96,8 @@ def draw_lines(
       x_range: the horizontal axis's ends.
     """
 
+    from matplotlib.ticker import MaxNLocator
+
     def draw(axes: 'Axes') -> None:
         for index, (label, points) in enumerate(series.items()):
             is_first = index == 0 and len(series) > 1
@@ -105,7 +107,7 @@ def draw_lines(
         margin = (high - low or 1) * 0.03
         axes.set(xlim=(low - margin, high + margin), ylim=(-0.03, 1.03), xlabel=x_title, ylabel=y_title)
         if x_range != (0, 1):
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(series) > 1:
             axes.legend(loc='best')
 

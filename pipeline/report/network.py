@@ -54,7 +54,7 @@ def show_inputs(transform_graph: Path, encoded: Sequence[bytes]) -> npt.NDArray[
     black, *pure = inputs[: len(plain), 0, 0]
     matrix = np.stack([color - black for color in pure]) / 255  # rows: what a unit of red, green and blue adds
     colors = (inputs[len(plain) :] - black) @ np.linalg.inv(matrix)
-    return np.clip(np.rint(colors), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(colors), 0, 255), np.uint8)
 
 
 def compute_cams(model: Any, inputs: Floats, classes: Sequence[int]) -> Floats:

@@ -48,8 +48,8 @@ def make_overlay(encoded: bytes, cam: npt.NDArray[np.floating[Any]]) -> str:
 
     image = _open(encoded)
     image.thumbnail((_SIDE, _SIDE))
-    heat = Image.fromarray(np.uint8(np.rint(cam * 255))).resize(image.size, Image.Resampling.BICUBIC)
-    colored = np.uint8(colormaps['inferno'](np.asarray(heat))[..., :3] * 255)
+    heat = Image.fromarray(np.rint(cam * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
+    colored = (np.asarray(colormaps['inferno'](np.asarray(heat)))[..., :3] * 255).astype(np.uint8)
     return _make_uri(Image.blend(image, Image.fromarray(colored), 0.6))
 
 

@@ -48,9 +48,7 @@ def find_suspects(labels: Ints, probabilities: npt.NDArray[np.floating[Any]]) ->
     for label in np.unique(labels):
         confusions[label] = probabilities[labels == label].mean(0)
 
-    def take_log(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        return np.log(np.maximum(values, np.finfo(np.float32).tiny))
-
-    ratios = take_log(probabilities[rows, labels]) - take_log(probabilities[rows, answers])
-    order = np.argsort(ratios + take_log(confusions[labels, answers]), kind='stable')
-    return order[ratios[order] < 0][: _count_suspects(labels, probabilities)]
+    factors = np.stack([probabilities[rows, labels], probabilities[rows, answers], confusions[labels, answers]])
+    own, other, usual = np.log(np.maximum(factors, np.finfo(np.float32).tiny))
+    order = np.argsort(own - other + usual, kind='stable')
+    return np.asarray(order[(own < other)[order]][: _count_suspects(labels, probabilities)])

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -14,10 +15,16 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components import pusher
+from components import features, pusher
 from components.baseline import BASELINE_FILE, Baseline, BaselineInfo
+from components.model_gate.slices import Slice, write_slices
+from components.model_gate.verdict import Verdict, write_verdict
+from components.reasons import Reason
 from components.serving import version_labels, versions
+from components.serving.model_card import CARD_FILE
 from components.serving_check.component import WARMUP_FILE
+
+DEFAULTS = {'trainer': {'epochs': 10, 'seed': 0}}
 
 
 @pytest.fixture
@@ -69,7 +76,9 @@ def push(tmp_path, place, monkeypatch):
             {'pushed_model': [pushed]},
             {
                 'push_destination': proto_utils.proto_to_json(destination),
-                'custom_config': json.dumps({'data': str(tmp_path / 'data'), 'settings': settings}),
+                'custom_config': json.dumps(
+                    {'data': str(tmp_path / 'data'), 'settings': settings, 'defaults': DEFAULTS}
+                ),
             },
         )
         return serving, pushed
@@ -91,7 +100,7 @@ def test_a_blessed_model_is_pushed_completely_under_a_number(push):
 def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'manifest.json').write_text('{"source": {"name": "cifar.tar.gz"}}')
-    (version,) = versions.list_versions(push(trainer={'epochs': 2})[0])
+    (version,) = versions.list_versions(push(trainer={'epochs': 2, 'seed': 0})[0])
     assert version.info['accuracy'] == 0.93
     assert version.info['images'] == 100
     assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
@@ -99,9 +108,39 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train' / 'FeatureStats.pb').read_text() == 'statistics'
     assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
     assert (version.folder / versions.PREDICTIONS_FILE).read_text() == 'predictions'
-    assert version.info['settings'] == {'trainer': {'epochs': 2}}
+    assert version.info['settings'] == {'trainer': {'epochs': 2, 'seed': 0}}
+    assert version.info['changed'] == {'epochs': 2}
+    assert '| `epochs` | `2` |' in (version.folder / CARD_FILE).read_text()
     assert (version.info['run'], version.info['pipeline']) == ('20260102-030405', 'cifar10-test')
     assert version.listing == 'newest'
+
+
+def test_the_model_card_of_a_version_has_the_figures_of_the_verdict(push, tmp_path):
+    right, count = {name: 8 + label % 3 for label, name in enumerate(features.CLASS_NAMES)}, 10
+    reasons = [
+        Reason('accuracy', '', 0.93, 0.5, 100, True, ''),
+        Reason('calibration_error', '', 0.02, 1, 100, True, ''),
+    ]
+    reasons += [Reason('recall', name, value / count, 0.5, count, True, '') for name, value in right.items()]
+    evaluation = tmp_path / 'evaluation'
+    evaluation.mkdir()
+    write_verdict(str(evaluation), Verdict(True, tuple(reasons), 'accuracy +0.010 against version 5'))
+    write_slices(evaluation, [Slice('contrast', 1, 3, 9, 20, 25), Slice('contrast', 2, 9, 12, 24, 25)])
+    card = (versions.find_newest_version(push()[0]) / CARD_FILE).read_text()
+    assert re.search(r'^Accuracy: \*\*0\.930 \(0\.863 to 0\.966\) on 100\*\*\.$', card, flags=re.MULTILINE)
+    assert dict(re.findall(r'^\| (\w+) \| ([\d.]+) \([\d.]+ to [\d.]+\) on 10 \|$', card, flags=re.MULTILINE)) == {
+        name: f'{value / count:.3f}' for name, value in right.items()
+    }
+    assert 'Calibration error: 0.020 on 100.' in card
+    assert 'Against the baseline: accuracy +0.010 against version 5.' in card
+    assert '| contrast 3 to 9 | 0.800 (' in card
+    assert '| contrast 9 to 12 |' not in card, 'only the weakest quarter is shown'
+
+
+def test_a_model_without_verdict_and_manifest_gets_a_card_that_says_so(push):
+    card = (versions.find_newest_version(push()[0]) / CARD_FILE).read_text()
+    assert 'The recall by class is not known.' in card
+    assert 'How many records of each class it was trained on is not known.' in card
 
 
 def test_a_push_is_listed_for_a_server_that_labels_versions(push):
@@ -155,7 +194,7 @@ def test_a_file_system_without_hard_links_gets_a_copy(push, tmp_path, monkeypatc
 def test_the_extra_files_of_a_version_never_change_those_of_the_model_itself(tmp_path, push):
     extra = tmp_path / 'model' / 'Format-Serving' / 'assets.extra'
     extra.mkdir()
-    for name in (versions.INFO_FILE.name, versions.PREDICTIONS_FILE.name, WARMUP_FILE):
+    for name in (versions.INFO_FILE.name, CARD_FILE.name, versions.PREDICTIONS_FILE.name, WARMUP_FILE):
         (extra / name).write_text("the model's own")
     version = versions.find_newest_version(push()[0])
     assert json.loads((version / versions.INFO_FILE).read_text())['accuracy'] == 0.93
@@ -180,7 +219,7 @@ def test_the_settings_are_in_the_cache_key():
 
     assert make(settings={'seed': 1}) == make(settings={'seed': 1})
     assert make(settings={'seed': 1}) != make(settings={'seed': 2})
-    assert json.loads(make()['custom_config']) == {'data': 'data', 'settings': None}
+    assert json.loads(make()['custom_config']) == {'data': 'data', 'settings': None, 'defaults': None}
 
 
 @pytest.mark.parametrize('blessings', [(False, True), (True, False)])

@@ -138,13 +138,16 @@ def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serv
     ]
     written = {file.parent.parent.name: file for file in (tmp_path / 'rehearsal').rglob('output_metadata.json')}
     shown = {}
-    for step in ('Trainer', 'Evaluator', 'ServingCheck'):
+    for step in ('Trainer', 'Evaluator', 'ServingCheck', 'Report'):
         for name, entry in json.loads(written[step].read_text())['artifacts'].items():
             [artifact] = entry['artifacts']
             if name in PAGES:
                 assert artifact['uri'].startswith('minio://mlpipeline/v2/')
-                shown[name] = artifact['metadata']
+                shown[name] = artifact.get('metadata', {})
     assert shown['training_metrics']['device'].startswith('CPU')
+    assert shown['report_page'] == {}
+    (page,) = (file for file in (tmp_path / 'rehearsal').rglob('report_page') if file.is_file())
+    assert f'pushed as version {pushed.number}' in page.read_text()
     assert shown['evaluation_metrics']['verdict'] == 'blessed'
     assert shown['serving_metrics']['verdict'] == 'servable'
     assert sum(sum(row['row']) for row in shown['confusion_matrix']['confusionMatrix']['rows']) == 100

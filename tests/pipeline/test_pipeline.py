@@ -59,9 +59,12 @@ def test_a_setting_changes_only_the_components_that_read_it_and_those_that_keep_
 
 def test_a_version_keeps_the_settings_of_its_run_without_paths():
     properties = get_properties(['trainer.weights=/weights/a.h5', 'trainer.cache_dir=/cache', 'trainer.seed=7'])
-    kept = json.loads(properties['Pusher']['custom_config'])['settings']
+    config = json.loads(properties['Pusher']['custom_config'])
+    kept, defaults = config['settings'], config['defaults']
     assert (kept['name'], kept['trainer']['seed'], kept['trainer']['weights']) == ('cifar10-sample', 7, 'a.h5')
-    assert '/' not in json.dumps(kept)
+    assert (defaults['trainer']['seed'], defaults['trainer']['weights']) == (0, 'imagenet')
+    assert defaults['trainer'].keys() == kept['trainer'].keys()
+    assert '/' not in json.dumps((kept, defaults))
 
 
 def test_models_are_pushed_to_the_root_or_where_the_config_says(tmp_path, monkeypatch):

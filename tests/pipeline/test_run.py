@@ -145,8 +145,10 @@ def test_the_report_of_a_run_has_the_figures_that_tfma_measured(full_run, tmp_pa
     values = {(each['metric'], each['slice']): each['value'] for each in json.loads(file.read_text())['reasons']}
     assert figures['test']['accuracy']['value'] == pytest.approx(values['accuracy', ''])
     assert figures['test']['calibration']['error'] == pytest.approx(values['calibration_error', ''], abs=1e-6)
+    (card,) = layout.serving.glob('*/assets.extra/MODEL_CARD.md')
     for each in figures['test']['classes']:
         assert each['recall']['value'] == pytest.approx(values['recall', each['name']])
+        assert f'| {each["name"]} | {values["recall", each["name"]]:.3f} (' in card.read_text()
 
 
 def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
@@ -223,7 +225,7 @@ def test_a_model_trained_on_shuffled_labels_is_refused(full_run, tmp_path):
     assert answer.returncode == 3, answer.stdout + answer.stderr
     verdict, next_step = answer.stdout.splitlines()[-2:]
     assert re.fullmatch(r'not pushed: \d+ of \d+ bounds were not kept', verdict)
-    assert next_step == f'  next       python -m pipeline report --root {tmp_path}/root'
+    assert next_step == f'  next       python -m pipeline report --root {tmp_path}/root --open'
     assert re.search(r'^  accuracy 0\.[0-4]\d\d < 0\.800 on 100 test images$', answer.stdout, flags=re.MULTILINE)
 
 

@@ -42,7 +42,7 @@ def test_planted_dark_images_that_are_wrong_are_the_weakest_quarter(tmp_path):
     slices = read_slices(tmp_path)
     assert [each.count for each in slices] == [10] * 12, 'three properties; the images do not differ in size'
     dark, *rest = [each for each in slices if each.property == 'brightness']
-    assert (dark.name, dark.right, [each.right for each in rest]) == ('brightness_1_of_4', 3, [10, 10, 10])
+    assert (dark.get_name(), dark.right, [each.right for each in rest]) == ('brightness_1_of_4', 3, [10, 10, 10])
     assert 0 < dark.low < dark.high < rest[0].low
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from components import features
 from components.model_gate.slices import Slice
 from components.reasons import Reason
@@ -13,7 +15,15 @@ INFO = {
     'pushed': '2026-01-02T03:04:05+00:00',
     'run': '20260102-030405',
     'pipeline': 'cifar10-test',
-    'settings': {'trainer': {'backbone': 'vgg16', 'image_size': 160, 'weights': 'imagenet', 'train_from': 'block5'}},
+    'changed': {'train_from': 'a|b'},
+    'settings': {
+        'trainer': {
+            'backbone': 'vgg16',
+            'image_size': 160,
+            'weights': 'imagenet',
+            'train_from': 'block5',
+        }
+    },
     'data': {
         'source': {'kind': 'archive', 'name': 'a`|*.tar.gz', 'sha256': 'abc'},
         'counts': {'train': 1800, 'test': 100},
@@ -28,31 +38,52 @@ REASONS = (
     Reason('calibration_error', '', 0.02, 0.15, 100, True, 'calibration error 0.020 <= 0.150 on 100'),
     Reason('recall', 'cat', 0.7, 0.5, 10, True, 'recall of cat 0.700 >= 0.500 on 10'),
 )
+BASELINE = 'accuracy +0.010 (95% interval -0.020 to +0.040) against version 5 on 100: equal within chance'
 SLICES = [
     Slice('brightness', part, 10 * part, 10 * part + 9, right, 25) for part, right in enumerate((20, 24, 25, 24), 1)
 ]
 
 
 def test_the_figures_are_those_of_the_verdict_with_their_intervals():
-    card = render_card(17, json.loads(json.dumps(INFO)), REASONS, SLICES)
+    card = render_card(17, json.loads(json.dumps(INFO)), REASONS, BASELINE, SLICES)
     assert card.startswith('# Model card of version 17\n')
     assert 'Accuracy: **0.930 (0.863 to 0.966) on 100**.' in card  # Wilson's interval, by R's binom.confint
     assert '| cat | 0.700 (0.397 to 0.892) on 10 |' in card
-    assert '- calibration error 0.020 <= 0.150 on 100' in card
+    assert 'Calibration error: 0.020 on 100.' in card
+    assert f'Against the baseline: {BASELINE}.' in card
+    assert "Trained were the head and the backbone's layers from `block5` on." in card
+    assert '| `train_from` | `a\\|b` |' in card, 'a cell of a table cannot end early'
     assert '| brightness 10 to 19 | 0.800 (0.609 to 0.911) on 25 |' in card
     assert '| cat | 180 | 10 |' in card
     assert '| all | 1,800 | 100 |' in card
-    assert 'archive `a|*.tar.gz`, SHA-256 `abc`' in card, 'a text of others cannot end its quotation'
+    assert 'Source: `archive` `a|*.tar.gz`, SHA-256 `abc`' in card, 'a text of others cannot end its quotation'
     assert "Oxford's Visual Geometry Group" in card
-    assert '\n\n\n\n' not in card
+    assert '\n\n\n' not in card
 
 
-def test_what_is_not_known_is_said_to_be_so():
-    card = render_card(17, {'accuracy': 0.5, 'images': 20, 'pushed': 'now', 'settings': None, 'data': None}, (), ())
-    assert 'What data it was trained on is not known.' in card
-    assert 'The figures by class are not known.' in card
-    assert 'How good it is on dark or blurred images was not measured.' in card
-    assert 'Where the initial weights come from is not known.' in card
+def test_a_training_without_changes_is_said_to_be_one():
+    sentence = 'All settings of the training have their defaults.'
+    for changed, is_said in (({}, True), ({'seed': 1}, False)):
+        assert (sentence in render_card(17, {**INFO, 'changed': changed}, REASONS, BASELINE, SLICES)) == is_said
+
+
+@pytest.mark.parametrize('data', [None, {}, {'source': {'name': 'cifar.tar.gz'}}, {'counts_by_class': {'train': {}}}])
+def test_what_is_not_known_is_said_to_be_so(data):
+    info = {'accuracy': 0.5, 'images': 20, 'pushed': 'now', 'settings': None, 'data': data}
+    card = render_card(17, info, (), '', ())
+    assert 'Accuracy: **0.500 (0.299 to 0.701) on 20**.' in card
+    assert ('Where the data comes from is not known.' in card) != ('`cifar.tar.gz`, SHA-256 `not known`' in card)
+    assert ('How many records of each class' in card) != ('| cat | 0 |' in card)
+    for sentence in (
+        'The recall by class is not known.',
+        'The calibration error is not known.',
+        'Against the baseline: not known.',
+        'How good it is on dark or blurred images was not measured.',
+        'Which layers were trained is not known.',
+        'Where the initial weights come from is not known.',
+    ):
+        assert sentence in card
+    assert '\n\n\n' not in card
 
 
 def test_the_licence_of_a_weights_file_is_not_guessed():

@@ -9,9 +9,11 @@ import re
 import numpy as np
 import pytest
 from lxml import html
+from markupsafe import escape
 from PIL import Image
 
 from components import features
+from components.serving import model_card
 from components.shares import measure_share
 from pipeline.compare import Table
 from pipeline.report.figures import Predictions, measure_test
@@ -175,6 +177,13 @@ def test_the_page_shows_stages_latencies_and_the_weakest_slice(page):
     weakest = min(slices, key=lambda each: each['accuracy']['value'])
     assert f'that with {weakest["property"]} ' in tree.xpath('string(//section[@id="slices"]/p)')
     assert len(tree.xpath('//*[local-name()="svg" and @class="chart"]')) == 6
+
+
+def test_the_page_shows_the_words_of_the_model_card(page):
+    (card,) = re.findall(r'<section id="card">(.*?)</section>', page.read_text(), flags=re.DOTALL)
+    for words in (model_card.INTENDED_USE, *model_card.LIMITS, model_card.DATA_LICENCE):
+        assert str(escape(words)) in card
+    assert str(escape(model_card.describe_weights(read_island(page)['settings']))) in card
 
 
 def test_flips_are_the_images_that_only_one_model_has_right(page, folders):
