@@ -193,6 +193,13 @@ def _compare(arguments: argparse.Namespace, reporter: Reporter) -> int:
     found = run_history.read_runs(layout)
     first, second = (run_history.find_run(found, text, layout.root) for text in (arguments.first, arguments.second))
     answer: Any = (compare.compare_runs if arguments.json else compare.describe_comparison)(first, second)
+    if arguments.out:
+        out = Path(arguments.out).absolute()
+        with divert_chatter(verbose=False):
+            from pipeline.report import report
+
+            report.write_comparison(layout.root, first, second, out)
+        answer = answer if arguments.json else [*answer, '', f'report {out}']
     _print_answer(answer, is_json=arguments.json)
     return 0
 

@@ -213,6 +213,7 @@ def _add_run_commands(commands: Commands) -> None:
             default=default,
             help='id of a run, number of the version that it pushed, last or previous; default: %(default)s',
         )
+    compare.add_argument('--out', metavar='FILE.html', help="write B's report too, compared with A")
     gc.add_argument('--keep', metavar='N', type=int, required=True, help='how many of the newest runs keep everything')
     gc.add_argument('--dry-run', action='store_true', help='only say how much would be freed')
     tensorboard.add_argument(
@@ -231,7 +232,7 @@ def _add_run_commands(commands: Commands) -> None:
 def _add_report(commands: Commands) -> None:
     report = _add_command(commands, 'report')
     report.add_argument('--root', metavar='DIR', required=True, help='folder of results that `run` was given')
-    report.add_argument('--run', metavar='ID', help='the run; default: the newest')
+    report.add_argument('--run', metavar='ID', help='the run, as for compare; default: the newest')
     report.add_argument('--out', metavar='FILE.html', help='file to write; default: ROOT/report-ID.html')
     report.add_argument('--open', action='store_true', help='open the page in the browser')
 

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.overrides import format_value
@@ -17,6 +18,16 @@ _TRAINING = {'val_accuracy': 'val_accuracy', 'best_epoch': 'best epoch', 'images
 
 Pairs = dict[str, tuple[Any, Any]]
 """Two values by name; None for one that is not known."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A part of a comparison, in words."""
+
+    title: str
+    """What is compared; '' for the runs themselves."""
+    rows: tuple[tuple[str, ...], ...]
+    """Four cells each: a name, its value in the first run and in the second, and the change; '' if it has none."""
 
 
 def _pair(first: dict[str, Any], second: dict[str, Any]) -> Pairs:
@@ -75,24 +86,49 @@ def _make_row(*cells: str) -> Iterator[str]:
         yield ' '.join(f'{part:<{width}}' for part, width in zip(parts, widths, strict=False)).rstrip()
 
 
-def describe_comparison(first: Run, second: Run) -> list[str]:
-    """Describes two runs in lines of at most 80 columns: the settings that differ, and all that was measured."""
+def tabulate(first: Run, second: Run) -> tuple[Table, ...]:
+    """Puts two runs beside each other: how each began and ended, the settings that differ, and all that was measured.
+
+    The first table has no title; the others say in theirs how much there is.
+    """
     comparison = compare_runs(first, second)
     common = first.settings.keys() & second.settings.keys()
     known = {name: pair for name, pair in comparison['settings'].items() if name in common}
     differing = {name: pair for name, pair in known.items() if pair[0] != pair[1]}
+    runs = (first, second)
+    return (
+        Table(
+            '',
+            (
+                ('started', *(f'{run.started:%Y-%m-%d %H:%M}' for run in runs), ''),
+                ('pipeline', *(run.pipeline for run in runs), ''),
+                (
+                    'verdict',
+                    *(textwrap.shorten(describe_outcome(run), _VERDICT, placeholder=' ...') for run in runs),
+                    '',
+                ),
+                ('version', *(run.version or '-' for run in runs), ''),
+            ),
+        ),
+        Table(
+            f'settings: {len(differing)} differ, {len(known) - len(differing)} are the same',
+            tuple((name, *map(format_value, pair), '') for name, pair in differing.items()),
+        ),
+        Table(
+            'metrics' if comparison['metrics'] else 'metrics: none, because neither model was evaluated',
+            tuple(
+                (name, *map(_format_number, pair), _format_change(*pair))
+                for name, pair in comparison['metrics'].items()
+            ),
+        ),
+    )
+
+
+def describe_comparison(first: Run, second: Run) -> list[str]:
+    """Describes two runs in lines of at most 80 columns, see `tabulate`."""
     lines = [*_make_row('', first.run_id, second.run_id)]
-    for name, texts in {
-        'started': [f'{run.started:%Y-%m-%d %H:%M}' for run in (first, second)],
-        'pipeline': [run.pipeline for run in (first, second)],
-        'verdict': [textwrap.shorten(describe_outcome(run), _VERDICT, placeholder=' ...') for run in (first, second)],
-        'version': [run.version or '-' for run in (first, second)],
-    }.items():
-        lines += _make_row(name, *texts)
-    lines += ['', f'settings: {len(differing)} differ, {len(known) - len(differing)} are the same']
-    for name, pair in differing.items():
-        lines += _make_row(name, *map(format_value, pair))
-    lines += ['', 'metrics' if comparison['metrics'] else 'metrics: none, because neither model was evaluated']
-    for name, pair in comparison['metrics'].items():
-        lines += _make_row(name, *map(_format_number, pair), _format_change(*pair))
+    for table in tabulate(first, second):
+        lines += ['', table.title] if table.title else []
+        for row in table.rows:
+            lines += _make_row(*row)
     return lines

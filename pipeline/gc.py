@@ -32,7 +32,12 @@ class Garbage(NamedTuple):
 
 def _list_used(runs: Iterable[Run]) -> dict[int, metadata_store_pb2.Artifact]:
     """Returns every artifact that runs read or wrote, by id."""
-    return {artifact.id: artifact for run in runs for step in run.steps for artifact in (*step.inputs, *step.outputs)}
+    return {
+        artifact.id: artifact
+        for run in runs
+        for step in run.steps
+        for artifact in (*step.inputs, *step.outputs.values())
+    }
 
 
 def find_garbage(layout: Layout, runs: list[Run], keep: int) -> Garbage:

@@ -28,6 +28,18 @@ def flatten_settings(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any
     return fields
 
 
+def nest_settings(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns flat settings into nested ones, {'trainer.epochs': 2} into {'trainer': {'epochs': 2}}."""
+    tree: dict[str, Any] = {}
+    for name, value in fields.items():
+        *sections, key = name.split('.')
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+        branch[key] = value
+    return tree
+
+
 def format_value(value: Any, width: int = 40) -> str:
     """Returns a setting's value as `--set` takes it, cut off after `width` characters."""
     text = value if isinstance(value, str) else json.dumps(value)

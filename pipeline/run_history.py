@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
@@ -18,6 +18,7 @@ from components.serving_check.report import read_report
 from pipeline.config import Layout
 from pipeline.overrides import flatten_settings
 from pipeline.run_record import RUN_TYPE, RunRecord, open_store, read_record
+from pipeline.run_steps import Step, find_output, read_steps
 from pipeline.storage import check_metadata_store, explain_fault
 
 # The same as in components.model_gate.verdict and trainer.train, which take seconds to import.
@@ -25,7 +26,6 @@ VERDICT_FILE = 'verdict.json'
 TRAINING_FILE = 'report.json'
 
 _State = metadata_store_pb2.Execution
-_Event = metadata_store_pb2.Event
 # Where TFX keeps settings that a run did not record: component, execution property, and the section of the settings.
 _SETTINGS = (
     ('Trainer', 'custom_config', ''),
@@ -36,19 +36,6 @@ _SETTINGS = (
 _PATHS = ('trainer.cache_dir', 'trainer.checkpoint_dir')  # not kept with a run, as not with a version
 
 Outcome = Literal['pushed', 'refused', 'data refused', 'failed', 'interrupted', 'running']
-
-
-class Step(NamedTuple):
-    """A component's part in a run."""
-
-    component: str
-    """The component's id."""
-    execution: metadata_store_pb2.Execution
-    """As ML Metadata has it."""
-    inputs: list[metadata_store_pb2.Artifact]
-    """What it read."""
-    outputs: list[metadata_store_pb2.Artifact]
-    """What it wrote, or reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +64,8 @@ class Run:
     """Every bound of the model gate and the serving check; empty if the model was not evaluated."""
     training: dict[str, Any]
     """The Trainer's report; empty if it is gone."""
+    memory_mb: dict[str, float]
+    """Peak memory of the run's process while a component ran, in megabytes, by component; not of reused components."""
     steps: tuple[Step, ...] = field(repr=False)
     """Its components, in the order in which they ran."""
 
@@ -84,33 +73,6 @@ class Run:
     def accuracy(self) -> Reason | None:
         """The accuracy on the whole test split."""
         return next((reason for reason in self.reasons if (reason.metric, reason.slice) == ('accuracy', '')), None)
-
-
-def _read_steps(store: metadata_store.MetadataStore, context_id: int) -> tuple[Step, ...]:
-    executions = sorted(store.get_executions_by_context(context_id), key=lambda execution: execution.id)
-    events = store.get_events_by_execution_ids([execution.id for execution in executions]) if executions else []
-    ids = {event.artifact_id for event in events}
-    artifacts = {artifact.id: artifact for artifact in store.get_artifacts_by_id(ids)} if ids else {}
-
-    def find(execution_id: int, kind: int) -> list[metadata_store_pb2.Artifact]:
-        found = [event.artifact_id for event in events if (event.execution_id, event.type) == (execution_id, kind)]
-        return [artifacts[each] for each in dict.fromkeys(found) if each in artifacts]
-
-    return tuple(
-        Step(
-            component=execution.type.rpartition('.')[2],
-            execution=execution,
-            inputs=find(execution.id, _Event.INPUT),
-            outputs=find(execution.id, _Event.OUTPUT),
-        )
-        for execution in executions
-    )
-
-
-def _find_output(steps: Sequence[Step], component: str, key: str) -> metadata_store_pb2.Artifact | None:
-    """Returns an output by the folder that TFX names after its key."""
-    outputs = (artifact for step in steps if step.component == component for artifact in step.outputs)
-    return next((artifact for artifact in outputs if Path(artifact.uri).parent.name == key), None)
 
 
 def _read_json(artifact: metadata_store_pb2.Artifact | None, name: str) -> dict[str, Any]:
@@ -121,9 +83,9 @@ def _read_json(artifact: metadata_store_pb2.Artifact | None, name: str) -> dict[
 
 
 def _read_reasons(steps: Sequence[Step]) -> tuple[Reason, ...]:
-    verdict = _read_json(_find_output(steps, 'Evaluator', 'evaluation'), VERDICT_FILE)
+    verdict = _read_json(find_output(steps, 'Evaluator', 'evaluation'), VERDICT_FILE)
     reasons = tuple(Reason(**reason) for reason in verdict.get('reasons', ()))
-    blessing = _find_output(steps, 'ServingCheck', 'blessing')
+    blessing = find_output(steps, 'ServingCheck', 'blessing')
     return reasons + (read_report(blessing.uri).reasons if blessing and Path(blessing.uri).is_dir() else ())
 
 
@@ -164,8 +126,8 @@ def _measure_seconds(steps: Sequence[Step], begin_ms: int, outcome: Outcome) -> 
 
 
 def _read_run(store: metadata_store.MetadataStore, context: metadata_store_pb2.Context, *, is_locked: bool) -> Run:
-    steps, record = _read_steps(store, context.id), read_record(context)
-    pushed = _find_output(steps, 'Pusher', 'pushed_model')
+    steps, record = read_steps(store, context.id), read_record(context)
+    pushed = find_output(steps, 'Pusher', 'pushed_model')
     # Asking a map of a message for a key that it lacks would add the key.
     is_pushed = pushed is not None and 'pushed_version' in pushed.custom_properties
     version = pushed.custom_properties['pushed_version'].string_value if pushed and is_pushed else ''
@@ -188,7 +150,8 @@ def _read_run(store: metadata_store.MetadataStore, context: metadata_store_pb2.C
         settings=record.settings if record and record.settings else _read_settings(steps),
         reasons=reasons,
         training=(record.training if record else {})
-        or _read_json(_find_output(steps, 'Trainer', 'model_run'), TRAINING_FILE),
+        or _read_json(find_output(steps, 'Trainer', 'model_run'), TRAINING_FILE),
+        memory_mb=record.memory_mb if record else {},
         steps=steps,
     )
 
@@ -220,8 +183,12 @@ def check_root(layout: Layout) -> None:
     check_metadata_store(layout)
 
 
-def read_runs(layout: Layout) -> list[Run]:
+def read_runs(layout: Layout, run_id: str | None = None) -> list[Run]:
     """Reads the runs of a root, the oldest first.
+
+    Args:
+      layout: the root.
+      run_id: id of the only run to read; None for all of them.
 
     Raises:
       UsageError, StorageError: see `check_root`.
@@ -233,7 +200,8 @@ def read_runs(layout: Layout) -> list[Run]:
         store = open_store(layout.metadata, is_read_only=True)
         contexts = sorted(store.get_contexts_by_type(RUN_TYPE), key=lambda context: context.id)
         newest = contexts[-1].id if contexts else None
-        return [_read_run(store, each, is_locked=is_locked and each.id == newest) for each in contexts]
+        wanted = [each for each in contexts if run_id in (None, each.name)]
+        return [_read_run(store, each, is_locked=is_locked and each.id == newest) for each in wanted]
     except Exception as error:
         raise explain_fault(error, layout) or PipelineError(
             f'The runs in {layout.root} cannot be read: {to_one_line(error)}'
@@ -244,7 +212,7 @@ def list_inputs(layout: Layout, run_id: str, component: str) -> tuple[str, ...]:
     """Lists the folders of the artifacts that a component of a run read, each once."""
     store = open_store(layout.metadata, is_read_only=True)
     context = store.get_context_by_type_and_name(RUN_TYPE, run_id)
-    steps = _read_steps(store, context.id) if context else ()
+    steps = read_steps(store, context.id) if context else ()
     return tuple(artifact.uri for step in steps if step.component == component for artifact in step.inputs)
 
 

@@ -19,7 +19,7 @@ def list_logs(runs: Sequence[Run]) -> dict[str, Path]:
     logs: dict[str, Path] = {}
     for run in runs:
         for step in run.steps:
-            for folder in (Path(each.uri) for each in step.outputs if step.component == 'Trainer'):
+            for folder in (Path(each.uri) for each in step.outputs.values() if step.component == 'Trainer'):
                 if folder not in logs.values() and any(folder.rglob('events.out.tfevents.*')):
                     accuracy = f' {run.accuracy.value:.3f}' if run.accuracy else ''
                     logs[f'{run.started:%Y-%m-%d %H.%M.%S} {run.pipeline} {run.outcome}{accuracy}'] = folder

@@ -12,6 +12,7 @@ from components import features
 from components.model_gate.slices import read_slices
 from components.reasons import Reason
 from components.shares import Share, measure_share
+from pipeline.compare import Table
 from pipeline.report.folders import ComponentState, Folders
 from pipeline.report.suspects import find_suspects
 
@@ -66,10 +67,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Flips:
-    """Images on which only one of the two models is right, and the change of accuracy with McNemar's interval."""
+class OtherRun:
+    """The run that takes the place of the serving model: its id, and `pipeline.compare`'s tables of both runs."""
 
-    version: int
+    run: str
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Images on which only one of the two models is right, and the change of accuracy with McNemar's interval.
+
+    against: the other model, such as 'version 7'.
+    """
+
+    against: str
     change: float
     low: float
     high: float
@@ -158,6 +170,7 @@ class Figures:
     serving: dict[str, Any] | None = None
     lineage: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    other: OtherRun | None = None
 
 
 @dataclass(frozen=True)
@@ -276,8 +289,8 @@ def measure_test(predictions: Predictions, slices: tuple[Slice, ...]) -> TestFig
     )
 
 
-def measure_flips(predictions: Predictions, baseline: Floats, version: int, confidence: float) -> Flips:
-    """Compares the answers with those of the version that was serving, on the same images in the same order."""
+def measure_flips(predictions: Predictions, baseline: Floats, against: str, confidence: float) -> Flips:
+    """Compares the answers with those of another model, on the same images in the same order."""
     from components.model_gate.verdict import measure_change
 
     other = np.isfinite(baseline).all(1) & (np.nan_to_num(baseline).argmax(1) == predictions.labels)
@@ -291,7 +304,7 @@ def measure_flips(predictions: Predictions, baseline: Floats, version: int, conf
     order = np.argsort(predictions.labels, kind='stable')
     right, wrong = (order[np.isin(order, each)] for each in (better, worse))
     shown = (predictions.show(each, _PICTURES_A_LIST) for each in (right, wrong))
-    return Flips(version, *change, count_classes(better), count_classes(worse), *shown)
+    return Flips(against, *change, count_classes(better), count_classes(worse), *shown)
 
 
 def list_gates(folders: Folders) -> tuple[Gate, ...]:

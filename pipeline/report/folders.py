@@ -1,15 +1,14 @@
 """Which artifacts a run wrote, and how each of its components ended: read from ML Metadata, which is not changed."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import UsageError
+from pipeline.overrides import nest_settings
 
-DATABASE_FILE = 'metadata.sqlite'  # in a run's root
-_PIPELINE_TYPE = 'pipeline'
-_SETTINGS_COMPONENT, _SETTINGS_PROPERTY = 'Pusher', 'custom_config'
+if TYPE_CHECKING:
+    from pipeline.run_history import Run
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Folders:
     pipeline: name of the pipeline.
     components: in the order in which they began.
     data: where the data came from, in words; '' if that was not recorded.
-    settings: the run's settings, nested as in a version; empty if the run ended before they were recorded.
+    settings: the run's settings, nested as in a version; fewer than all for a run that was killed at once.
     version: number of the version that was pushed; '' if none was.
     digests: digests of each component's source, by component.
     """
@@ -62,73 +61,58 @@ class Folders:
         return path if path and path.exists() else None
 
 
-def _choose_run(runs: list[Any], run: str | None, root: Path) -> Any:
-    """Returns the context of the run with an id, or of the newest one."""
-    by_id = {context.name: context for context in runs}
-    if not by_id:
-        raise UsageError(f'{root} holds no run; `python -m pipeline run --root {root}` makes one.')
-    if run is None:
-        return max(runs, key=lambda context: (context.create_time_since_epoch, context.id))
-    if run not in by_id:
-        raise UsageError(f'--run {run}: {root} holds no such run, but {", ".join(sorted(by_id))}.')
-    return by_id[run]
-
-
 def find_folders(root: Path, run: str | None = None) -> Folders:
     """Finds what a run wrote.
 
     Args:
       root: the folder of results that was given to `run`.
-      run: id of the run; None for the newest.
+      run: id of the run, number of the version that it pushed, 'last' or 'previous'; None for the newest.
 
     Raises:
-      UsageError: the folder holds no run, or none with this id.
+      UsageError: the folder holds no run, or none with this name.
+      StorageError, PipelineError: ML Metadata cannot be read.
     """
-    from ml_metadata.proto import metadata_store_pb2 as mlmd
+    from pipeline.config import Layout
+    from pipeline.run_history import find_run, read_runs
 
-    from pipeline.run_record import RUN_TYPE, open_store, read_record
+    layout = Layout(str(root))
+    # A run that is known by its id does not need the others, of which there may be many.
+    runs = (read_runs(layout, run) if run else []) or read_runs(layout)
+    return list_folders(find_run(runs, run or 'last', root), root)
 
-    database = root / DATABASE_FILE
-    if not database.is_file():
-        raise UsageError(f'{root} holds no run: it has no {DATABASE_FILE}. Give the --root of a run.')
-    store = open_store(database, is_read_only=True)
-    context = _choose_run(store.get_contexts_by_type(RUN_TYPE), run, root)
-    executions = store.get_executions_by_context(context.id)
-    if not executions:
-        raise UsageError(f'Run {context.name} in {root} ended before its first component.')
-    types = {kind.id: kind.name.rpartition('.')[2] for kind in store.get_execution_types()}
-    names = {each.id: types[each.type_id] for each in executions}
-    for each in executions:
-        for node in store.get_contexts_by_execution(each.id):
-            if node.type == 'node':
-                names[each.id] = node.name.rpartition('.')[2]
-    executions.sort(key=lambda each: (each.create_time_since_epoch, each.id))
-    record = read_record(context)
-    states, digests, data = [], {}, ''
-    settings: dict[str, Any] = {}
-    for each in executions:
-        name, properties = names[each.id], each.custom_properties
-        state = mlmd.Execution.State.Name(each.last_known_state).lower()
-        milliseconds = each.last_update_time_since_epoch - each.create_time_since_epoch
-        states.append(ComponentState(name, state, milliseconds / 1000, record.memory_mb.get(name) if record else None))
-        if 'source_digest' in properties:
-            digests[name] = properties['source_digest'].string_value
-        if 'input_base' in properties:
-            data = properties['input_base'].string_value
-        if name == _SETTINGS_COMPONENT and _SETTINGS_PROPERTY in properties:
-            recorded = json.loads(properties[_SETTINGS_PROPERTY].string_value)
-            data, settings = recorded.get('data') or '', recorded.get('settings') or {}
-    artifacts, version = {}, ''
-    found = {artifact.id: artifact for artifact in store.get_artifacts_by_context(context.id)}
-    for event in store.get_events_by_execution_ids([each.id for each in executions]):
-        artifact = found.get(event.artifact_id)
-        if event.type != mlmd.Event.OUTPUT or artifact is None or not Path(artifact.uri).is_dir():
-            continue
-        key = next(step.key for step in event.path.steps if step.key)
-        artifacts[f'{names[event.execution_id]}.{key}'] = Path(artifact.uri)
-        if artifact.custom_properties['pushed'].int_value:
-            version = artifact.custom_properties['pushed_version'].string_value
-    pipeline = next(
-        (each.name for each in store.get_contexts_by_execution(executions[0].id) if each.type == _PIPELINE_TYPE), ''
+
+def list_folders(run: 'Run', root: Path) -> Folders:
+    """Lists what a run wrote and still has.
+
+    Args:
+      run: as ML Metadata has it.
+      root: its folder of results, for the errors.
+
+    Raises:
+      UsageError: the run ended before its first component.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+
+    if not run.steps:
+        raise UsageError(f'Run {run.run_id} in {root} ended before its first component.')
+    states, digests, artifacts = [], {}, {}
+    for step in run.steps:
+        execution = step.execution
+        state = metadata_store_pb2.Execution.State.Name(execution.last_known_state).lower()
+        milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+        states.append(ComponentState(step.component, state, milliseconds / 1000, run.memory_mb.get(step.component)))
+        if 'source_digest' in execution.custom_properties:
+            digests[step.component] = execution.custom_properties['source_digest'].string_value
+        for key, artifact in step.outputs.items():
+            if Path(artifact.uri).is_dir():
+                artifacts[f'{step.component}.{key}'] = Path(artifact.uri)
+    return Folders(
+        artifacts=artifacts,
+        run=run.run_id,
+        pipeline=run.pipeline,
+        components=tuple(states),
+        data=run.settings.get('data', ''),
+        settings=nest_settings({key: value for key, value in run.settings.items() if key != 'data'}),
+        version=run.version or '',
+        digests=digests,
     )
-    return Folders(artifacts, context.name, pipeline, tuple(states), data, settings, version, digests)

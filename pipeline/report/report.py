@@ -1,6 +1,7 @@
 """The report of a run: reads the artifacts, measures, and writes one HTML file and the list of label suspects.
 
-`make_report` depends on artifact folders alone. The command `report` finds them with `write_report`.
+`make_report` depends on artifact folders alone. The command `report` finds them with `write_report`,
+and `compare` with `write_comparison`.
 """
 
 import csv
@@ -17,12 +18,14 @@ from components import features
 from components.data.manifest import MANIFEST_NAME
 from components.errors import DataError, StorageError, UsageError
 from components.staging import write_text
+from pipeline.compare import Table, tabulate
 from pipeline.imports import TENSORFLOW_MODULES, track_imports
 from pipeline.report import figures as measured
 from pipeline.report.figures import Figures, Predictions
-from pipeline.report.folders import ComponentState, Folders, find_folders
+from pipeline.report.folders import ComponentState, Folders, find_folders, list_folders
 from pipeline.report.page import Shown, render_page
 from pipeline.report.pictures import is_image
+from pipeline.run_history import Run
 
 _PREDICTIONS_FILE = 'test_predictions.npz'
 KERAS_FILE = 'model.keras'  # the same as in trainer.train, which takes seconds to import
@@ -47,24 +50,52 @@ def _read_predictions(folders: Folders) -> Predictions | None:
     return Predictions(ids, kept.labels, kept.probabilities, read_images(records))
 
 
-def _measure_flips(folders: Folders, predictions: Predictions) -> measured.Flips | None:
-    """Compares with the baseline, if it kept its predictions on the same records."""
+def _find_serving_predictions(folders: Folders) -> tuple[str, Path] | None:
+    """Finds the predictions that the model that was serving has kept, and says in words which model that is."""
     info = folders.find('BaselineFinder.baseline', 'baseline.json')
     version = measured.read_json(info)['version'] if info else None
     files = sorted(folders.artifacts['BaselineFinder.baseline'].rglob(_PREDICTIONS_FILE)) if info else []
-    if version is None or not files:
-        return None
+    return (f'version {version}', files[0]) if version is not None and files else None
+
+
+def _measure_flips(folders: Folders, predictions: Predictions, against: str, file: Path) -> measured.Flips | None:
+    """Compares with another model's predictions; None if they are damaged, or for other records."""
     from components.model_gate.predictions import read_predictions
 
     try:
-        kept = read_predictions(files[0])
+        kept = read_predictions(file)
     except ValueError:
         return None  # the Evaluator predicted the images again
     own = read_predictions(folders.artifacts['Evaluator.evaluation'] / _PREDICTIONS_FILE)
     if str(kept.digest) != str(own.digest):
         return None
     confidence = folders.settings.get('gate', {}).get('confidence', 0.95)
-    return measured.measure_flips(predictions, kept.probabilities, version, confidence)
+    return measured.measure_flips(predictions, kept.probabilities, against, confidence)
+
+
+def _compare_answers(
+    folders: Folders, predictions: Predictions | None, other: Folders | None, comparison: str
+) -> tuple[measured.Flips | None, str]:
+    """Compares with the model that was serving, or with another run's.
+
+    Args:
+      folders: what the run wrote.
+      predictions: its own.
+      other: what the other run wrote; None for the model that was serving.
+      comparison: what the Evaluator says of the model that was serving.
+
+    Returns:
+      The flips, and what to say of the comparison where there are none.
+    """
+    if other is None:
+        found = _find_serving_predictions(folders)
+        return _measure_flips(folders, predictions, *found) if predictions and found else None, comparison
+    file = other.find('Evaluator.evaluation', _PREDICTIONS_FILE)
+    if predictions is None or file is None:
+        run = folders.run if predictions is None else other.run
+        return None, f'run {run} has no predictions on the test split, or they are gone, so there are no flips'
+    flips = _measure_flips(folders, predictions, f'run {other.run}', file)
+    return flips, f'the predictions of run {other.run} are for other test images, or damaged, so there are no flips'
 
 
 def _count_labels(folders: Folders) -> dict[str, dict[str, int]]:
@@ -158,8 +189,8 @@ def _trace_lineage(folders: Folders) -> dict[str, str]:
     return lineage | ({'version': folders.version} if folders.version else {})
 
 
-def measure_run(folders: Folders, predictions: Predictions | None) -> Figures:
-    """Computes all figures of a run from what it wrote."""
+def measure_run(folders: Folders, predictions: Predictions | None, other: Folders | None = None) -> Figures:
+    """Computes all figures of a run from what it wrote, compared with the model that was serving, or another run's."""
     gates = measured.list_gates(folders)
     paths = {
         'verdict': folders.find('Evaluator.evaluation', 'verdict.json'),
@@ -174,6 +205,8 @@ def measure_run(folders: Folders, predictions: Predictions | None) -> Figures:
     slices = measured.list_slices(evaluation) if evaluation else ()
     test = measured.measure_test(predictions, slices) if predictions else None
     labels = _count_labels(folders)
+    verdict = read['verdict']['baseline'] if read['verdict'] else ''
+    flips, comparison = _compare_answers(folders, predictions, other, verdict)
     return Figures(
         run=folders.run,
         pipeline=folders.pipeline,
@@ -182,8 +215,8 @@ def measure_run(folders: Folders, predictions: Predictions | None) -> Figures:
         version=folders.version,
         components=_measure_speeds(folders.components, labels, read['training']),
         gates=gates,
-        comparison=read['verdict']['baseline'] if read['verdict'] else '',
-        flips=_measure_flips(folders, predictions) if predictions else None,
+        comparison=comparison,
+        flips=flips,
         test=test,
         training=read['training'],
         epochs=read['epochs'] or [],
@@ -235,7 +268,7 @@ def _show_network(
     return Shown(inputs=names, cams=dict(zip((each.index for each in mistakes), cams, strict=True)))
 
 
-def make_report(folders: Folders, out: Path) -> Figures:
+def make_report(folders: Folders, out: Path, other: Folders | None = None, tables: tuple[Table, ...] = ()) -> Figures:
     """Writes the report of a run from its artifacts; nothing is evaluated again.
 
     Beside the page is written, if there are predictions, a CSV file with the label suspects.
@@ -243,6 +276,8 @@ def make_report(folders: Folders, out: Path) -> Figures:
     Args:
       folders: what the run wrote; a part of the page whose artifact is missing says so.
       out: the HTML file to write; its folder exists.
+      other: what another run wrote, to compare with in place of the model that was serving.
+      tables: both runs side by side, from `pipeline.compare`.
 
     Returns:
       The figures of the page.
@@ -252,7 +287,9 @@ def make_report(folders: Folders, out: Path) -> Figures:
       StorageError: the page cannot be written.
     """
     predictions = _read_predictions(folders)
-    figures = measure_run(folders, predictions)
+    figures = measure_run(folders, predictions, other)
+    if other is not None:
+        figures = dataclasses.replace(figures, other=measured.OtherRun(other.run, tables))
     images = predictions.images if predictions else []
     samples = _choose_samples(predictions) if predictions else ()
     suspects = out.with_name(f'{out.stem}-suspects.csv')
@@ -267,12 +304,37 @@ def make_report(folders: Folders, out: Path) -> Figures:
     return figures
 
 
+def _check_out(out: Path) -> None:
+    if out.suffix != '.html' or not out.parent.is_dir():
+        raise UsageError(f'--out takes a file that ends in .html, in a folder that exists. Received: {out}')
+
+
+def write_comparison(root: Path, first: Run, second: Run, out: Path) -> Figures:
+    """Writes the report of a run with another run in the place of the model that was serving.
+
+    Args:
+      root: the folder that was given to `run`.
+      first: the run to compare with.
+      second: the run that is reported.
+      out: the HTML file.
+
+    Returns:
+      The page's figures.
+
+    Raises:
+      UsageError: a run ended before its first component, or `out` is not an HTML file in a folder that exists.
+      DataError, StorageError: see `make_report`.
+    """
+    _check_out(out)
+    return make_report(list_folders(second, root), out, list_folders(first, root), tabulate(first, second))
+
+
 def write_report(root: Path, run: str | None, out: Path | None) -> tuple[Path, Figures]:
     """Writes the report of a run in a folder of results.
 
     Args:
       root: the folder that was given to `run`.
-      run: id of the run; None for the newest.
+      run: see `find_folders`; None for the newest.
       out: the HTML file; None for `report-RUN.html` in the root.
 
     Returns:
@@ -281,8 +343,8 @@ def write_report(root: Path, run: str | None, out: Path | None) -> tuple[Path, F
     Raises:
       UsageError: there is no such run, or `out` is not an HTML file in a folder that exists.
     """
-    if out is not None and (out.suffix != '.html' or not out.parent.is_dir()):
-        raise UsageError(f'--out takes a file that ends in .html, in a folder that exists. Received: {out}')
+    if out is not None:
+        _check_out(out)
     folders = find_folders(root, run)
     file = out or root / f'report-{folders.run}.html'
     return file, make_report(folders, file)

@@ -78,8 +78,9 @@ class RecordedRuns:
             artifact = self._put_artifact(folder, key, files or {}, version)
         event = metadata_store_pb2.Event
         pairs = [(each, event.INPUT) for each in inputs] + ([(artifact, event.OUTPUT)] if artifact else [])
+        path = event.Path(steps=[event.Path.Step(key=key), event.Path.Step(index=0)])
         self.store.put_events(
-            [event(execution_id=execution_id, artifact_id=each.id, type=kind) for each, kind in pairs]
+            [event(execution_id=execution_id, artifact_id=each.id, type=kind, path=path) for each, kind in pairs]
         )
         return artifact
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from lxml import html
 
 from pipeline.__main__ import main
 from tests.pipeline.recorded_runs import RecordedRuns, State
@@ -46,6 +47,27 @@ def test_json_has_all_settings_and_figures(root, capsys):
     assert found['settings'] == {'trainer.epochs': [2, 3], 'trainer.seed': [0, 0]}
     assert found['metrics']['accuracy'] == [0.9, 0.925]
     assert [run['version'] for run in found['runs']] == ['11', '12']
+
+
+def test_the_page_has_what_is_printed(root, tmp_path, capfd):
+    page = tmp_path / 'comparison.html'
+    assert main(['compare', 'previous', 'last', '--root', root, '--out', str(page)]) == 0
+    printed = capfd.readouterr().out
+    assert printed.endswith(f'\n\nreport {page}\n')
+    part = html.fromstring(page.read_text()).get_element_by_id('flips')
+    assert part.xpath('string(h2)') == 'Against run 20260101-110000'
+    rows = {row.xpath('string(th)'): row.xpath('td/text()') for row in part.xpath('.//tbody/tr')}
+    assert rows['trainer.epochs'] == ['3', '4']
+    assert rows['accuracy'] == ['0.925', '-']
+    assert rows['version'] == ['12', '-']
+    assert all(name in printed for name in rows)
+
+
+def test_a_page_is_an_html_file_and_json_stays_json_beside_it(root, tmp_path, capfd):
+    assert main(['compare', '11', '12', '--root', root, '--out', str(tmp_path / 'page.pdf')]) == 2
+    assert 'ends in .html' in capfd.readouterr().err
+    assert main(['compare', '11', 'last', '--root', root, '--json', '--out', str(tmp_path / 'page.html')]) == 0
+    assert json.loads(capfd.readouterr().out)['metrics']['accuracy'] == [0.9, None]
 
 
 def test_a_run_that_is_not_there_is_one_sentence_that_names_the_command_that_lists_them(root, capsys):

@@ -34,7 +34,7 @@ def add_log(artifact, phase: str = 'training') -> Path:
 def test_a_training_is_named_after_its_run_and_stands_there_once_however_often_it_was_reused(recorded):
     first = add_log(recorded.add_pushed_run('20260101-100000', '11', 0.9)['Trainer'])
     recorded.add_step('20260101-110000', 'Trainer', 'model_run')  # it has written no log
-    reused = read_runs(recorded.layout)[0].steps[0].outputs[0]
+    reused = read_runs(recorded.layout)[0].steps[0].outputs['model_run']
     recorded.add_step('20260101-120000', 'Trainer', 'model_run', reused=reused)
     logs = tensorboard.list_logs(read_runs(recorded.layout))
     (name,) = logs

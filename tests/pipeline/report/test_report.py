@@ -15,6 +15,7 @@ from PIL import Image
 from components import features
 from components.serving import model_card
 from components.shares import measure_share
+from pipeline.compare import Table
 from pipeline.report.figures import Predictions, measure_test
 from pipeline.report.folders import ComponentState, Folders
 from pipeline.report.report import make_report
@@ -194,7 +195,51 @@ def test_flips_are_the_images_that_only_one_model_has_right(page, folders):
     assert sum(flips['newly_wrong'].values()) == np.sum(~own & other) > 0
     assert flips['change'] == pytest.approx(own.mean() - other.mean())
     assert flips['low'] < flips['change'] < flips['high']
-    assert flips['version'] == 7
+    assert flips['against'] == 'version 7'
+
+
+@pytest.fixture(scope='module')
+def other(folders):
+    """Another run, whose predictions are those that version 7 has kept."""
+    evaluation = folders.artifacts['BaselineFinder.baseline'] / 'assets.extra'
+    return Folders({'Evaluator.evaluation': evaluation}, '20250101-000000', 'cifar10-fast')
+
+
+def read_flips_part(page) -> html.HtmlElement:
+    (part,) = html.fromstring(page.read_text()).xpath('//section[@id="flips"]')
+    return part
+
+
+def test_another_run_takes_the_place_of_the_serving_model(page, folders, other, tmp_path):
+    tables = (Table('', (('version', '7', '8', ''),)), Table('metrics', (('accuracy', '0.900', '0.925', '+0.025'),)))
+    figures = make_report(folders, tmp_path / 'report.html', other, tables)
+    assert figures.flips.against == 'run 20250101-000000'
+    assert figures.flips.newly_wrong == read_island(page)['flips']['newly_wrong']
+    part = read_flips_part(tmp_path / 'report.html')
+    assert part.xpath('string(h2)') == 'Against run 20250101-000000'
+    assert part.xpath('h3/text()') == ['Newly wrong', 'Newly right', 'Runs', 'Metrics']
+    assert part.xpath('.//tr[th="accuracy"]/*/text()') == ['accuracy', '0.900', '0.925', '+0.025']
+    runs, metrics = (part.xpath(f'.//div[@aria-label="{name}"]//thead//th/text()') for name in ('Runs', 'Metrics'))
+    assert runs == ['name', '20250101-000000', '20260101-000000'], 'nothing in this table changes by a number'
+    assert metrics == [*runs, 'change']
+    assert read_island(tmp_path / 'report.html')['other']['tables'][1]['title'] == 'metrics'
+
+
+def test_runs_without_the_same_test_images_have_a_sentence_in_place_of_flips(folders, other, tmp_path):
+    kept = dict(np.load(other.artifacts['Evaluator.evaluation'] / 'test_predictions.npz'))
+    np.savez(tmp_path / 'test_predictions.npz', **{**kept, 'digest': 'of other images'})
+    for artifacts, why in (
+        (
+            {'Evaluator.evaluation': tmp_path},
+            'The predictions of run 20250101-000000 are for other test images, or damaged',
+        ),
+        ({}, 'Run 20250101-000000 has no predictions on the test split, or they are gone'),
+    ):
+        compared = dataclasses.replace(other, artifacts=artifacts)
+        assert make_report(folders, tmp_path / 'report.html', compared).flips is None
+        part = read_flips_part(tmp_path / 'report.html')
+        assert part.xpath('string(p)') == f'{why}, so there are no flips.'
+        assert not part.xpath('.//table')
 
 
 def test_the_suspects_are_in_a_file_for_a_labeller(page):
