@@ -255,27 +255,62 @@ def test_the_command_names_preset_data_and_what_differs(page):
     assert command == ' '.join([*words, '--set gate.confidence=0.9', '--set trainer.epochs=4'])
 
 
-@pytest.mark.parametrize('kept', [(), ('DataCheck.report',), ('DataCheck.report', 'Trainer.model_run')])
-def test_a_run_that_failed_gets_a_page_of_what_there_is(kept, folders, tmp_path):
+OUTPUTS = ('ImportExampleGen.examples', 'DataCheck.report', 'Trainer.model_run', 'BaselineFinder.baseline')
+OUTPUTS += ('Evaluator.evaluation', 'ServingCheck.blessing')
+
+
+@pytest.mark.parametrize('count', range(len(OUTPUTS) + 1))
+def test_a_run_that_failed_at_any_component_gets_a_page_of_what_there_is(count, folders, tmp_path):
+    kept = OUTPUTS[:count]
     some = {name: folders.artifacts[name] for name in kept}
-    states = (ComponentState('Evaluator', 'failed', 1.0),)
+    states = (ComponentState('StatisticsGen', 'complete', 1.0), ComponentState('Next', 'failed', 1.0))
     failed = dataclasses.replace(folders, artifacts=some, components=states, version='', settings={})
     figures = make_report(failed, tmp_path / 'report.html')
-    assert figures.verdict == 'Nothing was pushed: Evaluator did not finish. Below is what there is.'
+    assert figures.verdict == 'Nothing was pushed: Next did not finish. Below is what there is.'
     tree = html.fromstring((tmp_path / 'report.html').read_text())
     assert tree.xpath('//main/section/@id') == SECTIONS
-    assert 'no predictions on the test split' in tree.xpath('string(//section[@id="accuracy"])')
+    is_evaluated = 'Evaluator.evaluation' in kept
+    assert ('no predictions on the test split' in tree.xpath('string(//section[@id="accuracy"])')) == (not is_evaluated)
     assert bool(tree.xpath('//section[@id="training"]//figure')) == ('Trainer.model_run' in kept)
+    assert (figures.flips is not None) == is_evaluated
+    assert (figures.serving is not None) == ('ServingCheck.blessing' in kept)
 
 
-def test_a_refused_bound_is_in_the_verdict(folders, tmp_path):
-    evaluation = tmp_path / 'evaluation'
-    evaluation.mkdir()
+def refuse(folders: Folders, folder, name: str, file: str, content: dict) -> Folders:
+    """Returns a run that one of its gates refused, with what this gate wrote."""
+    folder.mkdir()
+    (folder / file).write_text(json.dumps(content))
+    return dataclasses.replace(folders, artifacts={**folders.artifacts, name: folder}, version='')
+
+
+def test_a_bound_that_the_model_gate_or_the_serving_check_refused_is_in_the_verdict(folders, tmp_path):
+    evaluation = folders.artifacts['Evaluator.evaluation']
+    verdict = json.loads((evaluation / 'verdict.json').read_text())
     reason = make_reason('accuracy', '', 0.4, COUNT) | {'is_kept': False, 'sentence': 'accuracy 0.400 < 0.500'}
-    (evaluation / 'verdict.json').write_text(json.dumps({'reasons': [reason], 'baseline': 'no baseline'}))
-    refused = dataclasses.replace(folders, artifacts={'Evaluator.evaluation': evaluation}, version='')
+    content = {**verdict, 'reasons': [reason, *verdict['reasons'][1:]]}
+    refused = refuse(folders, tmp_path / 'evaluation', 'Evaluator.evaluation', 'verdict.json', content)
+    (tmp_path / 'evaluation' / 'test_predictions.npz').write_bytes((evaluation / 'test_predictions.npz').read_bytes())
     figures = make_report(refused, tmp_path / 'report.html')
     assert figures.verdict == 'Nothing was pushed: 1 bound was not kept (accuracy 0.400 < 0.500).'
+    tree = html.fromstring((tmp_path / 'report.html').read_text())
+    assert tree.xpath('//section[@id="gates"]//tr[td[@class="words bad"]]/td[1]/text()') == ['accuracy']
+
+    report = json.loads((folders.artifacts['ServingCheck.blessing'] / 'report.json').read_text())
+    reason = make_reason('latency', 'serving_default', 900, 30) | {'is_kept': False, 'sentence': 'p99 900 ms > 500 ms'}
+    content = {**report, 'reasons': [reason]}
+    refused = refuse(folders, tmp_path / 'blessing', 'ServingCheck.blessing', 'report.json', content)
+    figures = make_report(refused, tmp_path / 'report.html')
+    assert figures.verdict == 'Nothing was pushed: 1 bound was not kept (p99 900 ms > 500 ms).'
+
+
+def test_data_that_was_refused_is_in_the_verdict(folders, tmp_path):
+    finding = {'severity': 'error', 'kind': 'bad_labels', 'split': 'train', 'feature': 'label', 'expected': '0 to 9'}
+    content = {'findings': [{**finding, 'found': '1 record', 'count': 1, 'ids': ['a']}], 'records': {'train': 10}}
+    refused = refuse(folders, tmp_path / 'data', 'DataCheck.report', 'data_report.json', content)
+    artifacts = {'DataCheck.report': refused.artifacts['DataCheck.report']}
+    figures = make_report(dataclasses.replace(refused, artifacts=artifacts), tmp_path / 'report.html')
+    assert figures.verdict == 'The data was refused with 1 error, and nothing was trained.'
+    assert '1 record; expected 0 to 9 (a)' in html.fromstring((tmp_path / 'report.html').read_text()).text_content()
 
 
 def test_swapped_labels_are_found():
