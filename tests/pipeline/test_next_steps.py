@@ -10,12 +10,12 @@ def test_a_pushed_model_is_to_be_tried_promoted_and_looked_up_with_paths_that_a_
     assert list_after_run(paths, '/my runs/serving', '/my runs', is_pushed=True) == (
         "python -m pipeline predict --model '/my runs/serving' IMAGE",
         "python -m pipeline promote 17 --serving '/my runs/serving'",
-        "python -m pipeline report --root '/my runs'",
+        "python -m pipeline report --root '/my runs' --open",
     )
 
 
 def test_a_refused_model_can_only_be_looked_up():
-    assert list_after_run({}, '/r/serving', '/r', is_pushed=False) == ('python -m pipeline report --root /r',)
+    assert list_after_run({}, '/r/serving', '/r', is_pushed=False) == ('python -m pipeline report --root /r --open',)
 
 
 @pytest.mark.parametrize(
