@@ -39,7 +39,7 @@ def is_in_folder_of(file: Path, run: list[str]) -> bool:
 def test_every_component_that_runs_code_of_ours_has_the_digest_of_that_code_in_its_cache_key(nodes, run_files):
     digests = {node.id: node.exec_properties.get(DIGEST_KEY) for node in nodes}
     with_code = {node.id for node in nodes if run_files[node.id]}
-    # Report's code is in the package pipeline; its results are never reused, see `pipeline.report.component.ReportDriver`.
+    # Report's code is in the package pipeline, and its results are never reused, see ReportDriver.
     assert with_code == set(digests) - {'StatisticsGen', 'ExampleValidator', 'Report'}
     for node in nodes:
         expected = compute_source_digest(list_code_names(node)) if node.id in with_code else None
