@@ -40,7 +40,15 @@ def page(folders, tmp_path_factory) -> Path:  # noqa: F811  (the fixture)
 def open_page(page: Path, *options: str) -> str:
     """Opens a page in Chromium, and returns its document when its scripts have run."""
     # Without a sandbox, because the root user of a container may not make one; the page is our own.
-    command = ['chromium', '--headless', '--no-sandbox', '--disable-gpu', '--virtual-time-budget=20000', *options]
+    command = [
+        'chromium',
+        '--headless',
+        '--no-sandbox',
+        '--disable-gpu',
+        '--disable-dev-shm-usage',
+        '--virtual-time-budget=20000',
+        *options,
+    ]
     command += ['--dump-dom', page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
