@@ -11,7 +11,7 @@ from typing import Any
 from components import features
 from components.model_gate.slices import Slice
 from components.reasons import Reason
-from components.shares import Share, measure_share
+from components.shares import Share, format_share, measure_share
 
 CARD_FILE = Path('assets.extra') / 'MODEL_CARD.md'  # in a version
 _TEMPLATE = 'MODEL_CARD.md.jinja'
@@ -83,12 +83,6 @@ def _quote(text: Any) -> str:
     return f'`{" ".join(str(text).replace("`", "").split())}`'
 
 
-def _format_share(share: Share) -> str:
-    if share.value is None:
-        return 'no images'
-    return f'{share.value:.3f} ({share.low:.3f} to {share.high:.3f}) on {share.count:,}'
-
-
 def _measure(value: float, count: int) -> Share:
     return measure_share(round(value * count), count)
 
@@ -127,7 +121,7 @@ def render_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {'share': _format_share, 'quote': _quote}
+    environment.filters |= {'share': format_share, 'quote': _quote}
     trainer = (info.get('settings') or {}).get('trainer', {})
     return environment.get_template(_TEMPLATE).render(
         version=version,

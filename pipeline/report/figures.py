@@ -291,9 +291,10 @@ def measure_test(predictions: Predictions, slices: tuple[Slice, ...]) -> TestFig
 
 def measure_flips(predictions: Predictions, baseline: Floats, against: str, confidence: float) -> Flips:
     """Compares the answers with those of another model, on the same images in the same order."""
+    from components.model_gate.predictions import find_right
     from components.model_gate.verdict import measure_change
 
-    other = np.isfinite(baseline).all(1) & (np.nan_to_num(baseline).argmax(1) == predictions.labels)
+    other = find_right(baseline, predictions.labels)
     better, worse = np.flatnonzero(predictions.right & ~other), np.flatnonzero(~predictions.right & other)
     change = measure_change(len(better), len(worse), len(other), confidence)
 

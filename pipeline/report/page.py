@@ -1,6 +1,7 @@
 """The page of a report: figures and images become one self-contained HTML file, without scripts and requests."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,19 +13,12 @@ from markupsafe import Markup
 
 from components import features
 from components.serving import model_card
-from components.shares import Share
+from components.shares import Share, format_share
 from pipeline.report.charts import draw_intervals, draw_lines, draw_pairs
 from pipeline.report.figures import Figures, Picture
 from pipeline.report.pictures import make_overlay, make_picture, make_thumbnail
 
 _TEMPLATE = 'page.html.jinja'
-
-
-def _format_share(share: Share) -> str:
-    """Shows a share with its interval and its number of images, such as '0.8695 (0.8540 to 0.8836) on 2,000'."""
-    if share.value is None:
-        return 'no images'
-    return f'{share.value:.4f} ({share.low:.4f} to {share.high:.4f}) on {share.count:,}'
 
 
 def _format_number(value: float | None, digits: int = 3) -> str:
@@ -146,7 +140,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {'share': _format_share, 'number': _format_number}
+    environment.filters |= {'share': functools.partial(format_share, digits=4), 'number': _format_number}
     shown = sorted({picture.index for picture in _list_shown(figures, samples)})
     return environment.get_template(_TEMPLATE).render(
         figures=figures,
