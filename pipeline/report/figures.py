@@ -175,12 +175,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions on the test split beside its images, all in the same order."""
+    """Predictions on the test split beside its images, all in the same order, and the digest of the records."""
 
     ids: list[str]
     labels: Ints
     probabilities: Floats
     images: list[bytes]
+    digest: str = ''
 
     def __post_init__(self) -> None:
         # Probabilities that are not numbers are wrong answers, as they are for the gate.

@@ -47,7 +47,7 @@ def _read_predictions(folders: Folders) -> Predictions | None:
     if str(kept.digest) != records.digest:
         raise DataError(f'{file} holds predictions for other images than {examples}; run the pipeline again.')
     ids = [name.decode(errors='replace') or f'record {index}' for index, name in enumerate(kept.ids)]
-    return Predictions(ids, kept.labels, kept.probabilities, read_images(records))
+    return Predictions(ids, kept.labels, kept.probabilities, read_images(records), records.digest)
 
 
 def _find_serving_predictions(folders: Folders) -> tuple[str, Path] | None:
@@ -66,8 +66,7 @@ def _measure_flips(folders: Folders, predictions: Predictions, against: str, fil
         kept = read_predictions(file)
     except ValueError:
         return None  # the Evaluator predicted the images again
-    own = read_predictions(folders.artifacts['Evaluator.evaluation'] / _PREDICTIONS_FILE)
-    if str(kept.digest) != str(own.digest):
+    if str(kept.digest) != predictions.digest:
         return None
     confidence = folders.settings.get('gate', {}).get('confidence', 0.95)
     return measured.measure_flips(predictions, kept.probabilities, against, confidence)
