@@ -22,11 +22,14 @@ setup(
         'kfp-kubernetes>=2.16,<2.17',
         'matplotlib>=3.9',
         'pillow>=10',
+        'prometheus-client>=0.21',
         'psutil>=5.9',
         'pydantic>=2.11,<3',
         'requests>=2.31',
+        'starlette>=0.45',
         'tensorboard>=2.20,<3',
         'tqdm>=4.66',
+        'uvicorn>=0.34',
     ],
     extras_require={
         'dev': [
@@ -39,6 +42,7 @@ setup(
             'mkdocstrings-python>=1.16',
             'moto[s3]>=5',
             'mypy>=1.15',
+            'openvino>=2025.0',
             'pre-commit>=4',
             'pytest>=8',
             'pytest-xdist>=3.6',
