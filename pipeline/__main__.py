@@ -143,11 +143,26 @@ def _trainjob(arguments: argparse.Namespace, reporter: Reporter) -> int:
 
 
 def _predict(arguments: argparse.Namespace, reporter: Reporter) -> int:
-    with divert_chatter(verbose=arguments.verbose) as terminal:
-        with track_imports(TENSORFLOW_MODULES):
-            from pipeline import predict
+    from pipeline import image_sources, predict
 
-        failures = predict.predict(locate(arguments.model), [Path(image) for image in arguments.images], terminal)
+    output = predict.make_output(arguments.format, arguments.top, arguments.out)
+    if arguments.grpc and not arguments.server:
+        raise UsageError('--grpc says how to speak to a server; it needs --server HOST:PORT.')
+    sources = image_sources.find_sources(arguments.images)
+    with divert_chatter(verbose=arguments.verbose) as terminal:
+        if arguments.server:
+            from pipeline.client import connect
+
+            classifier = connect(
+                arguments.server, grpc=arguments.grpc, label=arguments.label, version=arguments.version
+            )
+        else:
+            with track_imports(TENSORFLOW_MODULES):
+                from pipeline.local_model import load_model
+
+            classifier = load_model(locate(arguments.model), arguments.label, arguments.version)
+        with classifier:
+            failures = predict.predict(classifier, sources, output, terminal, reporter)
     for failure in failures:
         _print_error(failure)
     return 1 if failures else 0
