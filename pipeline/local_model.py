@@ -9,6 +9,7 @@ from components.errors import UsageError, to_one_line
 from components.model_gate.predictions import choose_batch_size
 from components.places import Place, fetch
 from components.progress import track
+from components.saved_model import skip_costly_passes
 from components.serving.models_config import read_config
 from components.serving.versions import MODEL_FILE, find_serving_version, list_folders
 from pipeline.classifier import OUTPUT_ERROR, Classifier, RefusedError, Reply
@@ -28,16 +29,17 @@ class _LoadedModel:
         try:
             with track('loading the model'), fetch(version) as folder:
                 self._loaded = tf.saved_model.load(str(folder))
-            self._loaded.signatures[features.SIGNATURE_SERVING_DEFAULT]
+            self._signatures = {name: skip_costly_passes(each) for name, each in self._loaded.signatures.items()}
+            self._signatures[features.SIGNATURE_SERVING_DEFAULT]
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             raise UsageError(f'{version} cannot be loaded as a model of this pipeline: {to_one_line(error)}') from error
 
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature, see `pipeline.classifier.Model`."""
-        if signature not in self._loaded.signatures:
+        if signature not in self._signatures:
             raise RefusedError(f'cannot be classified: {self.name} has no signature {signature}')
         try:
-            outputs = self._loaded.signatures[signature](**{features.IMAGE_KEY: tf.constant(images)})
+            outputs = self._signatures[signature](**{features.IMAGE_KEY: tf.constant(images)})
         except tf.errors.InvalidArgumentError as error:
             raise RefusedError('is not an image that can be decoded; give a PNG or JPEG file') from error
         columns = {name: output.numpy().tolist() for name, output in outputs.items()}
@@ -49,7 +51,7 @@ class _LoadedModel:
         """Does nothing: the memory is given back with the object."""
 
 
-def _choose_version(model: Place, label: str | None, number: int | None) -> Place:
+def choose_version(model: Place, label: str | None = None, number: int | None = None) -> Place:
     """Returns a version's folder, see `load_model`."""
     if (model / MODEL_FILE).exists():
         if label is not None or number is not None:
@@ -85,5 +87,5 @@ def load_model(model: Place, label: str | None = None, version: int | None = Non
       UsageError: there is no such version, or it is not a model of this pipeline.
       PipelineError: models.config is damaged.
     """
-    folder = _choose_version(model, label, version)
+    folder = choose_version(model, label, version)
     return Classifier(_LoadedModel(folder, str(folder.parent if folder.name.isdigit() else folder)))
