@@ -24,7 +24,7 @@ from pipeline.arguments import build_parser
 from pipeline.config import PRESETS, BeamConfig, Layout, PipelineConfig, SampleConfig
 from pipeline.console import divert_chatter, print_line, shorten_paths
 from pipeline.events import Started
-from pipeline.imports import BEAM_MODULES, KFP_MODULES, TENSORFLOW_MODULES, TFX_MODULES, track_imports
+from pipeline.imports import BEAM_MODULES, KFP_MODULES, TFX_MODULES, track_imports
 from pipeline.interruption import EXIT_INTERRUPTED, Interruption, watch_interrupts
 from pipeline.next_steps import NEWCOMER, make_command
 from pipeline.overrides import apply_overrides
@@ -157,8 +157,7 @@ def _predict(arguments: argparse.Namespace, reporter: Reporter) -> int:
                 arguments.server, grpc=arguments.grpc, label=arguments.label, version=arguments.version
             )
         else:
-            with track_imports(TENSORFLOW_MODULES):
-                from pipeline.local_model import load_model
+            from pipeline.local_model import load_model
 
             classifier = load_model(locate(arguments.model), arguments.label, arguments.version)
         with classifier:

@@ -152,8 +152,9 @@ class Classifier:
         except RefusedError as error:
             if len(batch) == 1:
                 return [Refusal(str(error))]
-        # One image has spoilt the batch, and which one it was only shows when each is asked for alone.
-        return [answer for image in batch for answer in self._classify_batch([image])]
+        # An image has spoilt the batch, or the batch is larger than the server's largest.
+        middle = len(batch) // 2
+        return [*self._classify_batch(batch[:middle]), *self._classify_batch(batch[middle:])]
 
 
 def _read_reply(reply: Reply) -> list[Answer]:

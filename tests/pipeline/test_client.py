@@ -72,14 +72,14 @@ def test_a_broken_image_costs_no_other_its_answer_and_no_second_request(protocol
 
 
 @both
-def test_an_older_model_is_asked_for_single_images_only_where_one_of_a_batch_is_broken(protocol, start):
+def test_an_older_model_is_asked_for_ever_smaller_batches_until_the_broken_image_is_alone(protocol, start):
     client, server = start(protocol, has_safe=False)
     assert [answer.label for answer in client.classify([b'1', b'2'])] == [1, 2]
-    right, broken = client.classify([b'3', BROKEN])
-    assert right.label == 3
+    assert server.asked == [('serving_default_safe', 2), ('serving_default', 2)]
+    *right, broken = client.classify([b'3', b'4', b'5', BROKEN])
+    assert [answer.label for answer in right] == [3, 4, 5]
     assert broken == Refusal('cannot be classified: Unknown image file format.')
-    default = 'serving_default'
-    assert server.asked == [('serving_default_safe', 2), (default, 2), (default, 2), (default, 1), (default, 1)]
+    assert server.asked[2:] == [('serving_default', count) for count in (4, 2, 2, 1, 1)]
 
 
 @both

@@ -244,6 +244,34 @@ def test_a_server_is_asked_from_the_command_line(protocol, folder):
     assert [line.get('label') for line in lines] == [None if n == 7 else n % 10 for n in range(400)]
 
 
+@pytest.fixture(scope='module')
+def certificate(tmp_path_factory) -> tuple[str, str]:
+    """The files of a private key and of its own certificate, for localhost."""
+    key, file = (str(tmp_path_factory.mktemp('tls') / name) for name in ('key.pem', 'certificate.pem'))
+    command = ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-keyout', key, '-out', file]
+    command += ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']
+    subprocess.run(command, check=True, capture_output=True)
+    return key, file
+
+
+@pytest.mark.parametrize(
+    ('protocol', 'variable'), [('rest', 'REQUESTS_CA_BUNDLE'), ('grpc', 'GRPC_DEFAULT_SSL_ROOTS_FILE_PATH')]
+)
+def test_https_is_tls_with_a_certificate_that_has_to_be_trusted(protocol, variable, folder, certificate, monkeypatch):
+    server = FakeServer(protocol, certificate=certificate)
+    options = ['--grpc'] if protocol == 'grpc' else []
+    command = ['predict', folder / '003.png', '--server', f'https://localhost:{server.port}', *options]
+    monkeypatch.setenv(variable, certificate[1])
+    answer = run_cli(*command)
+    assert json.loads(answer.stdout)['label'] == 3, answer.stderr
+    monkeypatch.delenv(variable)
+    if protocol == 'rest':  # gRPC says the same, after all attempts
+        answer = run_cli(*command)
+        assert (answer.returncode, answer.stdout) == (1, '')
+        assert 'CERTIFICATE_VERIFY_FAILED' in answer.stderr
+    server.close()
+
+
 def test_a_server_that_is_away_is_one_sentence(monkeypatch, folder, capsys):
     monkeypatch.setattr('pipeline.client_rest.FIRST_BACKOFF_S', 0.01)
     assert main(['predict', str(folder), '--server', '127.0.0.1:9']) == 1
