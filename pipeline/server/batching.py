@@ -54,23 +54,22 @@ def run_alone(version: LoadedVersion, signature: str, inputs: Batch) -> Batch:
         raise refuse(f'row {refused[0]} of {rows}: {refused[1]}') from error
 
 
-def _find_refused_row(
-    version: LoadedVersion, signature: str, inputs: Batch, rows: int
-) -> tuple[int, str] | None:
+def _find_refused_row(version: LoadedVersion, signature: str, inputs: Batch, rows: int) -> tuple[int, str] | None:
     """Returns the first row that the model refuses, counted from 0, and why; None if it refuses none by itself."""
-    first, last, message = 0, rows, ''
-    while True:
-        middle = (first + last) // 2 if last - first > 1 else last
+    first, last = 0, rows
+    while last - first > 1:
+        middle = (first + last) // 2
         try:
             version.run(signature, _take_rows(inputs, first, middle))
-        except ServiceError as error:
-            if middle == last:  # a single row
-                return first, error.message
+        except ServiceError:
             last = middle
         else:
-            if middle == rows:
-                return None
-            first, last = middle, max(last, middle + 1)
+            first = middle
+    try:
+        version.run(signature, _take_rows(inputs, first, last))
+    except ServiceError as error:
+        return first, error.message
+    return None
 
 
 class Direct:
@@ -131,6 +130,7 @@ class Batcher:
 
     def __init__(self, batching: Batching, metrics: Metrics):
         self._batching, self._metrics = batching, metrics
+        self._largest = batching.max_execution_batch_size
         self._changed = threading.Condition()  # guards the queues
         self._queues: dict[tuple[object, ...], _Queue] = {}
         self._is_closed = False
@@ -148,13 +148,28 @@ class Batcher:
             raise refuse(f'Task size {rows} is larger than maximum input batch size {most}')
         if rows == 0:
             return run_alone(version, signature, inputs)
-        task = _Task(inputs, rows)
-        self._enqueue(version, signature, task)
+        size = self._largest
+        parts = [_take_rows(inputs, first, min(first + size, rows)) for first in range(0, rows, size)]
+        tasks = [_Task(part, min(size, rows - place * size)) for place, part in enumerate(parts)]
+        self._enqueue(version, signature, tasks)
         try:
-            wait_s = deadline - time.monotonic()
+            outputs = [self._wait(task, deadline) for task in tasks]
+        except ServiceError as error:
+            if len(tasks) > 1 and error.code == grpc.StatusCode.INVALID_ARGUMENT:
+                return run_alone(version, signature, inputs)  # which names the row as the client counts it
+            raise
+        finally:
+            for task in tasks:
+                task.outputs.cancel()  # a thread that comes to it later leaves it out
+        if len(outputs) == 1:
+            return outputs[0]
+        return {key: np.concatenate([part[key] for part in outputs]) for key in outputs[0]}
+
+    def _wait(self, task: _Task, deadline: float) -> Batch:
+        wait_s = deadline - time.monotonic()
+        try:
             return task.outputs.result(max(0.0, wait_s) if wait_s < threading.TIMEOUT_MAX else None)
         except TimeoutError:
-            task.outputs.cancel()  # a thread that comes to it later leaves it out
             raise _LATE from None
 
     def close(self) -> None:
@@ -165,18 +180,19 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _enqueue(self, version: LoadedVersion, signature: str, task: _Task) -> None:
-        shapes = tuple((key, values.shape[1:]) for key, values in sorted(task.inputs.items()))
+    def _enqueue(self, version: LoadedVersion, signature: str, tasks: list[_Task]) -> None:
+        shapes = tuple((key, values.shape[1:]) for key, values in sorted(tasks[0].inputs.items()))
         key = (version, signature, shapes)
         with self._changed:
             queue = self._queues.setdefault(key, _Queue(version, signature))
-            if queue.rows + task.rows > self._batching.max_batch_size * self._batching.max_enqueued_batches:
+            rows = sum(task.rows for task in tasks)
+            if queue.rows and queue.rows + rows > self._largest * self._batching.max_enqueued_batches:
                 raise ServiceError(
                     grpc.StatusCode.UNAVAILABLE,
                     'The batch scheduling queue to which this task was submitted is full',
                 )
-            queue.tasks.append(task)
-            self._changed.notify()
+            queue.tasks.extend(tasks)
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while (taken := self._take_batch()) is not None:
@@ -201,7 +217,7 @@ class Batcher:
                     self._changed.wait(wait_s)
                     continue
                 tasks, rows = [], 0
-                while queue.tasks and rows + queue.tasks[0].rows <= self._batching.max_batch_size:
+                while queue.tasks and rows + queue.tasks[0].rows <= self._largest:
                     tasks.append(queue.tasks.popleft())
                     rows += tasks[-1].rows
                 if not queue.tasks:
@@ -210,7 +226,7 @@ class Batcher:
 
     def _find_due(self, queue: _Queue) -> float:
         """Returns when the batch at the head of a queue is to run, on the time.monotonic clock."""
-        is_full = queue.rows >= self._batching.max_batch_size
+        is_full = queue.rows >= self._largest
         return queue.tasks[0].came + (0.0 if is_full else self._batching.batch_timeout_s)
 
     def _run_batch(self, queue: _Queue, tasks: list[_Task]) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stubs in the lock
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -23,6 +22,7 @@ from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from components.errors import UsageError, to_one_line
+from components.saved_model import skip_costly_passes
 from components.serving.versions import MODEL_FILE, list_folders
 from pipeline.server.faults import ServiceError, refuse, translate
 from pipeline.server.metrics import Metrics
@@ -31,8 +31,7 @@ from pipeline.server.tensors import read_tensor
 WARMUP_FILE = Path('assets.extra') / 'tf_serving_warmup_requests'  # in a version
 
 Array = npt.NDArray[Any]
-State = get_model_status_pb2.ModelVersionStatus.State
-ModelConfig = model_server_config_pb2.ModelConfig
+State = get_model_status_pb2.ModelVersionStatus
 
 _MAX_WARMUPS = 1000  # TensorFlow Serving refuses a version with more
 
@@ -83,6 +82,7 @@ class LoadedVersion:
         self.signatures = _read_signatures(folder)
         """By name, as the SavedModel declares them."""
         self._model = tf.saved_model.load(str(folder))
+        self._run = {key: skip_costly_passes(each) for key, each in self._model.signatures.items()}
 
     def check_inputs(self, signature: str, inputs: dict[str, Array]) -> None:
         """Checks the names, types and shapes of inputs.
@@ -119,7 +119,7 @@ class LoadedVersion:
         """
         try:
             tensors = {key: tf.constant(values) for key, values in inputs.items()}
-            return {key: value.numpy() for key, value in self._model.signatures[signature](**tensors).items()}
+            return {key: value.numpy() for key, value in self._run[signature](**tensors).items()}
         except tf.errors.OpError as error:
             raise translate(error) from error
 
@@ -147,7 +147,7 @@ class LoadedVersion:
         return count
 
 
-def check_config(config: model_server_config_pb2.ModelServerConfig) -> list[ModelConfig]:
+def check_config(config: model_server_config_pb2.ModelServerConfig) -> list[model_server_config_pb2.ModelConfig]:
     """Checks a list of models as TensorFlow Serving does, and returns it.
 
     Raises:
@@ -167,13 +167,14 @@ def check_config(config: model_server_config_pb2.ModelServerConfig) -> list[Mode
     return models
 
 
-def list_wanted(model: ModelConfig) -> dict[int, Path]:
+def list_wanted(model: model_server_config_pb2.ModelConfig) -> dict[int, Path]:
     """Returns the folders that a model's policy asks for and that there are, by number; the policy's default is latest.
 
     Raises:
       OSError: the base path cannot be read.
     """
-    folders: dict[int, Path] = list_folders(Path(model.base_path))
+    found = list_folders(Path(model.base_path))
+    folders = {number: folder for number, folder in found.items() if isinstance(folder, Path)}
     policy = model.model_version_policy
     if policy.HasField('specific'):
         return {number: folder for number, folder in folders.items() if number in policy.specific.versions}
@@ -198,7 +199,7 @@ class ModelStore:
 
     def __init__(
         self,
-        models: list[ModelConfig],
+        models: list[model_server_config_pb2.ModelConfig],
         report: Callable[[str], None],
         metrics: Metrics,
         *,
@@ -208,15 +209,16 @@ class ModelStore:
         self._report, self._metrics = report, metrics
         self._warm_up, self._allow_unavailable_labels = warm_up, allow_unavailable_labels
         self._changed = threading.Condition()  # guards everything below
-        self._models: dict[str, ModelConfig] = {}
+        self._models: dict[str, model_server_config_pb2.ModelConfig] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._loaded: dict[str, dict[int, LoadedVersion]] = defaultdict(dict)
         self._states: dict[str, dict[int, VersionState]] = defaultdict(dict)
         self._users: dict[LoadedVersion, int] = defaultdict(int)
         self._failed: dict[str, set[int]] = defaultdict(set)
+        self._configurations = 0
         self.configure(models)
 
-    def configure(self, models: list[ModelConfig]) -> None:
+    def configure(self, models: list[model_server_config_pb2.ModelConfig]) -> None:
         """Replaces the models and the labels; `follow` then loads and unloads.
 
         As in TensorFlow Serving nothing is changed at all if a label names a version that is not available. With
@@ -235,6 +237,7 @@ class ModelStore:
                             f'Request to assign label to version {number} of model {model.name}, which is not '
                             'currently available for inference'
                         )
+            self._configurations += 1
             self._models = {model.name: model for model in models}
             self._labels = {model.name: dict(model.version_labels) for model in models}
 
@@ -313,8 +316,10 @@ class ModelStore:
         """
         while (missing := self._find_missing()) is not None:
             self._load(*missing)
+        with self._changed:
+            configuration = self._configurations
         for name, number in self._list_superfluous():
-            self._unload(name, number)
+            self._unload(name, number, configuration)
 
     def _list_wanted(self) -> dict[str, dict[int, Path]]:
         with self._changed:
@@ -382,11 +387,14 @@ class ModelStore:
                     found += [(name, number) for number in loaded.keys() - numbers]
             return found
 
-    def _unload(self, name: str, number: int) -> None:
+    def _unload(self, name: str, number: int, configuration: int) -> None:
         with self._changed:
+            if configuration != self._configurations:
+                return  # the new one may want this version
             version = self._loaded[name].pop(number)
             self._states[name][number] = VersionState(State.UNLOADING)
-            self._changed.wait_for(lambda: self._users[version] == 0)
+            while self._users[version]:
+                self._changed.wait()
             del self._users[version]
         del version
         gc.collect()  # a SavedModel's functions refer to each other in circles

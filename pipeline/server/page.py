@@ -1,4 +1,4 @@
-"""The routes of the server's own page."""
+"""The server's page."""
 
 from starlette.routing import BaseRoute
 
@@ -6,5 +6,5 @@ from pipeline.server.service import Service
 
 
 def make_routes(service: Service) -> list[BaseRoute]:
-    """Returns the routes of the page, which asks `service`."""
+    """Makes the routes of the page."""
     return []

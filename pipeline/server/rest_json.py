@@ -61,9 +61,7 @@ def read_signature_name(body: dict[str, Any]) -> str:
     """
     name = body.get('signature_name', '')
     if not isinstance(name, str):
-        raise refuse(
-            f"JSON Value: {_show(body)} not formatted correctly. 'signature_name' key must be a string value."
-        )
+        raise refuse(f"JSON Value: {_show(body)} not formatted correctly. 'signature_name' key must be a string value.")
     return name
 
 
@@ -292,9 +290,7 @@ def write_outputs(outputs: dict[str, Array], form: Form) -> bytes:
         if not values.ndim:
             raise refuse(f'Tensor name: {name} has no shape information ')
         if rows and len(rows) != len(values):
-            raise refuse(
-                f'Tensor name: {name} has inconsistent batch size: {len(values)} expecting: {len(rows)}'
-            )
+            raise refuse(f'Tensor name: {name} has inconsistent batch size: {len(values)} expecting: {len(rows)}')
         rows = rows or [{} for _ in values]
         elements = _write_elements(name, values)
         size = len(elements) // len(values) if len(values) else 0

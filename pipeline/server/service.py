@@ -81,18 +81,23 @@ class Service:
           ServiceError: with the code that TensorFlow Serving answers with.
         """
         with self.store.lease(asked.name, asked.version, asked.label) as version:
-            name = asked.signature or DEFAULT_SIGNATURE
-            if name not in version.signatures:
-                raise ServiceError(
-                    grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.'
-                )
-            version.check_inputs(name, asked.inputs)
-            began = time.perf_counter()
-            outputs = self._runner.run(version, name, asked.inputs, asked.deadline)
-            self.metrics.runtime_latency.labels(asked.name, 'Predict', 'TF2').observe((time.perf_counter() - began) * 1e6)
+            return self.predict_with(version, asked)
+
+    def predict_with(self, version: LoadedVersion, asked: Asked) -> Answer:
+        """Runs a signature of a version that the caller has leased, whatever version is asked for.
+
+        Raises:
+          ServiceError: with the code that TensorFlow Serving answers with.
+        """
+        name = asked.signature or DEFAULT_SIGNATURE
+        if name not in version.signatures:
+            raise ServiceError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+        version.check_inputs(name, asked.inputs)
+        began = time.perf_counter()
+        outputs = self._runner.run(version, name, asked.inputs, asked.deadline)
+        microseconds = (time.perf_counter() - began) * 1e6
+        self.metrics.runtime_latency.labels(version.name, 'Predict', 'TF2').observe(microseconds)
         answer = Answer(version.number, name, outputs)
         for observe in self.observers:
             observe(asked, answer)
         return answer
-
-
