@@ -13,7 +13,9 @@ from benchmarks import harness, transform
 from components.errors import DataError
 from tests.conftest import PROJECT
 
-BENCHMARKS = ('evaluator', 'export', 'feature_extraction', 'frozen_pass', 'input', 'training', 'transform')
+BENCHMARKS = (
+    *('evaluator', 'export', 'feature_extraction', 'frozen_pass', 'input', 'predict', 'training', 'transform'),
+)
 
 
 def record(calls: list[str], name: str):
