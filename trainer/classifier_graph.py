@@ -96,4 +96,5 @@ class ClassifierGraph(tf.Module):
           The probabilities, float32 [N, classes]; and the maps, float32 [N, h, w] of the feature map's size, with 1 at
           the largest value, and all 0 if nothing is positive.
         """
-        return self._explain(images, labels)
+        probabilities, maps = self._explain(images, labels)
+        return probabilities, maps

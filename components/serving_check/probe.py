@@ -317,7 +317,7 @@ def _read_peak_mb() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def _make_ask(signature: Callable[..., Any], name: str, request: dict[str, Any]) -> Ask:
+def _make_ask(signature: Any, name: str, request: dict[str, Any]) -> Ask:
     dtypes = {key: spec.dtype for key, spec in signature.structured_input_signature[1].items()}
 
     def ask(batch: Array) -> Response:

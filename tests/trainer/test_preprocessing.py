@@ -69,6 +69,8 @@ COLORS = draw_colors()
 RGB, GREY = Image.fromarray(COLORS), Image.fromarray(COLORS[..., 0])
 RGBA = Image.fromarray(np.dstack([COLORS, np.full((32, 32), 100, np.uint8)]))
 FEW = RGB.quantize(64)  # with a palette
+TURNED = Image.Exif()
+TURNED[0x0112] = 3  # orientation: upside down
 
 # By form: the file, the image that it should be, and how far it may be off. docs/serving.md has the same list.
 FORMS = {
@@ -83,6 +85,7 @@ FORMS = {
     'interlaced PNG': (interlace(COLORS), RGB, 0),
     'JPEG': (save(RGB, 'JPEG', quality=100, subsampling=0), RGB, 20),
     'progressive JPEG': (save(RGB, 'JPEG', quality=100, subsampling=0, progressive=True), RGB, 20),
+    'JPEG whose orientation is not applied': (save(RGB, 'JPEG', quality=100, subsampling=0, exif=TURNED), RGB, 20),
     'grey JPEG': (save(GREY, 'JPEG', quality=100), GREY, 20),
     'JPEG with CMYK': (save(RGB.convert('CMYK'), 'JPEG', quality=100), RGB, 20),
     'GIF': (save(FEW, 'GIF'), FEW, 0),
@@ -108,6 +111,7 @@ def test_the_palette_of_a_bmp_is_not_read_as_docs_serving_says():
 REFUSED = {
     'nothing': b'',
     'TIFF': save(RGB, 'TIFF'),
+    'ICO': save(RGB, 'ICO'),
     'WebP with alpha': save(RGBA, 'WEBP', lossless=True),
     'animated WebP': save(RGB, 'WEBP', save_all=True, append_images=[RGB.rotate(90)]),
     'AVIF': b'\0\0\0\x1cftypavif' + bytes(100),
