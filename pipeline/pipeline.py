@@ -143,7 +143,6 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
             'statistics': statistics,
             'schema': schema,
             'data_report': data_check.outputs['report'],
-            'transform_graph': transform.outputs['transform_graph'],
             'model': model,
             'model_run': model_trainer.outputs['model_run'],
             'baseline': baseline,
