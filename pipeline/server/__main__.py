@@ -251,6 +251,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     The exit code is 0, or 2 if a flag, a file that it names, or a port cannot be used.
     """
     os.environ.update(choose_variables())
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # what matters is said by the server itself
     flags, unknown = build_parser().parse_known_args(argv)
     sys.modules['keras'] = None  # type: ignore[assignment]  # a server needs TensorFlow alone, which then starts faster
     try:
