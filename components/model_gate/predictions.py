@@ -22,6 +22,7 @@ import tensorflow as tf
 from components import features
 from components.errors import DataError
 from components.progress import track
+from components.saved_model import skip_costly_passes
 
 _log = logging.getLogger(__name__)
 
@@ -127,10 +128,11 @@ def predict_records(saved_model: str, records: Records, what: str) -> Probabilit
     count = len(records.serialized)
     batches = []
     with track(f'predictions of {what} on {features.TEST_SPLIT}', count) as advance:
-        predict = tf.saved_model.load(saved_model).signatures[features.SIGNATURE_EXAMPLES]
+        model = tf.saved_model.load(saved_model)
+        predict = skip_costly_passes(model.signatures[features.SIGNATURE_EXAMPLES])
         for start in range(0, count, batch_size):
             batch = tf.constant(records.serialized[start : start + batch_size])
-            batches.append(predict(batch)[features.OUTPUT_PROBABILITIES].numpy())
+            batches.append(predict(examples=batch)[features.OUTPUT_PROBABILITIES].numpy())
             advance(len(batches[-1]))
     return np.concatenate(batches)
 
