@@ -11,7 +11,7 @@ Three things are measured, with random weights, on the small server of this proj
 - Clients that ask for one image at a time, in each of the four forms, with requests put together as `serve` does it.
   They are threads of this process, which needs a part of the same cores.
 - The first request of a server after it has loaded the version, with and without the version's warm-up requests,
-  against the median of the requests after it.
+  against the median of the requests after it; the client is connected before.
 """
 
 import os
@@ -87,7 +87,13 @@ def export_ours(model: keras.Model, transform_output: tft.TFTransformOutput, fol
       The serving check's report, which has the latencies.
     """
     version = folder / 'ours' / '1'
-    export_model(model, transform_output, str(version), ExportConfig(precision=precision, min_agreement=0), None)
+    export_model(
+        model,
+        transform_output,
+        str(version),
+        ExportConfig(precision=precision, min_agreement=0),
+        tf.data.Dataset.range(0),
+    )
     with tf.io.TFRecordWriter(str(folder / 'val.gz'), options='GZIP') as writer:
         for png in draw_pngs(_BATCH):
             writer.write(make_example(png, 0))
@@ -137,6 +143,7 @@ def measure_forms(client: Client, inputs: dict[str, Array], request: dict[str, A
         clients = [client.clone() for _ in range(max(_CLIENTS))]
         for each in clients:
             stack.callback(each.close)
+            each.connect()
         for number in range(rounds + 1):
             for form, (signature, method) in _FORMS.items():
                 for count in _CLIENTS:
@@ -171,6 +178,7 @@ def measure_start(server: ModelServer, versions: Path, images: Array, request: d
         for name, values in measured.items():
             flag = f'--enable_model_warmup={str(name == "warmed_up").lower()}'
             with run_server(server, versions, MODEL_NAME, [flag]) as client:
+                client.connect()
                 ask = _bind(client.ask_grpc, features.SIGNATURE_SERVING_DEFAULT, request)
                 first, *others = measure_load([ask], images[: _LATER_REQUESTS + 1])[0]
             values.append((first, statistics.median(others)))
@@ -267,7 +275,7 @@ def _count_batched(options: Any) -> int:
 
 def main() -> None:
     """Runs the command line."""
-    parser = build_parser('The exported model in the small server, against a plain Keras export there', images=96)
+    parser = build_parser('The exported model in the small server, against a plain Keras export there', images=64)
     parser.add_argument('--backbone', choices=BACKBONES, default='resnet50', help='the network')
     parser.add_argument('--image-size', type=int, help="height and width in pixels; the backbone's own if not given")
     options = parser.parse_args()

@@ -60,6 +60,11 @@ class Client:
         """Makes a client of the same server with connections of its own, for a different thread."""
         return Client(self._name, *self._ports)
 
+    def connect(self) -> None:
+        """Connects to both ports; otherwise the first request does so."""
+        grpc.channel_ready_future(self._channel).result(timeout=_REQUEST_TIMEOUT_S)
+        self.read_states()
+
     def read_states(self) -> list[dict[str, Any]]:
         """Returns the state of each version of the model on the server; [] while the server does not respond."""
         try:
