@@ -87,7 +87,9 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
       UsageError: somebody listens there.
     """
-    listener = socket.socket()
+    # asyncio sends small answers at once, without waiting for the client's acknowledgement (40 ms), only where the
+    # socket names its protocol.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
