@@ -25,7 +25,7 @@ from pipeline.config import PRESETS, BeamConfig, Layout, PipelineConfig, SampleC
 from pipeline.console import divert_chatter, print_line, shorten_paths
 from pipeline.events import Started
 from pipeline.imports import BEAM_MODULES, KFP_MODULES, TFX_MODULES, track_imports
-from pipeline.interruption import EXIT_INTERRUPTED, Interruption, watch_interrupts
+from pipeline.interruption import EXIT_INTERRUPTED, GRACE_S, Interruption, watch_interrupts
 from pipeline.next_steps import NEWCOMER, make_command
 from pipeline.overrides import apply_overrides
 from pipeline.reporter import Reporter, choose_mode, open_reporter
@@ -33,6 +33,7 @@ from pipeline.reporter import Reporter, choose_mode, open_reporter
 _GO_ON = {
     'run': 'run the same command again to go on: what is finished is reused',
     'submit': 'a run that was started on the server goes on there',
+    'serve': 'the server has been stopped',
 }
 """What to do after an interrupt, by command."""
 
@@ -203,6 +204,12 @@ def _serving(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def _serve(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import serve
+
+    return serve.serve(locate(arguments.serving), (arguments.port, arguments.rest_port), arguments.engine)
+
+
 def _print_answer(answer: Any, *, is_json: bool) -> None:
     """Prints a list of lines, or any value as JSON; ends quietly where the reader has left."""
     text = json.dumps(answer, indent=2) if is_json else shorten_paths('\n'.join(answer))
@@ -300,6 +307,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'compare': _compare,
     'tensorboard': _tensorboard,
     'gc': _gc,
+    'serve': _serve,
     'versions': _serving,
     'promote': _serving,
     'rollback': _serving,
@@ -373,7 +381,8 @@ def main(argv: list[str] | None = None) -> int:
         return UsageError.exit_code
     arguments = parser.parse_args(argv, argparse.Namespace(argv=argv))
     go_on = _GO_ON.get(arguments.command, 'run the same command again')
-    with watch_interrupts(f'interrupted; {go_on}') as interruption:
+    grace_s = 15.0 if arguments.command == 'serve' else GRACE_S  # a server first answers the requests that it has
+    with watch_interrupts(f'interrupted; {go_on}', grace_s) as interruption:
         return _call(arguments, interruption)
 
 

@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         'gc': 'free the disk that the artifacts of old runs take',
     },
     'the models that are served': {
+        'serve': 'start a model server for a serving folder',
         'versions': 'list the pushed versions',
         'promote': 'give a version the version label stable or canary',
         'rollback': 'make the version that was stable before stable again',
@@ -238,6 +239,19 @@ def _add_model_commands(commands: Commands) -> None:
         command.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
 
 
+def _add_serve(commands: Commands) -> None:
+    serve = _add_command(commands, 'serve')
+    serve.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
+    serve.add_argument('--port', metavar='N', type=int, default=8500, help='for gRPC; default: %(default)s')
+    serve.add_argument('--rest-port', metavar='N', type=int, default=8501, help='for REST; default: %(default)s')
+    serve.add_argument(
+        '--engine',
+        choices=('tensorflow-serving', 'docker', 'small'),
+        help="the server: TensorFlow Serving on PATH, its image in Docker, or this project's small one; "
+        'default: the first that is here',
+    )
+
+
 def _add_run_commands(commands: Commands) -> None:
     names = ('runs', 'compare', 'tensorboard', 'gc')
     runs, compare, tensorboard, gc = (_add_command(commands, name) for name in names)
@@ -315,6 +329,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_batch(commands)
     _add_model_commands(commands)
+    _add_serve(commands)
     _add_report(commands)
     for name in ('data', 'run', 'compile', 'predict', 'batch', 'submit', 'report'):
         output = commands.choices[name].add_mutually_exclusive_group()

@@ -14,13 +14,21 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from components import features
 from components.progress import track
+from components.serving.model_servers import find_model_server
 from components.serving.models_config import MODEL_NAME
 from components.serving_check import probe
 from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import Fault, Sample, make_fault
-from components.serving_check.tf_serving import check_server, find_server
+from components.serving_check.tf_serving import check_server
 
+_TIMED_SIZES = 8  # at most, so that the check does not take long
 _TIMEOUT_S = 1800.0  # for the whole process, so that a model that hangs does not make the run hang
+
+
+def _choose_timed(sizes: tuple[int, ...]) -> list[int]:
+    """Returns all sizes if they are few, else some of them from the first to the last, evenly spread."""
+    count = min(len(sizes), _TIMED_SIZES)
+    return [sizes[round(step * (len(sizes) - 1) / max(count - 1, 1))] for step in range(count)]
 
 
 def make_request(model: str, predictions: str, config: ServingCheckConfig) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def make_request(model: str, predictions: str, config: ServingCheckConfig) -> di
         'class_names': features.CLASS_NAMES,
         'image_shape': features.IMAGE_SHAPE,
         'batch_sizes': sorted({config.batch_sizes[0], config.batch_sizes[-1]}),
-        'timed_sizes': sorted({config.batch_sizes[place] for place in (0, len(config.batch_sizes) // 2, -1)}),
+        'timed_sizes': _choose_timed(config.batch_sizes),
         'requests': config.requests,
     }
 
@@ -146,7 +154,7 @@ def ask_server(
     Returns:
       Which server was asked, or that there is none; the faults; and the differences by signature and protocol.
     """
-    server = find_server()
+    server = find_model_server()
     if server is not None:
         with track('requests to TensorFlow Serving'):
             return f'{server.name} asked', *check_server(server, versions, MODEL_NAME, sample, request)

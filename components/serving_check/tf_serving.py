@@ -6,14 +6,12 @@ missing, and its interface does not tell which port it publishes for REST.
 
 import base64
 import contextlib
-import shutil
 import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stubs in the lock
 import numpy as np
@@ -21,10 +19,9 @@ import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from components.serving.model_servers import ModelServer
 from components.serving_check.probe import Array, Fault, Response, Sample, check_broken, check_signature, make_fault
 
-_BINARY = 'tensorflow_model_server'
-_IMAGE = 'tensorflow/serving'
 _LOAD_TIMEOUT_S = 300.0
 _REQUEST_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 10.0
@@ -38,40 +35,6 @@ _Put = Callable[[str, dict[str, Any], Array], Response]  # signature, request, b
 
 class _ServerError(Exception):
     """The server did not load the model."""
-
-
-class Server(NamedTuple):
-    """How to start a server."""
-
-    name: str
-    """As it is shown in reports."""
-    make_command: Callable[[int, int, Path], list[str]]
-    """Takes REST port, gRPC port and the folder of versions; returns the command that the server's flags follow."""
-    cleanup: list[str]
-    """The command that removes what a killed server leaves behind; empty if it leaves nothing."""
-
-
-def find_server() -> Server | None:
-    """Finds the server on PATH, else Docker's image if it has been pulled already; returns None if there is neither."""
-    if binary := shutil.which(_BINARY):
-        return Server(_BINARY, lambda *_: [binary], [])
-    docker = shutil.which('docker')
-    if not docker:
-        return None
-    try:
-        inspected = subprocess.run([docker, 'image', 'inspect', _IMAGE], capture_output=True, timeout=20, check=False)
-    except subprocess.TimeoutExpired:
-        return None
-    if inspected.returncode:
-        return None
-    container = f'serving-check-{uuid.uuid4().hex[:12]}'
-
-    def make_command(rest_port: int, grpc_port: int, versions: Path) -> list[str]:
-        ports = [f'--publish=127.0.0.1:{port}:{port}' for port in (rest_port, grpc_port)]
-        options = ['--rm', '--init', '--pull=never', f'--name={container}', f'--entrypoint={_BINARY}', *ports]
-        return [docker, 'run', *options, f'--volume={versions}:{versions}:ro', _IMAGE]
-
-    return Server(f'Docker image {_IMAGE}', make_command, [docker, 'rm', '--force', container])
 
 
 def _find_free_ports(count: int) -> list[int]:
@@ -133,11 +96,11 @@ class _Client:
 
 
 @contextlib.contextmanager
-def _run_server(server: Server, versions: Path, model_name: str) -> Iterator[_Client]:
+def _run_server(server: ModelServer, versions: Path, model_name: str) -> Iterator[_Client]:
     """Starts the server, waits until it has loaded the model, and stops it in the end, also after an error."""
     rest_port, grpc_port = _find_free_ports(2)
     flags = [f'--rest_api_port={rest_port}', f'--port={grpc_port}', f'--model_name={model_name}']
-    command = [*server.make_command(rest_port, grpc_port, versions), *flags, f'--model_base_path={versions}']
+    command = [*server.make_command((rest_port, grpc_port), (versions,)), *flags, f'--model_base_path={versions}']
     client = _Client(model_name, rest_port, grpc_port)
     log = versions.with_suffix('.log')
     with log.open('w') as file:
@@ -202,12 +165,12 @@ def _ask_all(client: _Client, sample: Sample, request: dict[str, Any]) -> tuple[
 
 
 def check_server(
-    server: Server, versions: Path, model_name: str, sample: Sample, request: dict[str, Any]
+    server: ModelServer, versions: Path, model_name: str, sample: Sample, request: dict[str, Any]
 ) -> tuple[list[Fault], dict[str, float]]:
     """Asks each signature over REST and over gRPC, with all images and with bytes that are not an image.
 
     Args:
-      server: from `find_server`.
+      server: from `components.serving.model_servers`.
       versions: folder with the SavedModel under its number.
       model_name: name under which the server offers the model.
       sample: what to ask with.

@@ -20,6 +20,7 @@ from components.errors import UsageError
 from components.model_gate.verdict import Verdict, write_verdict
 from components.progress import listen
 from components.reasons import Reason, list_broken
+from components.serving.model_servers import IMAGE, find_model_server
 from components.serving.models_config import MODEL_NAME
 from components.serving_check import component, probe, tf_serving
 from components.serving_check.component import WARMUP_FILE, Executor, ServingCheck, check_model
@@ -294,6 +295,14 @@ def make_response(**changes) -> dict[str, np.ndarray]:
     return {'label': np.array([3, 5]), 'class_name': NAMES, 'probabilities': EXPECTED.copy(), **changes}
 
 
+@pytest.mark.parametrize(
+    ('sizes', 'timed'),
+    [((1, 2, 4), [1, 2, 4]), ((3,), [3]), (tuple(range(1, 102)), [1, 15, 30, 44, 58, 72, 87, 101])],
+)
+def test_all_batch_sizes_are_timed_if_they_are_few(sizes, timed):
+    assert make_request('', '', ServingCheckConfig(batch_sizes=sizes))['timed_sizes'] == timed
+
+
 FAULTY_RESPONSES = {
     's gives 1 of 2 images values that are not numbers': {'probabilities': EXPECTED * [[1], [np.nan]]},
     's gives 1 of 2 images probabilities that do not sum to 1': {'probabilities': EXPECTED * [[1], [2]]},
@@ -458,7 +467,7 @@ def test_a_server_that_does_not_load_the_model_is_a_reason_and_is_stopped(script
 
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, 'Popen', start)
-    server = tf_serving.find_server()
+    server = find_model_server()
     (fault,), _ = tf_serving.check_server(server, tmp_path / 'versions', MODEL_NAME, None, {})
     assert make_reason(**fault).sentence == f'TensorFlow Serving: {STARTS[script]}'
     assert [process.poll() is None for process in started] == [False]
@@ -467,11 +476,11 @@ def test_a_server_that_does_not_load_the_model_is_a_reason_and_is_stopped(script
 @pytest.mark.parametrize('is_there', [True, False])
 def test_the_docker_image_is_used_if_it_is_there_and_never_pulled(is_there, empty_path, tmp_path):
     install(empty_path, 'docker', f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexit {int(not is_there)}\n')
-    server = tf_serving.find_server()
-    assert (tmp_path / 'asked').read_text() == 'image inspect tensorflow/serving\n'
+    server = find_model_server()
+    assert (tmp_path / 'asked').read_text() == f'image inspect {IMAGE}\n'
     assert (server is not None) == is_there
     if is_there:
-        assert '--pull=never' in server.make_command(1, 2, tmp_path)
+        assert '--pull=never' in server.make_command((1, 2), (tmp_path,))
 
 
 @pytest.mark.parametrize(
