@@ -3,6 +3,7 @@
 `pipeline.client.connect` and `pipeline.local_model.load_model` make a Classifier.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -33,7 +34,7 @@ class Refusal(NamedTuple):
     """Says that an image was not classified."""
 
     reason: str
-    """What follows the image's name in a sentence, without the full stop."""
+    """What follows the image's name in a sentence; the full stop may be missing."""
 
 
 Answer = Prediction | Refusal
@@ -49,7 +50,7 @@ class Reply(NamedTuple):
 
 
 class RefusedError(PipelineError):
-    """A model has no such signature, or does not take the input: asking again would not help."""
+    """A model does not take the images of a batch, or the signature is not there any more."""
 
 
 class Model(Protocol):
@@ -62,11 +63,19 @@ class Model(Protocol):
     concurrency: int
     """How many batches are asked for at the same time, so that it never has to wait for the next one."""
 
+    def list_signatures(self) -> set[str]:
+        """Returns the names of the signatures.
+
+        Raises:
+          PipelineError: there is no answer, or no such model, version or version label.
+        """
+
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature on encoded images.
 
         Raises:
-          RefusedError: the model has no such signature, or one of the images cannot be decoded.
+          RefusedError: the model has no such signature, or one of the images cannot be decoded. The message is what
+            follows the name of a single image in a sentence.
           PipelineError: there is no answer.
         """
 
@@ -95,7 +104,8 @@ class Classifier:
 
     def __init__(self, model: Model):
         self._model = model
-        self._has_safe = True  # until the model says otherwise
+        self._lock = threading.Lock()
+        self._has_safe: bool | None = None  # until the model was asked
 
     def __enter__(self) -> 'Classifier':
         return self
@@ -141,11 +151,21 @@ class Classifier:
             answers += self._classify_batch(batch)
         return answers
 
+    def _find_safe(self) -> bool:
+        """Asks once whether the model has the signature that answers for each image of a batch.
+
+        So a version label that does not exist is an error, and not taken for a fault of the images.
+        """
+        with self._lock:
+            if self._has_safe is None:
+                self._has_safe = SIGNATURE_SAFE in self._model.list_signatures()
+            return self._has_safe
+
     def _classify_batch(self, batch: Sequence[bytes]) -> list[Answer]:
-        if self._has_safe:
+        if self._find_safe():
             try:
                 return _read_reply(self._model.ask(SIGNATURE_SAFE, batch))
-            except RefusedError:  # it never refuses an image, so the model is an older one, without this signature
+            except RefusedError:  # it refuses no image: an older version has taken the place of the first
                 self._has_safe = False
         try:
             return _read_reply(self._model.ask(features.SIGNATURE_SERVING_DEFAULT, batch))
@@ -162,7 +182,7 @@ def _read_reply(reply: Reply) -> list[Answer]:
     columns = [reply.outputs[name] for name in names]
     errors = reply.outputs.get(OUTPUT_ERROR) or [''] * len(columns[0])
     return [
-        Refusal(f'cannot be classified: {error.rstrip(".")}')
+        Refusal(f'cannot be classified: {error}')
         if error
         else Prediction(label, class_name, probabilities, reply.version)
         for error, label, class_name, probabilities in zip(errors, *columns, strict=True)

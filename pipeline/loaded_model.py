@@ -40,6 +40,10 @@ class LoadedModel:
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             raise UsageError(f'{version} cannot be loaded as a model of this pipeline: {to_one_line(error)}') from error
 
+    def list_signatures(self) -> set[str]:
+        """Returns the names of the signatures."""
+        return set(self._signatures)
+
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature, see `pipeline.classifier.Model`."""
         if signature not in self._signatures:
