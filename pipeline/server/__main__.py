@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
+from pipeline.console import divert_chatter
 
 _STOP_S = 8  # for requests that are being answered
 
@@ -220,6 +221,14 @@ class _Server:
             self._changed.set()
 
 
+def _import_tensorflow() -> None:
+    """Imports TensorFlow and looks for its devices, without what it prints: none of that is about this server."""
+    with divert_chatter(verbose=False):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
 def _serve(flags: argparse.Namespace) -> None:
     server = _Server(flags)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -253,11 +262,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     The exit code is 0, or 2 if a flag, a file that it names, or a port cannot be used.
     """
     os.environ.update(choose_variables())
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # what matters is said by the server itself
     flags, unknown = build_parser().parse_known_args(argv)
     sys.modules['keras'] = None  # type: ignore[assignment]  # a server needs TensorFlow alone, which then starts faster
     try:
         _check_known(unknown)
+        _import_tensorflow()
         _serve(flags)
         code = 0
     except PipelineError as error:
