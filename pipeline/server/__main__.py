@@ -122,6 +122,7 @@ class _Server:
         rest_port = flags.rest_api_port
         self._listener = _listen('--rest_api_port', flags.host, rest_port) if rest_port else None
 
+        _import_tensorflow()
         import uvicorn
 
         from pipeline.server import config_files, grpc_service, rest
@@ -275,7 +276,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
     sys.modules['keras'] = None  # type: ignore[assignment]  # a server needs TensorFlow alone, which then starts faster
     try:
         _check_known(unknown)
-        _import_tensorflow()
         _serve(flags)
         code = 0
     except PipelineError as error:
