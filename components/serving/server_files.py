@@ -5,6 +5,7 @@ of TensorFlow Serving's session_bundle_config.proto and monitoring_config.proto 
 that the server would refuse.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,12 +52,9 @@ _MESSAGES: dict[str, tuple[tuple[str, int, Any], ...]] = {
 }
 
 
-def make_message(name: str) -> Any:
-    """Makes an empty message that tensorflow-serving-api does not have.
-
-    Args:
-      name: 'BatchingParameters' or 'MonitoringConfig'.
-    """
+@functools.cache
+def _declare_messages() -> descriptor_pool.DescriptorPool:
+    """Declares _MESSAGES in a pool of its own, because another package may bring the real ones."""
     file = descriptor_pb2.FileDescriptorProto(name='server_files.proto', package=_PACKAGE, syntax='proto3')
     file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
     for message, fields in _MESSAGES.items():
@@ -68,10 +66,19 @@ def make_message(name: str) -> Any:
                 added.type, added.type_name = _FIELD.TYPE_MESSAGE, kind
             else:
                 added.type = kind
-    pool = descriptor_pool.DescriptorPool()  # of its own, because another package may bring the real messages
+    pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f'{_PACKAGE}.{name}'))()
+    return pool
+
+
+def make_message(name: str) -> Any:
+    """Makes an empty message that tensorflow-serving-api does not have.
+
+    Args:
+      name: 'BatchingParameters' or 'MonitoringConfig'.
+    """
+    return message_factory.GetMessageClass(_declare_messages().FindMessageTypeByName(f'{_PACKAGE}.{name}'))()
 
 
 class Batching(NamedTuple):

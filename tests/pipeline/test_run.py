@@ -151,10 +151,15 @@ def test_the_report_of_a_run_has_the_figures_that_tfma_measured(full_run, tmp_pa
         assert f'| {each["name"]} | {values["recall", each["name"]]:.3f} (' in card.read_text()
 
 
-def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
+def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run, tmp_path):
     layout, _ = full_run
-    answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
+    random = np.random.default_rng(0)
+    for name, label in (('plane', 0), ('frog', 6)):
+        Image.fromarray(sample.draw_image(label, random)).save(tmp_path / f'{name}.png')
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79', '--set', f'bulk_input={tmp_path}')
     assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert read_lines(answer)['BulkInferrer'] == '2 images predicted, 1 dead letters'
     assert REUSABLE - list_reused(answer) == {'Evaluator', 'ServingCheck', 'Pusher'}
     (version,) = layout.serving.iterdir()  # the same model is not pushed twice
     listed = run_cli('runs', '--root', layout.root)
