@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
+from pipeline.console import divert_chatter
 
 _STOP_S = 8  # for requests that are being answered
 
@@ -87,7 +88,9 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
       UsageError: somebody listens there.
     """
-    listener = socket.socket()
+    # asyncio sends small answers at once, without waiting for the client's acknowledgement (40 ms), only where the
+    # socket names its protocol.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -218,6 +221,14 @@ class _Server:
             self._changed.set()
 
 
+def _import_tensorflow() -> None:
+    """Imports TensorFlow and looks for its devices, without what it prints: none of that is about this server."""
+    with divert_chatter(verbose=False):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
 def _serve(flags: argparse.Namespace) -> None:
     server = _Server(flags)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -255,6 +266,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     sys.modules['keras'] = None  # type: ignore[assignment]  # a server needs TensorFlow alone, which then starts faster
     try:
         _check_known(unknown)
+        _import_tensorflow()
         _serve(flags)
         code = 0
     except PipelineError as error:
