@@ -13,6 +13,7 @@ import base64
 import io
 import json
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ _MAX_SAMPLES = 12  # that are shown
 _PAGE = Path(__file__).with_name('page.html')
 _LABELS_FILE = Path('assets') / 'labels.txt'  # in a version: the class names, one a line
 _TIMEOUT_S = 60.0
+_ASSERTION = re.compile(r'assertion failed: \[(.*)\]', re.DOTALL)  # what TensorFlow makes of a model's own sentence
 _ONLY_HERE = (  # lets the page load nothing from elsewhere, whatever is written into it
     "default-src 'none'; connect-src 'self'; img-src data: blob:; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 )
@@ -195,8 +197,6 @@ class Page:
             if not all(map(math.isfinite, probabilities)):
                 raise ServiceError(grpc.StatusCode.INTERNAL, 'The model answered with values that are not numbers.')
             names = _read_class_names(version, len(probabilities))
-            if wanted is not None and wanted >= len(names):
-                raise refuse(f'?class= takes a number below {len(names)}. Received: {wanted}')
         best = int(outputs[features.OUTPUT_LABEL][0])
         answer = {
             'version': version.number,
@@ -224,7 +224,8 @@ def _read_number(choices: dict[str, str], key: str) -> int | None:
 
 def _make_error(error: ServiceError) -> Response:
     status = {grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.NOT_FOUND: 404}.get(error.code, 503)
-    return JSONResponse({'error': error.message}, status)
+    words = _ASSERTION.fullmatch(error.message)
+    return JSONResponse({'error': words[1] if words else error.message}, status)
 
 
 def make_routes(service: Service) -> list[BaseRoute]:

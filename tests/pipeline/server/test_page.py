@@ -82,6 +82,8 @@ class StandIn:
         }
         if signature == features.SIGNATURE_EXPLAIN:
             (asked,) = inputs[features.LABEL_KEY]
+            if asked > 9:
+                raise refuse('assertion failed: [label must be -1 to 9]')
             heat = np.zeros((1, 4, 4), np.float32)
             heat[0, 0, label if asked == features.NO_LABEL else asked % 4] = 1
             outputs |= {features.OUTPUT_SEEN: pixels[None], features.OUTPUT_HEAT_MAP: heat}
@@ -182,7 +184,7 @@ def test_the_browser_is_told_to_load_nothing_from_elsewhere(running):
         (b'', '?label=canary', 400, 'Unrecognized servable version label: canary'),
         (b'', '?version=8', 404, 'Servable not found for request: Specific(cifar10, 8)'),
         (b'', '?version=last', 400, '?version= takes a number. Received: last'),
-        (make_png('red'), '?class=10', 400, '?class= takes a number below 10. Received: 10'),
+        (make_png('red'), '?class=10', 400, 'label must be -1 to 9'),
         (bytes(page.MAX_IMAGE_BYTES + 1), '', 413, 'The file has more than 20 MB; choose a smaller one.'),
     ],
     ids=['broken', 'label', 'version', 'number', 'class', 'size'],
