@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         'promote': 'give a version the version label stable or canary',
         'rollback': 'make the version that was stable before stable again',
         'prune': 'remove old versions that have no version label',
+        'drift': 'say whether a version is asked about other images than it was tested with',
     },
     'Kubeflow Pipelines': {
         'compile': 'write the pipeline as a package for Kubeflow Pipelines',
@@ -202,6 +203,21 @@ def _add_model_commands(commands: Commands) -> None:
         command.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
 
 
+def _add_drift(commands: Commands) -> None:
+    drift = _add_command(commands, 'drift')
+    drift.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
+    drift.add_argument(
+        '--requests',
+        metavar='LOG',
+        required=True,
+        help='folder or file of a request sample, or a quoted glob of TFRecord files of PredictionLogs',
+    )
+    which = drift.add_mutually_exclusive_group()
+    which.add_argument('--version', metavar='N', type=int, help='default: the stable version, else the newest')
+    which.add_argument('--label', metavar='LABEL', help='the version that has this version label')
+    drift.add_argument('--json', action='store_true', help='print JSON, for a program')
+
+
 def _add_run_commands(commands: Commands) -> None:
     names = ('runs', 'compare', 'tensorboard', 'gc')
     runs, compare, tensorboard, gc = (_add_command(commands, name) for name in names)
@@ -277,6 +293,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_trainjob(commands)
     _add_run_commands(commands)
     _add_model_commands(commands)
+    _add_drift(commands)
     _add_report(commands)
     for name in ('data', 'run', 'compile', 'predict', 'submit', 'report'):
         output = commands.choices[name].add_mutually_exclusive_group()
