@@ -40,6 +40,7 @@ from components.serving.versions import (
     stage_version,
 )
 from components.serving_check.component import WARMUP_FILE
+from components.serving_check.report import read_report
 
 _EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
 _DATA_KEY, _SETTINGS_KEY, _DEFAULTS_KEY = 'data', 'settings', 'defaults'
@@ -55,7 +56,7 @@ class _Spec(standard_component_specs.PusherSpec):
 
 
 def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str, Any]) -> dict[str, Any]:
-    """Collects what a version says about how it was made: its accuracy, when it was pushed, data and settings.
+    """Collects what a version says about how it was made: its accuracy, when it was pushed, data, settings and latency.
 
     Args:
       saved_model: folder of the model that is to be pushed.
@@ -64,6 +65,7 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
     """
     metrics = read_metrics(artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]))[None]
     data = config[_DATA_KEY]
+    report = read_report(artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY]))
     trainer, usual = ((config.get(key) or {}).get('trainer', {}) for key in (_SETTINGS_KEY, _DEFAULTS_KEY))
     return {
         'accuracy': metrics[ACCURACY],
@@ -74,6 +76,7 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
         'changed': {name: value for name, value in trainer.items() if name not in usual or value != usual[name]},
         'model': read_fingerprint(str(saved_model)),
         'baseline': read_baseline(artifact_utils.get_single_uri(input_dict[_BASELINE_KEY])).version,
+        'batch_ms': report.batch_ms,
     }
 
 
@@ -164,7 +167,7 @@ class Pusher(component.Pusher):
     Args:
       model: the Trainer's.
       model_blessing: the Evaluator's.
-      infra_blessing: ServingCheck's; the version keeps its warm-up requests.
+      infra_blessing: ServingCheck's; the version keeps its warm-up requests, and how long batches took.
       evaluation: the Evaluator's; the version keeps its accuracy, its predictions on `test`, what the images of `test`
         look like, and its figures in the model card.
       baseline: BaselineFinder's; the version keeps the number of the one it was compared with.

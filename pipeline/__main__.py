@@ -24,8 +24,8 @@ from pipeline.arguments import build_parser
 from pipeline.config import PRESETS, BeamConfig, Layout, PipelineConfig, SampleConfig
 from pipeline.console import divert_chatter, print_line, shorten_paths
 from pipeline.events import Started
-from pipeline.imports import KFP_MODULES, TENSORFLOW_MODULES, TFX_MODULES, track_imports
-from pipeline.interruption import EXIT_INTERRUPTED, Interruption, watch_interrupts
+from pipeline.imports import BEAM_MODULES, KFP_MODULES, TFX_MODULES, track_imports
+from pipeline.interruption import EXIT_INTERRUPTED, GRACE_S, Interruption, watch_interrupts
 from pipeline.next_steps import NEWCOMER, make_command
 from pipeline.overrides import apply_overrides
 from pipeline.reporter import Reporter, choose_mode, open_reporter
@@ -33,6 +33,7 @@ from pipeline.reporter import Reporter, choose_mode, open_reporter
 _GO_ON = {
     'run': 'run the same command again to go on: what is finished is reused',
     'submit': 'a run that was started on the server goes on there',
+    'serve': 'the server has been stopped',
 }
 """What to do after an interrupt, by command."""
 
@@ -143,14 +144,49 @@ def _trainjob(arguments: argparse.Namespace, reporter: Reporter) -> int:
 
 
 def _predict(arguments: argparse.Namespace, reporter: Reporter) -> int:
-    with divert_chatter(verbose=arguments.verbose) as terminal:
-        with track_imports(TENSORFLOW_MODULES):
-            from pipeline import predict
+    from pipeline import image_sources, predict
 
-        failures = predict.predict(locate(arguments.model), [Path(image) for image in arguments.images], terminal)
+    output = predict.make_output(arguments.format, arguments.top, arguments.out)
+    if arguments.grpc and not arguments.server:
+        raise UsageError('--grpc says how to speak to a server; it needs --server HOST:PORT.')
+    sources = image_sources.find_sources(arguments.images)
+    with divert_chatter(verbose=arguments.verbose) as terminal:
+        if arguments.server:
+            from pipeline.client import connect
+
+            classifier = connect(
+                arguments.server, grpc=arguments.grpc, label=arguments.label, version=arguments.version
+            )
+        else:
+            from pipeline.local_model import load_model
+
+            classifier = load_model(locate(arguments.model), arguments.label, arguments.version)
+        with classifier:
+            failures = predict.predict(classifier, sources, output, terminal, reporter)
     for failure in failures:
         _print_error(failure)
     return 1 if failures else 0
+
+
+def _batch(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    foreign = next((text for text in arguments.set if not text.startswith('beam.')), None)
+    if foreign:
+        raise UsageError(f'--set {foreign}: `batch` reads only the settings of beam.*, such as beam.args.')
+    beam = apply_overrides(PRESETS['sample']('.'), arguments.set).beam
+
+    from pipeline.batch.shards import find_input
+
+    asked, out = find_input(arguments.input), locate(arguments.out)
+    with divert_chatter(verbose=arguments.verbose):
+        with track_imports(BEAM_MODULES):
+            from pipeline.batch.batch import predict_batch
+            from pipeline.local_model import choose_version
+
+        outcome = predict_batch(
+            choose_version(locate(arguments.model)), asked, arguments.input, out, arguments.format, beam
+        )
+    print_line(outcome.to_sentence(out), sys.stdout)
+    return 0
 
 
 def _serving(arguments: argparse.Namespace, reporter: Reporter) -> int:
@@ -177,6 +213,12 @@ def _drift(arguments: argparse.Namespace, reporter: Reporter) -> int:
     answer: Any = drift.to_dict(found) if arguments.json else drift.describe_drift(found)
     _print_answer(answer, is_json=arguments.json)
     return drift.EXIT_DRIFT if found.verdict == 'drift' else 0
+
+
+def _serve(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import serve
+
+    return serve.serve(locate(arguments.serving), (arguments.port, arguments.rest_port), arguments.engine)
 
 
 def _print_answer(answer: Any, *, is_json: bool) -> None:
@@ -268,6 +310,7 @@ def _doctor(arguments: argparse.Namespace, reporter: Reporter) -> int:
 _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'run': _run,
     'predict': _predict,
+    'batch': _batch,
     'doctor': _doctor,
     'report': _report,
     'data': _data,
@@ -275,6 +318,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'compare': _compare,
     'tensorboard': _tensorboard,
     'gc': _gc,
+    'serve': _serve,
     'versions': _serving,
     'promote': _serving,
     'rollback': _serving,
@@ -349,7 +393,8 @@ def main(argv: list[str] | None = None) -> int:
         return UsageError.exit_code
     arguments = parser.parse_args(argv, argparse.Namespace(argv=argv))
     go_on = _GO_ON.get(arguments.command, 'run the same command again')
-    with watch_interrupts(f'interrupted; {go_on}') as interruption:
+    grace_s = 15.0 if arguments.command == 'serve' else GRACE_S  # a server first answers the requests that it has
+    with watch_interrupts(f'interrupted; {go_on}', grace_s) as interruption:
         return _call(arguments, interruption)
 
 

@@ -22,11 +22,13 @@ class Interruption:
 
     Args:
       sentence: what to print then, once.
+      grace_s: seconds that the command then has to end.
     """
 
-    def __init__(self, sentence: str):
+    def __init__(self, sentence: str, grace_s: float):
         self.is_requested = False
         self.sentence = sentence
+        self._grace_s = grace_s
         self.on_end: Callable[[], None] = lambda: None  # what is shown otherwise; called before the sentence is printed
         self._error = os.dup(2)  # while a run lasts, descriptor 2 is the log file
         self._lock = threading.Lock()
@@ -56,7 +58,7 @@ class Interruption:
                     os.write(self._error, f'{self.sentence}\n'.encode())
 
     def watch(self, signals: socket.socket) -> None:
-        """Waits for an interrupt, and ends the process GRACE_S after it, or at the next signal.
+        """Waits for an interrupt, and ends the process some time after it, or at the next signal.
 
         Args:
           signals: gives the number of each signal as a byte, and ends when the command has ended.
@@ -66,7 +68,7 @@ class Interruption:
         if not number:
             signals.close()
             return
-        signals.settimeout(GRACE_S)
+        signals.settimeout(self._grace_s)
         with contextlib.suppress(TimeoutError):
             signals.recv(1)
         self.print_sentence()
@@ -74,13 +76,14 @@ class Interruption:
 
 
 @contextlib.contextmanager
-def watch_interrupts(sentence: str) -> Iterator[Interruption]:
+def watch_interrupts(sentence: str, grace_s: float = GRACE_S) -> Iterator[Interruption]:
     """Watches for Ctrl-C as long as the context lasts, and after an interrupt until the process ends.
 
     Args:
       sentence: is printed on standard error when the process ends by an interrupt.
+      grace_s: seconds after which it is ended, if it has not ended by itself.
     """
-    interruption = Interruption(sentence)
+    interruption = Interruption(sentence, grace_s)
     if threading.current_thread() is not threading.main_thread():
         yield interruption  # signals can be watched only from the main thread
         interruption.close()

@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from components.settings import Settings
 
-MAX_BATCH_SIZES = 250  # each of four signatures is warmed up with each, and TensorFlow Serving takes 1,000 requests
+MAX_BATCH_SIZES = 166  # each of six signatures is warmed up with each, and TensorFlow Serving takes 1,000 requests
 
 Limit = Annotated[float, Field(gt=0)]
 
@@ -18,9 +18,9 @@ class ServingCheckConfig(Settings):
 
     SECTION: ClassVar[str] = 'serving_check'
 
-    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Images in a request, ascending. A model server is warmed up with each size; the check asks every signature with
-    the first and the last."""
+    the first and the last, and times up to eight of them."""
     max_latency_ms: Limit = 1000.0
     """Milliseconds within which 99% of the requests of one image must be answered, through `serving_default`."""
     max_size_mb: Limit = 1000.0
@@ -34,7 +34,8 @@ class ServingCheckConfig(Settings):
     """Requests of one image that are timed."""
     server: Literal['auto', 'off', 'required'] = 'auto'
     """Whether a TensorFlow Serving is asked as well: 'auto' if there is one here, a `tensorflow_model_server` or
-    Docker's tensorflow/serving image; 'off' never; 'required' always, and a model is refused where there is none."""
+    Docker's image tensorflow/serving:2.20.0; 'off' never; 'required' always, and a model is refused where there is
+    none."""
 
     def __post_init__(self) -> None:
         sizes = self.batch_sizes

@@ -14,13 +14,21 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from components import features
 from components.progress import track
+from components.serving.model_servers import find_model_server
 from components.serving.models_config import MODEL_NAME
 from components.serving_check import probe
 from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import Fault, Sample, make_fault
-from components.serving_check.tf_serving import check_server, find_server
+from components.serving_check.tf_serving import check_server
 
+_TIMED_SIZES = 8  # at most, so that the check does not take long
 _TIMEOUT_S = 1800.0  # for the whole process, so that a model that hangs does not make the run hang
+
+
+def _choose_timed(sizes: tuple[int, ...]) -> list[int]:
+    """Returns all sizes if they are few, else some of them from the first to the last, evenly spread."""
+    count = min(len(sizes), _TIMED_SIZES)
+    return [sizes[round(step * (len(sizes) - 1) / max(count - 1, 1))] for step in range(count)]
 
 
 def make_request(model: str, predictions: str, config: ServingCheckConfig) -> dict[str, Any]:
@@ -36,10 +44,20 @@ def make_request(model: str, predictions: str, config: ServingCheckConfig) -> di
         'predictions': predictions,
         'inputs': {
             features.SIGNATURE_SERVING_DEFAULT: (features.IMAGE_KEY, 'encoded'),
+            features.SIGNATURE_SAFE: (features.IMAGE_KEY, 'encoded'),
             features.SIGNATURE_RAW: (features.IMAGE_KEY, 'pixels'),
             features.SIGNATURE_EXAMPLES: ('examples', 'examples'),
+            features.SIGNATURE_EXPLAIN: (features.IMAGE_KEY, 'encoded'),
             features.SIGNATURE_TRANSFORM: ('examples', 'examples'),
         },
+        'timed': features.SIGNATURE_SERVING_DEFAULT,
+        'safe': (features.SIGNATURE_SAFE, features.OUTPUT_ERROR),
+        'explain': (
+            features.SIGNATURE_EXPLAIN,
+            features.LABEL_KEY,
+            (features.OUTPUT_SEEN, features.OUTPUT_HEAT_MAP),
+        ),
+        'no_label': features.NO_LABEL,
         'transform': (features.SIGNATURE_TRANSFORM, features.IMAGE_XF_KEY),
         'image': features.IMAGE_KEY,
         'label': features.OUTPUT_LABEL,
@@ -48,7 +66,7 @@ def make_request(model: str, predictions: str, config: ServingCheckConfig) -> di
         'class_names': features.CLASS_NAMES,
         'image_shape': features.IMAGE_SHAPE,
         'batch_sizes': sorted({config.batch_sizes[0], config.batch_sizes[-1]}),
-        'timed_sizes': sorted({config.batch_sizes[place] for place in (0, len(config.batch_sizes) // 2, -1)}),
+        'timed_sizes': _choose_timed(config.batch_sizes),
         'requests': config.requests,
     }
 
@@ -62,12 +80,14 @@ def write_warmup(path: Path, request: dict[str, Any], sample: Sample, batch_size
       sample: the images to put into the requests.
       batch_sizes: numbers of images in a request.
     """
-    pairs = [(name, key, size) for name, (key, _) in request['inputs'].items() for size in batch_sizes]
+    pairs = [(name, size) for name in request['inputs'] for size in batch_sizes]
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for name, key, size in pairs:
+        for name, size in pairs:
             asked = predict_pb2.PredictRequest()
             asked.model_spec.name, asked.model_spec.signature_name = MODEL_NAME, name
-            asked.inputs[key].CopyFrom(tf.make_tensor_proto(sample.inputs[name].take(range(size), axis=0, mode='wrap')))
+            batch = sample.inputs[name].take(range(size), axis=0, mode='wrap')
+            for key, value in probe.make_inputs(request, name, batch).items():
+                asked.inputs[key].CopyFrom(tf.make_tensor_proto(value))
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=asked))
             writer.write(log.SerializeToString())
 
@@ -146,7 +166,7 @@ def ask_server(
     Returns:
       Which server was asked, or that there is none; the faults; and the differences by signature and protocol.
     """
-    server = find_server()
+    server = find_model_server()
     if server is not None:
         with track('requests to TensorFlow Serving'):
             return f'{server.name} asked', *check_server(server, versions, MODEL_NAME, sample, request)

@@ -6,14 +6,12 @@ missing, and its interface does not tell which port it publishes for REST.
 
 import base64
 import contextlib
-import shutil
 import socket
 import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stubs in the lock
 import numpy as np
@@ -21,10 +19,18 @@ import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from components.serving_check.probe import Array, Fault, Response, Sample, check_broken, check_signature, make_fault
+from components.serving.model_servers import ModelServer
+from components.serving_check.probe import (
+    Array,
+    Fault,
+    Response,
+    Sample,
+    check_broken,
+    check_safe,
+    check_signature,
+    make_fault,
+)
 
-_BINARY = 'tensorflow_model_server'
-_IMAGE = 'tensorflow/serving'
 _LOAD_TIMEOUT_S = 300.0
 _REQUEST_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 10.0
@@ -36,42 +42,8 @@ _REFUSALS = (requests.RequestException, grpc.RpcError)  # errors that the server
 _Put = Callable[[str, dict[str, Any], Array], Response]  # signature, request, batch
 
 
-class _ServerError(Exception):
-    """The server did not load the model."""
-
-
-class Server(NamedTuple):
-    """How to start a server."""
-
-    name: str
-    """As it is shown in reports."""
-    make_command: Callable[[int, int, Path], list[str]]
-    """Takes REST port, gRPC port and the folder of versions; returns the command that the server's flags follow."""
-    cleanup: list[str]
-    """The command that removes what a killed server leaves behind; empty if it leaves nothing."""
-
-
-def find_server() -> Server | None:
-    """Finds the server on PATH, else Docker's image if it has been pulled already; returns None if there is neither."""
-    if binary := shutil.which(_BINARY):
-        return Server(_BINARY, lambda *_: [binary], [])
-    docker = shutil.which('docker')
-    if not docker:
-        return None
-    try:
-        inspected = subprocess.run([docker, 'image', 'inspect', _IMAGE], capture_output=True, timeout=20, check=False)
-    except subprocess.TimeoutExpired:
-        return None
-    if inspected.returncode:
-        return None
-    container = f'serving-check-{uuid.uuid4().hex[:12]}'
-
-    def make_command(rest_port: int, grpc_port: int, versions: Path) -> list[str]:
-        ports = [f'--publish=127.0.0.1:{port}:{port}' for port in (rest_port, grpc_port)]
-        options = ['--rm', '--init', '--pull=never', f'--name={container}', f'--entrypoint={_BINARY}', *ports]
-        return [docker, 'run', *options, f'--volume={versions}:{versions}:ro', _IMAGE]
-
-    return Server(f'Docker image {_IMAGE}', make_command, [docker, 'rm', '--force', container])
+class ServerError(Exception):
+    """A server did not load the model."""
 
 
 def _find_free_ports(count: int) -> list[int]:
@@ -82,16 +54,25 @@ def _find_free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-class _Client:
+class Client:
     """Sends batches to a model on a server of this machine, without the proxies that the environment may name."""
 
     def __init__(self, model_name: str, rest_port: int, grpc_port: int):
-        self._name = model_name
+        self._name, self._ports = model_name, (rest_port, grpc_port)
         self._url = f'http://127.0.0.1:{rest_port}/v1/models/{model_name}'
         self._session = requests.Session()
         self._session.trust_env = False
         self._channel = grpc.insecure_channel(f'127.0.0.1:{grpc_port}', [('grpc.enable_http_proxy', 0)])
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def clone(self) -> 'Client':
+        """Makes a client of the same server with connections of its own, for a different thread."""
+        return Client(self._name, *self._ports)
+
+    def connect(self) -> None:
+        """Connects to both ports; otherwise the first request does so."""
+        grpc.channel_ready_future(self._channel).result(timeout=_REQUEST_TIMEOUT_S)
+        self.read_states()
 
     def read_states(self) -> list[dict[str, Any]]:
         """Returns the state of each version of the model on the server; [] while the server does not respond."""
@@ -109,13 +90,14 @@ class _Client:
         body = {'signature_name': signature, 'instances': rows}
         response = self._session.post(f'{self._url}:predict', json=body, timeout=_REQUEST_TIMEOUT_S)
         response.raise_for_status()
-        predictions = response.json()['predictions']
-        label, name, probabilities = (request[key] for key in ('label', 'class_name', 'probabilities'))
-        return {
-            label: np.array([row[label] for row in predictions], np.int64),
-            name: np.array([row[name].encode() for row in predictions], object),
-            probabilities: np.array([row[probabilities] for row in predictions], np.float32),
-        }
+        columns = {}
+        for key, first in (predictions := response.json()['predictions'])[0].items():
+            values = [row[key] for row in predictions]
+            if isinstance(first, str):
+                columns[key] = np.array([value.encode() for value in values], object)
+            else:
+                columns[key] = np.array(values, np.int64 if key == request['label'] else np.float32)
+        return columns
 
     def ask_grpc(self, signature: str, request: dict[str, Any], batch: Array) -> Response:
         """Sends a batch in the form that a program would: as tensors, which are returned as tensors."""
@@ -133,12 +115,23 @@ class _Client:
 
 
 @contextlib.contextmanager
-def _run_server(server: Server, versions: Path, model_name: str) -> Iterator[_Client]:
-    """Starts the server, waits until it has loaded the model, and stops it in the end, also after an error."""
+def run_server(server: ModelServer, versions: Path, model_name: str, flags: Sequence[str] = ()) -> Iterator[Client]:
+    """Starts the server, waits until it has loaded the model, and stops it in the end, also after an error.
+
+    Args:
+      server: from `components.serving.model_servers`.
+      versions: folder with the SavedModel under its number.
+      model_name: name under which the server offers the model.
+      flags: more flags for the server.
+
+    Raises:
+      ServerError: the server ended, cannot load the model, or takes too long.
+    """
     rest_port, grpc_port = _find_free_ports(2)
-    flags = [f'--rest_api_port={rest_port}', f'--port={grpc_port}', f'--model_name={model_name}']
-    command = [*server.make_command(rest_port, grpc_port, versions), *flags, f'--model_base_path={versions}']
-    client = _Client(model_name, rest_port, grpc_port)
+    ports = [f'--rest_api_port={rest_port}', f'--port={grpc_port}']
+    model = [f'--model_name={model_name}', f'--model_base_path={versions}']
+    command = [*server.make_command((rest_port, grpc_port), (versions,)), *ports, *model, *flags]
+    client = Client(model_name, rest_port, grpc_port)
     log = versions.with_suffix('.log')
     with log.open('w') as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
@@ -157,33 +150,33 @@ def _run_server(server: Server, versions: Path, model_name: str) -> Iterator[_Cl
             subprocess.run(server.cleanup, capture_output=True, check=False)
 
 
-def _wait_until_loaded(client: _Client, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_loaded(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
     """Waits for the model.
 
     Raises:
-      _ServerError: the server ended, cannot load the model, or takes too long.
+      ServerError: the server ended, cannot load the model, or takes too long.
     """
     deadline = time.monotonic() + _LOAD_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             said = (log.read_text(errors='replace').splitlines() or [''])[-1]
-            raise _ServerError(f'it ended with code {process.returncode} before it had loaded the model: {said[:200]}')
+            raise ServerError(f'it ended with code {process.returncode} before it had loaded the model: {said[:200]}')
         for version in client.read_states():
             if version['state'] == 'AVAILABLE':
                 return
             if version['state'] == 'END':
-                raise _ServerError(f'it cannot load the model: {version.get("status", {}).get("error_message", "")}')
+                raise ServerError(f'it cannot load the model: {version.get("status", {}).get("error_message", "")}')
         time.sleep(_POLL_S)
-    raise _ServerError(f'it had not loaded the model after {_LOAD_TIMEOUT_S:.0f} s')
+    raise ServerError(f'it had not loaded the model after {_LOAD_TIMEOUT_S:.0f} s')
 
 
-def _ask_all(client: _Client, sample: Sample, request: dict[str, Any]) -> tuple[list[Fault], dict[str, float]]:
-    """Sends every signature that classifies all images over both protocols; see `check_server` for what is returned."""
+def _ask_all(client: Client, sample: Sample, request: dict[str, Any]) -> tuple[list[Fault], dict[str, float]]:
+    """Sends each signature that it asks all images over both protocols; see `check_server` for what is returned."""
     failures: list[Fault] = []
     differences: dict[str, float] = {}
     for protocol, put in (('REST', client.ask_rest), ('gRPC', client.ask_grpc)):
         for signature, images in sample.inputs.items():
-            if signature == request['transform'][0]:
+            if signature in (request['transform'][0], request['explain'][0]):  # too much JSON
                 continue
             name = f'{signature} over {protocol}'
 
@@ -195,19 +188,21 @@ def _ask_all(client: _Client, sample: Sample, request: dict[str, Any]) -> tuple[
             faults, difference = check_signature(ask, name, images, probabilities, sizes, request, _REFUSALS)
             if difference is not None:
                 differences[name] = difference
-                if signature in sample.broken:
+                if signature == request['safe'][0]:
+                    faults = check_safe(ask, name, images, sample.broken[signature], request, _REFUSALS)
+                elif signature in sample.broken:
                     faults = check_broken(ask, name, images, sample.broken[signature], _REFUSALS, _REFUSALS)
             failures += faults
     return failures, differences
 
 
 def check_server(
-    server: Server, versions: Path, model_name: str, sample: Sample, request: dict[str, Any]
+    server: ModelServer, versions: Path, model_name: str, sample: Sample, request: dict[str, Any]
 ) -> tuple[list[Fault], dict[str, float]]:
-    """Asks each signature over REST and over gRPC, with all images and with bytes that are not an image.
+    """Asks each signature that classifies, except for `explain`, over REST and gRPC, also with a broken image.
 
     Args:
-      server: from `find_server`.
+      server: from `components.serving.model_servers`.
       versions: folder with the SavedModel under its number.
       model_name: name under which the server offers the model.
       sample: what to ask with.
@@ -217,7 +212,7 @@ def check_server(
       The faults, and the differences by '<signature> over <protocol>', as `components.serving_check.probe` has them.
     """
     try:
-        with _run_server(server, versions, model_name) as client:
+        with run_server(server, versions, model_name) as client:
             return _ask_all(client, sample, request)
-    except _ServerError as error:
+    except ServerError as error:
         return [make_fault('server', '', 1, detail=str(error))], {}

@@ -23,6 +23,7 @@ from components.reasons import Reason
 from components.serving import version_labels, versions
 from components.serving.model_card import CARD_FILE
 from components.serving_check.component import WARMUP_FILE
+from components.serving_check.report import make_skipped_report, write_report
 
 DEFAULTS = {'trainer': {'epochs': 10, 'seed': 0}}
 
@@ -57,6 +58,7 @@ def push(tmp_path, place, monkeypatch):
         infra.uri = str(tmp_path / 'infra')
         Path(infra.uri).mkdir(exist_ok=True)
         (Path(infra.uri) / WARMUP_FILE).write_text('requests')
+        write_report(Path(infra.uri), make_skipped_report()._replace(batch_ms={'1': 20.0, '8': 82.0}))
         infra.set_int_custom_property('blessed', int(is_servable))
         statistics = standard_artifacts.ExampleStatistics()
         statistics.uri = str(tmp_path / 'statistics')
@@ -106,6 +108,7 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert version.info['images'] == 100
     assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
     assert version.info['baseline'] == 5
+    assert version.info['batch_ms'] == {'1': 20.0, '8': 82.0}
     assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train' / 'FeatureStats.pb').read_text() == 'statistics'
     assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
     assert (version.folder / versions.PREDICTIONS_FILE).read_text() == 'predictions'

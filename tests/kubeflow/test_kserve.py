@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from components.serving import models_config
+from components.serving.server_files import BATCHING_FILE, MONITORING_FILE
 from tests.conftest import PROJECT
 from tests.kubeflow.test_serving_manifests import SERVING, build, find
 
@@ -89,15 +90,24 @@ def test_the_server_finds_the_version_under_its_number(service, tmp_path):
     server.parent.mkdir()
     server.write_text(f'#!/bin/sh\necho "$@"\ncat {versions}/{environment["VERSION"]}/saved_model.pb\n')
     server.chmod(0o755)
-    script = model['command'][2].replace('/mnt/models', str(mounted)).replace('/tmp/versions', str(versions))
+    script = model['command'][2].replace('/tmp/', f'{tmp_path}/').replace('/mnt/models', str(mounted))
     command = [*model['command'][:2], script, *model['command'][3:], *RUNTIME_ARGS, *model.get('args', ())]
     environment['PATH'] = f'{server.parent}:{os.defpath}'
     for _ in range(2):  # Kubernetes restarts a container in the same pod, where the link is there already
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
         arguments, content = ended.stdout.splitlines()
         # Of an option that is given twice the last one counts (Flags::Parse of TensorFlow's command_line_flags.cc).
-        assert arguments.split() == [*RUNTIME_ARGS, f'--model_base_path={versions}']
+        assert arguments.split() == [
+            *RUNTIME_ARGS,
+            f'--model_base_path={versions}',
+            '--enable_batching',
+            f'--batching_parameters_file={tmp_path}/batching.config',
+            f'--monitoring_config_file={tmp_path}/monitoring.config',
+        ]
         assert content == 'the model'
+    shared = find(build(SERVING / 'base'), 'ConfigMap')['data']
+    for name in (BATCHING_FILE, MONITORING_FILE):
+        assert (tmp_path / name).read_text() == shared[name]
 
 
 def test_the_documents_apply_both_and_name_their_versions():

@@ -12,6 +12,14 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from components.serving import models_config, version_labels, versions
+from components.serving.server_files import (
+    BATCHING_FILE,
+    MONITORING_FILE,
+    choose_batching,
+    make_batching,
+    make_message,
+    make_monitoring,
+)
 from tests.conftest import PROJECT
 
 SERVING = PROJECT / 'kubeflow' / 'serving'
@@ -183,10 +191,20 @@ def test_the_server_starts_only_when_a_complete_version_is_there(pod, tmp_path):
     assert (serving / '7' / versions.MODEL_FILE).exists()
 
 
+def test_the_batching_is_that_of_serve_for_a_version_without_measured_latencies(base, server):
+    text = find(base, 'ConfigMap')['data'][BATCHING_FILE]
+    [patched] = find(build(SERVING / 'overlays' / 'production'), 'Deployment')['spec']['template']['spec']['containers']
+    cores = int(patched['resources']['requests']['cpu'])
+    assert text_format.Parse(text, make_message('BatchingParameters')) == make_batching(choose_batching({}, cores))
+    assert {'--enable_batching', f'--batching_parameters_file=/config/{BATCHING_FILE}'} <= {*server['args']}
+
+
 def test_prometheus_reads_the_path_that_the_server_offers(base, server):
-    text = find(base, 'ConfigMap')['data']['monitoring.config']
+    text = find(base, 'ConfigMap')['data'][MONITORING_FILE]
+    monitoring = text_format.Parse(text, make_message('MonitoringConfig'))
     annotations = find(base, 'Deployment')['spec']['template']['metadata']['annotations']
-    assert f'path: "{annotations["prometheus.io/path"]}"' in text
+    assert monitoring == make_monitoring()
+    assert annotations['prometheus.io/path'] == monitoring.prometheus_config.path
     assert annotations['prometheus.io/port'] == str(
         {port['name']: port['containerPort'] for port in server['ports']}['rest']
     )

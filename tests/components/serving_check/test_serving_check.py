@@ -20,6 +20,7 @@ from components.errors import UsageError
 from components.model_gate.verdict import Verdict, write_verdict
 from components.progress import listen
 from components.reasons import Reason, list_broken
+from components.serving.model_servers import IMAGE, find_model_server
 from components.serving.models_config import MODEL_NAME
 from components.serving_check import component, probe, tf_serving
 from components.serving_check.component import WARMUP_FILE, Executor, ServingCheck, check_model
@@ -39,7 +40,7 @@ from trainer.config import ExportConfig
 from trainer.dataset import read_split
 from trainer.predictions import MAX_IMAGES, write_predictions
 
-SIGNATURES = ('serving_default', 'serving_raw', 'examples')
+SIGNATURES = ('serving_default', 'serving_default_safe', 'serving_raw', 'examples', 'explain')
 SIZES = (1, 4, 40)  # the last one is more images than are recorded, and more than a micro-batch
 
 
@@ -138,8 +139,9 @@ def test_the_report_has_every_figure(blessing, exported):
 @pytest.mark.slow
 def test_every_signature_answers_as_the_trained_network_did_here_and_over_rest_and_grpc(blessing):
     differences = read_report(blessing.uri).differences
-    ways = ('', ' over REST', ' over gRPC')
-    assert set(differences) == {f'{signature}{way}' for signature in SIGNATURES for way in ways}
+    ways = (' over REST', ' over gRPC')
+    served = {f'{signature}{way}' for signature in SIGNATURES if signature != 'explain' for way in ways}
+    assert set(differences) == {*SIGNATURES, *served}
     assert 0 <= max(differences.values()) < 1e-3
 
 
@@ -294,6 +296,14 @@ def make_response(**changes) -> dict[str, np.ndarray]:
     return {'label': np.array([3, 5]), 'class_name': NAMES, 'probabilities': EXPECTED.copy(), **changes}
 
 
+@pytest.mark.parametrize(
+    ('sizes', 'timed'),
+    [((1, 2, 4), [1, 2, 4]), ((3,), [3]), (tuple(range(1, 102)), [1, 15, 30, 44, 58, 72, 87, 101])],
+)
+def test_all_batch_sizes_are_timed_if_they_are_few(sizes, timed):
+    assert make_request('', '', ServingCheckConfig(batch_sizes=sizes))['timed_sizes'] == timed
+
+
 FAULTY_RESPONSES = {
     's gives 1 of 2 images values that are not numbers': {'probabilities': EXPECTED * [[1], [np.nan]]},
     's gives 1 of 2 images probabilities that do not sum to 1': {'probabilities': EXPECTED * [[1], [2]]},
@@ -386,6 +396,19 @@ def save_tiny_model(folder: Path, fault: str) -> None:
         names = tf.fill([tf.size(label)], 'airplane')
         return {'label': label, 'class_name': names, 'probabilities': tf.one_hot(label, 10)}
 
+    def classify_safely(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = classify(image, None)
+        is_broken = tf.equal(image, probe.BROKEN_IMAGE) & (fault != 'hides_broken')
+        label = tf.where(is_broken, tf.constant(-1, tf.int64), outputs['label'])
+        return {**outputs, 'label': label, 'error': tf.where(is_broken, 'broken', '')}
+
+    def explain(image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        tf.debugging.assert_equal(tf.shape(image), tf.shape(label))
+        count = tf.size(image)
+        heat = np.nan if fault == 'has_no_heat' else 1.0
+        heat_map = tf.fill([count, 2, 2], tf.constant(heat))
+        return {**classify(image, image), 'seen': tf.zeros([count, 4, 4, 3], tf.uint8), 'heat_map': heat_map}
+
     def parse(examples: tf.Tensor) -> tf.Tensor:
         return tf.io.parse_example(examples, {'image': tf.io.FixedLenFeature([], tf.string)})['image']
 
@@ -393,6 +416,8 @@ def save_tiny_model(folder: Path, fault: str) -> None:
     value = np.inf if fault == 'infinite' else 0.0
     signatures = {
         'serving_default': tf.function(lambda image: classify(image, image), [strings]),
+        'serving_default_safe': tf.function(classify_safely, [strings]),
+        'explain': tf.function(explain, [strings, tf.TensorSpec([None], tf.int64)]),
         'serving_raw': tf.function(lambda image: classify(image, None), [pixels]),
         'examples': tf.function(lambda examples: classify(examples, parse(examples)), [strings]),
         'transform_features': tf.function(
@@ -407,8 +432,11 @@ def save_tiny_model(folder: Path, fault: str) -> None:
 TINY_FAULTS = {
     'none': [],
     'answers_broken': [
-        f'for an image that cannot be decoded, {name} gave an answer' for name in ('serving_default', 'examples')
+        f'for an image that cannot be decoded, {name} gave an answer'
+        for name in ('serving_default', 'examples', 'explain')
     ],
+    'hides_broken': ['serving_default_safe does not say which image of a batch cannot be decoded'],
+    'has_no_heat': ['explain gives 1 of 1 images values that are not numbers'],
     'fails_on_empty': [f'{name} fails on a batch of 0: InvalidArgumentError' for name in SIGNATURES],
     'infinite': ['transform_features gives 1 of 1 images values that are not numbers'],
     'lacks_one': ['there is no signature serving_raw'],
@@ -458,7 +486,7 @@ def test_a_server_that_does_not_load_the_model_is_a_reason_and_is_stopped(script
 
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, 'Popen', start)
-    server = tf_serving.find_server()
+    server = find_model_server()
     (fault,), _ = tf_serving.check_server(server, tmp_path / 'versions', MODEL_NAME, None, {})
     assert make_reason(**fault).sentence == f'TensorFlow Serving: {STARTS[script]}'
     assert [process.poll() is None for process in started] == [False]
@@ -467,11 +495,11 @@ def test_a_server_that_does_not_load_the_model_is_a_reason_and_is_stopped(script
 @pytest.mark.parametrize('is_there', [True, False])
 def test_the_docker_image_is_used_if_it_is_there_and_never_pulled(is_there, empty_path, tmp_path):
     install(empty_path, 'docker', f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexit {int(not is_there)}\n')
-    server = tf_serving.find_server()
-    assert (tmp_path / 'asked').read_text() == 'image inspect tensorflow/serving\n'
+    server = find_model_server()
+    assert (tmp_path / 'asked').read_text() == f'image inspect {IMAGE}\n'
     assert (server is not None) == is_there
     if is_there:
-        assert '--pull=never' in server.make_command(1, 2, tmp_path)
+        assert '--pull=never' in server.make_command((1, 2), (tmp_path,))
 
 
 @pytest.mark.parametrize(
@@ -480,7 +508,7 @@ def test_the_docker_image_is_used_if_it_is_there_and_never_pulled(is_there, empt
         {'batch_sizes': ()},
         {'batch_sizes': (0, 1)},
         {'batch_sizes': (8, 1)},
-        {'batch_sizes': tuple(range(1, 252))},
+        {'batch_sizes': tuple(range(1, 168))},
         {'max_latency_ms': 0},
         {'max_difference': 1.1},
         {'requests': 0},
