@@ -218,7 +218,8 @@ def _drift(arguments: argparse.Namespace, reporter: Reporter) -> int:
 def _serve(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import serve
 
-    return serve.serve(locate(arguments.serving), (arguments.port, arguments.rest_port), arguments.engine)
+    ports = arguments.port, arguments.rest_port
+    return serve.serve(locate(arguments.serving), ports, arguments.engine, arguments.requests)
 
 
 def _print_answer(answer: Any, *, is_json: bool) -> None:

@@ -266,6 +266,7 @@ def _add_serve(commands: Commands) -> None:
         help="the server: TensorFlow Serving on PATH, its image in Docker, or this project's small one; "
         'default: the first that is here',
     )
+    serve.add_argument('--requests', metavar='DIR', help='folder for a sample of the requests, which drift reads')
 
 
 def _add_run_commands(commands: Commands) -> None:

@@ -135,7 +135,9 @@ def list_rows(inputs: dict[str, Any], outputs: dict[str, Any]) -> list[Row]:
         labels = np.argmax(probabilities, axis=-1)
     if labels is None or np.ndim(labels) != 1 or len(labels) != len(images):
         return []
-    chances = [()] * len(images) if probabilities is None else np.round(probabilities, 4).tolist()
+    chances = [()] * len(images)
+    if probabilities is not None:
+        chances = np.asarray(probabilities, np.float64).round(4).tolist()  # float32 cannot hold four decimals
     return [
         Row(image, key == _EXAMPLES_KEY, int(label), tuple(chance) if math.isfinite(sum(chance)) else ())
         for image, label, chance in zip(images, labels, chances, strict=True)
