@@ -39,6 +39,8 @@ _FLAGS: tuple[tuple[str, type | None, Any, str], ...] = (
     ('monitoring_config_file', str, '', 'monitoring.config'),
     ('rest_api_timeout_in_ms', int, 30_000, 'milliseconds in which a REST request must be answered'),
     ('enable_model_warmup', None, True, 'run the warm-up requests of a version before it is available'),
+    ('requests', str, '', 'folder for a sample of the requests; python -m pipeline drift reads it'),
+    ('requests_images', None, False, 'keep the images of the sample too; otherwise no image is ever kept'),
 )
 
 
@@ -115,6 +117,8 @@ class _Server:
         # What can be wrong is looked at before the imports, which take seconds.
         if flags.batching_parameters_file and not flags.enable_batching:
             raise UsageError('--batching_parameters_file needs --enable_batching.')
+        if flags.requests_images and not flags.requests:
+            raise UsageError('--requests_images needs --requests.')
         if not flags.model_config_file and not Path(flags.model_base_path or '/dev/null').is_dir():
             raise UsageError(f'--model_base_path takes the folder of versions. Received: {flags.model_base_path!r}')
         if flags.port:
@@ -130,6 +134,7 @@ class _Server:
         from pipeline.server.http_protocol import Protocol
         from pipeline.server.metrics import Metrics
         from pipeline.server.models import ModelStore
+        from pipeline.server.request_sample import RequestSample
         from pipeline.server.service import Service
 
         self._flags = flags
@@ -150,6 +155,10 @@ class _Server:
         )
         self._runner = Batcher(batching, metrics) if flags.enable_batching else Direct()
         service = Service(self._store, self._runner, metrics)
+        folder, keeps_images = flags.requests, flags.requests_images
+        self._requests = RequestSample(Path(folder), keeps_images=keeps_images) if folder else None
+        if self._requests:
+            service.observers.append(self._requests.offer)
         self._grpc = grpc_service.make_server(service, f'{flags.host}:{flags.port}') if flags.port else None
         app = rest.make_app(service, flags.rest_api_timeout_in_ms / 1000, metrics_path)
         config = uvicorn.Config(
@@ -197,6 +206,8 @@ class _Server:
             rest.join(_STOP_S + 1)
         if ended:
             ended.wait()
+        if self._requests:
+            self._requests.close()
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Makes `run` return; a handler of signals. While the first versions are being loaded, it ends the process."""

@@ -213,6 +213,17 @@ def test_a_server_that_is_asked_for_and_not_there_is_refused(engine, words):
         serve.choose_server(engine)
 
 
+def test_only_the_small_server_samples_requests(empty_path, serving, ports, monkeypatch):
+    install(empty_path, 'tensorflow_model_server', STAND_IN)
+    with pytest.raises(UsageError, match='--requests needs --engine small: tensorflow_model_server keeps no sample'):
+        serve.serve(serving, ports, None, 'requests')
+    print_last = [sys.executable, '-c', 'import sys; print(sys.argv[-1])']
+    small = serve.choose_server('small')._replace(make_command=lambda *_: print_last)
+    monkeypatch.setattr(serve, 'choose_server', lambda engine: small)
+    with pytest.raises(PipelineError, match='--requests=requests'):
+        serve.serve(serving, ports, 'small', 'requests')
+
+
 def test_a_folder_without_a_version_is_refused_in_a_sentence(tmp_path):
     (tmp_path / 'serving').mkdir()
     answer = run_cli('serve', '--serving', tmp_path / 'serving')

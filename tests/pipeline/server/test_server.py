@@ -41,6 +41,7 @@ from tensorflow_serving.apis import (
 from components.places import locate
 from components.serving import version_labels
 from components.serving.models_config import CONFIG_FILE, MODEL_NAME
+from pipeline.server.request_sample import parse_line
 from tests.conftest import PROJECT
 from tests.pipeline.server.small_model import encode_image, save_version, write_warmups
 
@@ -132,6 +133,7 @@ def server(serving, tmp_path_factory) -> Iterator[Running]:
         f'--batching_parameters_file={folder / "batching.config"}',
         f'--monitoring_config_file={folder / "monitoring.config"}',
         '--rest_api_timeout_in_ms=4000',
+        f'--requests={folder / "requests"}',
     )
     with start(folder, *flags) as running:
         running.wait_for('\nready\n')
@@ -517,6 +519,7 @@ def test_a_port_in_use_and_a_missing_folder_are_one_sentence(server, tmp_path):
         (f'--port={ports[0]} --model_base_path={tmp_path}', f'--port: 127.0.0.1:{ports[0]} cannot be listened on'),
         (f'--port=0 --rest_api_port={ports[1]} --model_base_path={tmp_path}', '--rest_api_port: 127.0.0.1:'),
         (f'--port=0 --model_base_path={tmp_path}/none', '--model_base_path takes the folder of versions'),
+        (f'--port=0 --model_base_path={tmp_path} --requests_images', '--requests_images needs --requests'),
     ):
         ended = run(*flags.split())
         assert ended.returncode == 2
@@ -543,3 +546,7 @@ def test_the_last_request_is_answered_before_the_server_ends_and_tensorflow_alon
     imported = set((server.said.parent / 'imported.txt').read_text().split())
     assert {'tensorflow', 'uvicorn', 'pipeline.server.rest'} <= imported
     assert not {'keras', 'tfx', 'apache_beam', 'pipeline.pipeline'} & imported, 'TensorFlow alone serves'
+    (sample,) = (server.said.parent / 'requests').glob('*.jsonl')
+    asked = [parse_line(line) for line in sample.read_text().splitlines()]
+    assert {image.version for image in asked} <= {1, 2, 3}
+    assert asked[-1].statistics['brightness'] == 51, 'the last request is in the sample'
