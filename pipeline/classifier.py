@@ -11,9 +11,6 @@ from typing import Any, NamedTuple, Protocol
 from components import features
 from components.errors import PipelineError
 
-SIGNATURE_SAFE = 'serving_default_safe'
-OUTPUT_ERROR = 'error'
-
 _BATCH_BYTES = 3_000_000  # gRPC servers take messages of 4 MiB unless they are told otherwise; so base64 fits too
 
 
@@ -158,13 +155,13 @@ class Classifier:
         """
         with self._lock:
             if self._has_safe is None:
-                self._has_safe = SIGNATURE_SAFE in self._model.list_signatures()
+                self._has_safe = features.SIGNATURE_SAFE in self._model.list_signatures()
             return self._has_safe
 
     def _classify_batch(self, batch: Sequence[bytes]) -> list[Answer]:
         if self._find_safe():
             try:
-                return _read_reply(self._model.ask(SIGNATURE_SAFE, batch))
+                return _read_reply(self._model.ask(features.SIGNATURE_SAFE, batch))
             except RefusedError:  # it refuses no image: an older version has taken the place of the first
                 self._has_safe = False
         try:
@@ -180,7 +177,7 @@ class Classifier:
 def _read_reply(reply: Reply) -> list[Answer]:
     names = (features.OUTPUT_LABEL, features.OUTPUT_CLASS_NAME, features.OUTPUT_PROBABILITIES)
     columns = [reply.outputs[name] for name in names]
-    errors = reply.outputs.get(OUTPUT_ERROR) or [''] * len(columns[0])
+    errors = reply.outputs.get(features.OUTPUT_ERROR) or [''] * len(columns[0])
     return [
         Refusal(f'cannot be classified: {error}')
         if error

@@ -10,9 +10,9 @@ from components.model_gate.predictions import choose_batch_size
 from components.places import Place, fetch
 from components.progress import track
 from components.saved_model import skip_costly_passes
-from pipeline.classifier import OUTPUT_ERROR, RefusedError, Reply
+from pipeline.classifier import RefusedError, Reply
 
-_TEXTS = (features.OUTPUT_CLASS_NAME, OUTPUT_ERROR)
+_TEXTS = (features.OUTPUT_CLASS_NAME, features.OUTPUT_ERROR)
 
 
 class LoadedModel:
