@@ -3,15 +3,13 @@
 `pipeline.client.connect` and `pipeline.local_model.load_model` make a Classifier.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from components import features
 from components.errors import PipelineError
-
-SIGNATURE_SAFE = 'serving_default_safe'
-OUTPUT_ERROR = 'error'
 
 _BATCH_BYTES = 3_000_000  # gRPC servers take messages of 4 MiB unless they are told otherwise; so base64 fits too
 
@@ -33,7 +31,7 @@ class Refusal(NamedTuple):
     """Says that an image was not classified."""
 
     reason: str
-    """What follows the image's name in a sentence, without the full stop."""
+    """What follows the image's name in a sentence; the full stop may be missing."""
 
 
 Answer = Prediction | Refusal
@@ -49,7 +47,7 @@ class Reply(NamedTuple):
 
 
 class RefusedError(PipelineError):
-    """A model has no such signature, or does not take the input: asking again would not help."""
+    """A model does not take the images of a batch, or the signature is not there any more."""
 
 
 class Model(Protocol):
@@ -62,11 +60,19 @@ class Model(Protocol):
     concurrency: int
     """How many batches are asked for at the same time, so that it never has to wait for the next one."""
 
+    def list_signatures(self) -> set[str]:
+        """Returns the names of the signatures.
+
+        Raises:
+          PipelineError: there is no answer, or no such model, version or version label.
+        """
+
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature on encoded images.
 
         Raises:
-          RefusedError: the model has no such signature, or one of the images cannot be decoded.
+          RefusedError: the model has no such signature, or one of the images cannot be decoded. The message is what
+            follows the name of a single image in a sentence.
           PipelineError: there is no answer.
         """
 
@@ -95,7 +101,8 @@ class Classifier:
 
     def __init__(self, model: Model):
         self._model = model
-        self._has_safe = True  # until the model says otherwise
+        self._lock = threading.Lock()
+        self._has_safe: bool | None = None  # until the model was asked
 
     def __enter__(self) -> 'Classifier':
         return self
@@ -141,11 +148,21 @@ class Classifier:
             answers += self._classify_batch(batch)
         return answers
 
+    def _find_safe(self) -> bool:
+        """Asks once whether the model has the signature that answers for each image of a batch.
+
+        So a version label that does not exist is an error, and not taken for a fault of the images.
+        """
+        with self._lock:
+            if self._has_safe is None:
+                self._has_safe = features.SIGNATURE_SAFE in self._model.list_signatures()
+            return self._has_safe
+
     def _classify_batch(self, batch: Sequence[bytes]) -> list[Answer]:
-        if self._has_safe:
+        if self._find_safe():
             try:
-                return _read_reply(self._model.ask(SIGNATURE_SAFE, batch))
-            except RefusedError:  # it never refuses an image, so the model is an older one, without this signature
+                return _read_reply(self._model.ask(features.SIGNATURE_SAFE, batch))
+            except RefusedError:  # it refuses no image: an older version has taken the place of the first
                 self._has_safe = False
         try:
             return _read_reply(self._model.ask(features.SIGNATURE_SERVING_DEFAULT, batch))
@@ -160,9 +177,9 @@ class Classifier:
 def _read_reply(reply: Reply) -> list[Answer]:
     names = (features.OUTPUT_LABEL, features.OUTPUT_CLASS_NAME, features.OUTPUT_PROBABILITIES)
     columns = [reply.outputs[name] for name in names]
-    errors = reply.outputs.get(OUTPUT_ERROR) or [''] * len(columns[0])
+    errors = reply.outputs.get(features.OUTPUT_ERROR) or [''] * len(columns[0])
     return [
-        Refusal(f'cannot be classified: {error.rstrip(".")}')
+        Refusal(f'cannot be classified: {error}')
         if error
         else Prediction(label, class_name, probabilities, reply.version)
         for error, label, class_name, probabilities in zip(errors, *columns, strict=True)

@@ -47,7 +47,7 @@ def _stand_in_tensorflow() -> Iterator[None]:
 
 with _stand_in_tensorflow():
     from tensorflow.core.framework import types_pb2
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 _RETRY = {
     'methodConfig': [
@@ -96,21 +96,32 @@ class GrpcModel:
             self._channel = grpc.insecure_channel(target.address, options)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
+    def list_signatures(self) -> set[str]:
+        """Returns the names of the signatures, see `pipeline.classifier.Model`."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=['signature_def'])
+        self._choose(request.model_spec)
+        try:
+            response = self._stub.GetModelMetadata(request, timeout=self._deadline_s)
+        except grpc.RpcError as error:
+            raise self._explain(error) from error
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata['signature_def'].Unpack(signatures)
+        return set(signatures.signature_def)
+
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature, see `pipeline.classifier.Model`."""
         request = predict_pb2.PredictRequest()
-        spec, tensor = request.model_spec, request.inputs[features.IMAGE_KEY]
-        spec.name, spec.signature_name = self._target.model, signature
-        if self._target.label is not None:
-            spec.version_label = self._target.label
-        elif self._target.version is not None:
-            spec.version.value = self._target.version
+        self._choose(request.model_spec)
+        request.model_spec.signature_name = signature
+        tensor = request.inputs[features.IMAGE_KEY]
         tensor.dtype = types_pb2.DT_STRING
         tensor.tensor_shape.dim.add(size=len(images))
         tensor.string_val.extend(images)
         try:
             response = self._stub.Predict(request, timeout=self._deadline_s)
         except grpc.RpcError as error:
+            if error.code() in _REFUSALS:
+                raise RefusedError(f'cannot be classified: {_read_details(error)}') from error
             raise self._explain(error) from error
         version = response.model_spec.version.value if response.model_spec.HasField('version') else None
         return Reply(version, {name: _read_tensor(tensor) for name, tensor in response.outputs.items()})
@@ -119,15 +130,26 @@ class GrpcModel:
         """Closes the connection."""
         self._channel.close()
 
-    def _explain(self, error: Any) -> Exception:
-        code, details = error.code(), ' '.join((error.details() or '').split())[:300]
-        if code in _REFUSALS:
-            return RefusedError(f'cannot be classified: {details}')
+    def _choose(self, spec: Any) -> None:
+        """Fills in which version of which model is asked for."""
+        spec.name = self._target.model
+        if self._target.label is not None:
+            spec.version_label = self._target.label
+        elif self._target.version is not None:
+            spec.version.value = self._target.version
+
+    def _explain(self, error: Any) -> ServerError:
+        code, details = error.code(), _read_details(error)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return explain_delay(self._target, self._deadline_s)
         if code is grpc.StatusCode.UNAVAILABLE:
             return explain_silence(self._target, details)
         return ServerError(f'{self.name} refuses a request with {code.name}: {details}')
+
+
+def _read_details(error: Any) -> str:
+    """Returns the server's words in one line."""
+    return ' '.join((error.details() or '').split())[:300]
 
 
 def _read_tensor(tensor: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import threading
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -50,27 +49,33 @@ class RestModel:
         self._proxies = {'no_proxy': target.host} if target.is_local else None
         self._session = requests.Session()
         self._session.mount(f'{scheme}://', HTTPAdapter(max_retries=_make_retry()))
-        self._lock = threading.Lock()
-        self._found: list[int | None] = []  # the version that the status names, once it was asked for
+        self._version: int | None = None  # that the metadata name
+
+    def list_signatures(self) -> set[str]:
+        """Returns the names of the signatures, see `pipeline.classifier.Model`."""
+        response = self._send('GET', f'{self._url}/metadata')
+        try:
+            content = response.json()
+            version = str(content['model_spec'].get('version', ''))
+            signatures = set(content['metadata']['signature_def']['signature_def'])
+        except (requests.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+            raise self._explain(response) from error
+        self._version = int(version) if version.isdigit() else None
+        return signatures
 
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature, see `pipeline.classifier.Model`."""
         rows = [{'b64': base64.b64encode(image).decode()} for image in images]
         body = json.dumps({'signature_name': signature, 'inputs': {features.IMAGE_KEY: rows}})
         response = self._send('POST', f'{self._url}:predict', body)
-        try:
-            content = response.json()
-            outputs, failure = content.get('outputs'), content.get('error')
-        except (requests.JSONDecodeError, AttributeError):
-            outputs, failure = None, response.text
         if response.status_code == _BAD_REQUEST:
-            raise RefusedError(f'cannot be classified: {_shorten(failure)}')
-        if response.status_code == _GATEWAY_TIMEOUT:
-            raise explain_delay(self._target, self._deadline_s)
-        if not response.ok or not isinstance(outputs, dict):
-            raise ServerError(f'{self.name} refuses a request with {response.status_code}: {_shorten(failure)}')
+            raise RefusedError(f'cannot be classified: {_read_failure(response)}')
+        try:
+            outputs = response.json()['outputs']
+        except (requests.JSONDecodeError, TypeError, KeyError) as error:
+            raise self._explain(response) from error
         version = response.headers.get(_VERSION_HEADER, '')
-        return Reply(int(version) if version.isdigit() else self._find_version(), outputs)
+        return Reply(int(version) if version.isdigit() else self._version, outputs)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -83,23 +88,12 @@ class RestModel:
         except requests.ReadTimeout as error:
             raise explain_delay(self._target, self._deadline_s) from error
         except requests.RequestException as error:
-            raise explain_silence(self._target, _shorten(str(error))) from error
+            raise explain_silence(self._target, _find_cause(error)) from error
 
-    def _find_version(self) -> int | None:
-        """Asks once which version answers, where the answers do not say it: the newest one of those that may."""
-        with self._lock:
-            if self._target.version is not None:
-                return self._target.version
-            if not self._found:
-                self._found = [self._read_newest()]
-            return self._found[0]
-
-    def _read_newest(self) -> int | None:
-        try:
-            states: list[dict[str, Any]] = self._send('GET', self._url).json()['model_version_status']
-            return max((int(state['version']) for state in states if state['state'] == 'AVAILABLE'), default=None)
-        except (ServerError, ValueError, KeyError, TypeError):
-            return None
+    def _explain(self, response: requests.Response) -> ServerError:
+        if response.status_code == _GATEWAY_TIMEOUT:
+            return explain_delay(self._target, self._deadline_s)
+        return ServerError(f'{self.name} refuses a request with {response.status_code}: {_read_failure(response)}')
 
 
 def _make_retry() -> Retry:
@@ -119,8 +113,18 @@ def _make_retry() -> Retry:
     )
 
 
-def _shorten(text: str | None) -> str:
-    """Returns a server's words, or a library's, in one line."""
-    line = ' '.join((text or 'it does not say why').split())
-    line = re.sub(r'<\w[\w.]* object at 0x\w+>: ', '', line)
-    return line if len(line) <= 300 else f'{line[:300]}...'
+def _read_failure(response: requests.Response) -> str:
+    """Returns the server's words in one line."""
+    try:
+        text = response.json()['error']
+    except (requests.JSONDecodeError, TypeError, KeyError):
+        text = response.text
+    return ' '.join(str(text).split())[:300] or response.reason
+
+
+def _find_cause(error: requests.RequestException) -> str:
+    """Returns why a connection failed in few words, out of the exceptions of three libraries."""
+    cause: Any = error.args[0] if error.args else error
+    cause = getattr(cause, 'reason', cause)  # of urllib3's last attempt
+    text = str(cause.args[0] if getattr(cause, 'args', None) else cause)
+    return re.sub(r'^\w+\(host=.*?\): ', '', ' '.join(text.split()))[:300]

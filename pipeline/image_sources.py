@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from components.errors import UsageError
 
-IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png')
+IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp')
 """The names of what TensorFlow decodes; in a folder, files with other names are passed over."""
 
 CSV_COLUMN = 'image'

@@ -10,9 +10,9 @@ from components.model_gate.predictions import choose_batch_size
 from components.places import Place, fetch
 from components.progress import track
 from components.saved_model import skip_costly_passes
-from pipeline.classifier import OUTPUT_ERROR, RefusedError, Reply
+from pipeline.classifier import RefusedError, Reply
 
-_TEXTS = (features.OUTPUT_CLASS_NAME, OUTPUT_ERROR)
+_TEXTS = (features.OUTPUT_CLASS_NAME, features.OUTPUT_ERROR)
 
 
 class LoadedModel:
@@ -39,6 +39,10 @@ class LoadedModel:
             self._signatures[features.SIGNATURE_SERVING_DEFAULT]
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             raise UsageError(f'{version} cannot be loaded as a model of this pipeline: {to_one_line(error)}') from error
+
+    def list_signatures(self) -> set[str]:
+        """Returns the names of the signatures."""
+        return set(self._signatures)
 
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature, see `pipeline.classifier.Model`."""

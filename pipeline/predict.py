@@ -123,7 +123,7 @@ def _rank(answer: Prediction, count: int) -> list[dict[str, Any]]:
 
 
 def _explain(source: Source, answer: Refusal) -> str:
-    return f'{source.name} {answer.reason}.'
+    return f'{source.name} {answer.reason.rstrip(".")}.'
 
 
 def _make_object(item: _Item, top: int) -> dict[str, Any]:

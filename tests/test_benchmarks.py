@@ -5,8 +5,10 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
+import numpy as np
 import pytest
 
 from benchmarks import harness, transform
@@ -14,7 +16,17 @@ from components.errors import DataError
 from tests.conftest import PROJECT
 
 BENCHMARKS = (
-    *('evaluator', 'export', 'feature_extraction', 'frozen_pass', 'input', 'predict', 'training', 'transform'),
+    *(
+        'evaluator',
+        'export',
+        'feature_extraction',
+        'frozen_pass',
+        'input',
+        'predict',
+        'serving',
+        'training',
+        'transform',
+    ),
 )
 
 
@@ -140,6 +152,23 @@ def test_the_transform_benchmark_compares_a_component_without_statistics_to_one_
     assert statistics_off == {'ours': 1, 'rival': 0}
     assert 'transformed_examples' not in sides['ours'].outputs
     assert 'transformed_examples' in sides['rival'].outputs
+
+
+def test_the_load_test_sends_each_image_once_and_clients_ask_at_the_same_time():
+    from benchmarks.serving import measure_load
+
+    barrier, asked = threading.Barrier(3, timeout=10), []
+
+    def ask(batch):
+        if len(asked) < 3:
+            barrier.wait()  # would break if one client waited for another
+        asked.append(int(batch[0]))
+        assert len(batch) == 1
+
+    times, seconds = measure_load([ask] * 3, np.arange(10))
+    assert sorted(asked) == list(range(10))
+    assert len(times) == 10
+    assert sum(times) / 1000 / 3 <= seconds
 
 
 @pytest.mark.slow

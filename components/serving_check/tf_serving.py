@@ -9,7 +9,7 @@ import contextlib
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,12 @@ _REFUSALS = (requests.RequestException, grpc.RpcError)  # errors that the server
 _Put = Callable[[str, dict[str, Any], Array], Response]  # signature, request, batch
 
 
-class _ServerError(Exception):
-    """The server did not load the model."""
+class ServerError(Exception):
+    """A server did not load the model."""
 
 
-def _find_free_ports(count: int) -> list[int]:
+def find_free_ports(count: int) -> list[int]:
+    """Finds ports of this machine on which nobody listens now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -54,16 +55,25 @@ def _find_free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-class _Client:
+class Client:
     """Sends batches to a model on a server of this machine, without the proxies that the environment may name."""
 
     def __init__(self, model_name: str, rest_port: int, grpc_port: int):
-        self._name = model_name
+        self._name, self._ports = model_name, (rest_port, grpc_port)
         self._url = f'http://127.0.0.1:{rest_port}/v1/models/{model_name}'
         self._session = requests.Session()
         self._session.trust_env = False
         self._channel = grpc.insecure_channel(f'127.0.0.1:{grpc_port}', [('grpc.enable_http_proxy', 0)])
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def clone(self) -> 'Client':
+        """Makes a client of the same server with connections of its own, for a different thread."""
+        return Client(self._name, *self._ports)
+
+    def connect(self) -> None:
+        """Connects to both ports; otherwise the first request does so."""
+        grpc.channel_ready_future(self._channel).result(timeout=_REQUEST_TIMEOUT_S)
+        self.read_states()
 
     def read_states(self) -> list[dict[str, Any]]:
         """Returns the state of each version of the model on the server; [] while the server does not respond."""
@@ -106,12 +116,23 @@ class _Client:
 
 
 @contextlib.contextmanager
-def _run_server(server: ModelServer, versions: Path, model_name: str) -> Iterator[_Client]:
-    """Starts the server, waits until it has loaded the model, and stops it in the end, also after an error."""
-    rest_port, grpc_port = _find_free_ports(2)
-    flags = [f'--rest_api_port={rest_port}', f'--port={grpc_port}', f'--model_name={model_name}']
-    command = [*server.make_command((rest_port, grpc_port), (versions,)), *flags, f'--model_base_path={versions}']
-    client = _Client(model_name, rest_port, grpc_port)
+def run_server(server: ModelServer, versions: Path, model_name: str, flags: Sequence[str] = ()) -> Iterator[Client]:
+    """Starts the server, waits until it has loaded the model, and stops it in the end, also after an error.
+
+    Args:
+      server: from `components.serving.model_servers`.
+      versions: folder with the SavedModel under its number.
+      model_name: name under which the server offers the model.
+      flags: more flags for the server.
+
+    Raises:
+      ServerError: the server ended, cannot load the model, or takes too long.
+    """
+    rest_port, grpc_port = find_free_ports(2)
+    ports = [f'--rest_api_port={rest_port}', f'--port={grpc_port}']
+    model = [f'--model_name={model_name}', f'--model_base_path={versions}']
+    command = [*server.make_command((rest_port, grpc_port), (versions,)), *ports, *model, *flags]
+    client = Client(model_name, rest_port, grpc_port)
     log = versions.with_suffix('.log')
     with log.open('w') as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
@@ -130,27 +151,27 @@ def _run_server(server: ModelServer, versions: Path, model_name: str) -> Iterato
             subprocess.run(server.cleanup, capture_output=True, check=False)
 
 
-def _wait_until_loaded(client: _Client, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_loaded(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
     """Waits for the model.
 
     Raises:
-      _ServerError: the server ended, cannot load the model, or takes too long.
+      ServerError: the server ended, cannot load the model, or takes too long.
     """
     deadline = time.monotonic() + _LOAD_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             said = (log.read_text(errors='replace').splitlines() or [''])[-1]
-            raise _ServerError(f'it ended with code {process.returncode} before it had loaded the model: {said[:200]}')
+            raise ServerError(f'it ended with code {process.returncode} before it had loaded the model: {said[:200]}')
         for version in client.read_states():
             if version['state'] == 'AVAILABLE':
                 return
             if version['state'] == 'END':
-                raise _ServerError(f'it cannot load the model: {version.get("status", {}).get("error_message", "")}')
+                raise ServerError(f'it cannot load the model: {version.get("status", {}).get("error_message", "")}')
         time.sleep(_POLL_S)
-    raise _ServerError(f'it had not loaded the model after {_LOAD_TIMEOUT_S:.0f} s')
+    raise ServerError(f'it had not loaded the model after {_LOAD_TIMEOUT_S:.0f} s')
 
 
-def _ask_all(client: _Client, sample: Sample, request: dict[str, Any]) -> tuple[list[Fault], dict[str, float]]:
+def _ask_all(client: Client, sample: Sample, request: dict[str, Any]) -> tuple[list[Fault], dict[str, float]]:
     """Sends each signature that it asks all images over both protocols; see `check_server` for what is returned."""
     failures: list[Fault] = []
     differences: dict[str, float] = {}
@@ -192,7 +213,7 @@ def check_server(
       The faults, and the differences by '<signature> over <protocol>', as `components.serving_check.probe` has them.
     """
     try:
-        with _run_server(server, versions, model_name) as client:
+        with run_server(server, versions, model_name) as client:
             return _ask_all(client, sample, request)
-    except _ServerError as error:
+    except ServerError as error:
         return [make_fault('server', '', 1, detail=str(error))], {}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from components import features
 
@@ -65,6 +65,16 @@ class FakeServer:
         start = self._start_rest if protocol == 'rest' else self._start_grpc
         self.port = start(port, certificate)
 
+    def choose(self, label: str | None, version: int | None) -> int:
+        """Returns the version that is asked for."""
+        if label not in (None, 'stable'):
+            raise _Refusal(grpc.StatusCode.INVALID_ARGUMENT, f'Unrecognized servable version label: {label}.')
+        return version or (STABLE if label else NEWEST)
+
+    def list_signatures(self) -> list[str]:
+        """Returns the names of the model's signatures."""
+        return ['serving_default', *(['serving_default_safe'] if self.has_safe else [])]
+
     def answer(
         self, signature: str, images: list[bytes], label: str | None, version: int | None
     ) -> tuple[int, dict[str, Any]]:
@@ -74,7 +84,7 @@ class FakeServer:
         if isinstance(step, grpc.StatusCode):
             raise _Refusal(step, 'as the test has it')
         time.sleep(step)
-        if signature != 'serving_default' and not self.has_safe:
+        if signature not in self.list_signatures():
             raise _Refusal(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
         is_safe = signature != 'serving_default'
         if BROKEN in images and not is_safe:
@@ -87,7 +97,7 @@ class FakeServer:
         }
         if is_safe:
             outputs['error'] = np.array(['it is broken' if each < 0 else '' for each in labels], object)
-        return version or (STABLE if label == 'stable' else NEWEST), outputs
+        return self.choose(label, version), outputs
 
     def close(self) -> None:
         """Stops it, and closes its connections."""
@@ -97,6 +107,18 @@ class FakeServer:
         owner = self
 
         class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+            def GetModelMetadata(self, request, context):
+                spec, signatures = request.model_spec, get_model_metadata_pb2.SignatureDefMap()
+                try:
+                    owner.choose(spec.version_label or None, spec.version.value or None)
+                except _Refusal as refusal:
+                    context.abort(refusal.code, str(refusal))
+                for name in owner.list_signatures():
+                    signatures.signature_def[name].method_name = 'tensorflow/serving/predict'
+                response = get_model_metadata_pb2.GetModelMetadataResponse()
+                response.metadata['signature_def'].Pack(signatures)
+                return response
+
             def Predict(self, request, context):
                 spec = request.model_spec
                 images = list(tf.make_ndarray(request.inputs['image']))
@@ -141,19 +163,27 @@ class FakeServer:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def read_path(self, end: str) -> tuple[str | None, int]:
+                pattern = rf'/v1/models/cifar10(?:/labels/(\w+)|/versions/(\d+))?{end}'
+                label, version = re.fullmatch(pattern, self.path).groups()
+                return label, int(version or 0)
+
             def do_GET(self):
-                numbers = [STABLE] if self.path.endswith('/labels/stable') else [STABLE, NEWEST]
-                states = [{'version': str(number), 'state': 'AVAILABLE'} for number in numbers]
-                states.append({'version': '99', 'state': 'LOADING'})
-                self.send(200, {'model_version_status': states})
+                try:
+                    version = owner.choose(*self.read_path('/metadata'))
+                except _Refusal as refusal:
+                    self.send(_HTTP[refusal.code], {'error': str(refusal)})
+                    return
+                signatures = {name: {} for name in owner.list_signatures()}
+                metadata = {'signature_def': {'signature_def': signatures}}
+                self.send(200, {'model_spec': {'version': str(version)}, 'metadata': metadata})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
-                pattern = r'/v1/models/cifar10(?:/labels/(\w+)|/versions/(\d+))?:predict'
-                label, version = re.fullmatch(pattern, self.path).groups()
+                label, version = self.read_path(':predict')
                 images = [base64.b64decode(row['b64']) for row in body['inputs']['image']]
                 try:
-                    number, outputs = owner.answer(body['signature_name'], images, label, int(version or 0))
+                    number, outputs = owner.answer(body['signature_name'], images, label, version)
                 except _Refusal as refusal:
                     self.send(_HTTP[refusal.code], {'error': str(refusal)})
                 else:

@@ -56,7 +56,7 @@ def test_the_label_or_version_that_was_asked_for_answers(protocol, asked, versio
 
 
 @pytest.mark.parametrize(('label', 'version'), [('stable', STABLE), (None, NEWEST)])
-def test_where_rest_answers_do_not_name_the_version_the_status_does(label, version, start):
+def test_where_rest_answers_do_not_name_the_version_the_metadata_do(label, version, start):
     client, server = start('rest', label=label, names_version=False)
     assert [answer.version for image in (b'3', b'4') for answer in client.classify([image])] == [version] * 2
     assert server.connections == 1
@@ -75,11 +75,27 @@ def test_a_broken_image_costs_no_other_its_answer_and_no_second_request(protocol
 def test_an_older_model_is_asked_for_ever_smaller_batches_until_the_broken_image_is_alone(protocol, start):
     client, server = start(protocol, has_safe=False)
     assert [answer.label for answer in client.classify([b'1', b'2'])] == [1, 2]
-    assert server.asked == [('serving_default_safe', 2), ('serving_default', 2)]
+    assert server.asked == [('serving_default', 2)]
     *right, broken = client.classify([b'3', b'4', b'5', BROKEN])
     assert [answer.label for answer in right] == [3, 4, 5]
     assert broken == Refusal('cannot be classified: Unknown image file format.')
-    assert server.asked[2:] == [('serving_default', count) for count in (4, 2, 2, 1, 1)]
+    assert server.asked[1:] == [('serving_default', count) for count in (4, 2, 2, 1, 1)]
+
+
+@both
+def test_an_older_version_may_take_the_place_of_the_first(protocol, start):
+    client, server = start(protocol)
+    client.classify([b'1'])
+    server.has_safe = False
+    assert [answer.label for answer in client.classify([b'3', b'4'])] == [3, 4]
+
+
+@both
+def test_a_label_that_the_server_does_not_have_is_no_fault_of_the_images(protocol, start):
+    client, server = start(protocol, label='canary')
+    with pytest.raises(ServerError, match=r'refuses a request with .*: Unrecognized servable version label: canary'):
+        client.classify([b'3', b'4'])
+    assert server.asked == []
 
 
 @both

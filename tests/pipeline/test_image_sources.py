@@ -68,8 +68,8 @@ def test_a_csv_file_names_images_from_its_own_folder_and_keeps_its_other_columns
         ('https://example.com/cat.png', r'IMAGE is the URL https://example\.com/cat\.png; .*: download it first\.'),
         ('s3://bucket/cat.png', 'IMAGE is the URL s3://bucket'),
         ('', 'IMAGE names no image'),
-        ('*.webp', r'\*\.webp matches no file\.'),
-        ('empty', r'empty holds no image; the files of a folder that end in \.bmp, .* or \.png are taken\.'),
+        ('*.tiff', r'\*\.tiff matches no file\.'),
+        ('empty', r'empty holds no image; the files of a folder that end in \.bmp, .* or \.webp are taken\.'),
         ('missing.csv', r'missing\.csv cannot be read: No such file'),
     ],
 )

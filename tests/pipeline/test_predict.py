@@ -39,6 +39,9 @@ class FakeModel:
         self.asked = self.busy = self.most_busy = 0
         self.lock = threading.Lock()
 
+    def list_signatures(self) -> set[str]:
+        return {'serving_default', 'serving_default_safe'}
+
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         with self.lock:
             self.asked += 1

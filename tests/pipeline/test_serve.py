@@ -19,6 +19,7 @@ from components.serving import version_labels, versions
 from components.serving.model_servers import IMAGE
 from components.serving.models_config import CONFIG_FILE
 from components.serving.server_files import make_message
+from components.serving_check.tf_serving import find_free_ports
 from pipeline import serve
 from tests.conftest import PROJECT, run_cli
 
@@ -73,8 +74,8 @@ def serving(tmp_path) -> Path:
 @pytest.fixture
 def ports() -> tuple[int, int]:
     """Two ports that are free."""
-    with socket.create_server(('127.0.0.1', 0)) as first, socket.create_server(('127.0.0.1', 0)) as second:
-        return first.getsockname()[1], second.getsockname()[1]
+    first, second = find_free_ports(2)
+    return first, second
 
 
 def wait_for(condition, timeout_s: float = 30) -> None:
