@@ -58,7 +58,7 @@ def read_lines(answer: subprocess.CompletedProcess) -> dict[str, str]:
     lines = {}
     for line in answer.stdout.splitlines():
         match = re.match(r'(\w+) +[\d.]+ s  (.*)', line)
-        if match and match[1] in COMPONENTS:
+        if match and match[1] in (*COMPONENTS, 'BulkInferrer'):
             lines[match[1]] = match[2]
     return lines
 
