@@ -197,6 +197,8 @@ class _Server:
             self._grpc.start()
         for thread in threads:
             thread.start()
+        while self._listener and not self._rest.started and rest.is_alive():
+            time.sleep(0.01)
         self._is_answering = True
         _say('ready')
         self._stopped.wait()
