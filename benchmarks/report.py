@@ -30,6 +30,7 @@ def write_artifacts(root: Path, images: int, size: int) -> dict[str, Path]:
     from PIL import Image
 
     from components import features
+    from components.image_statistics import measure_images
     from components.model_gate.predictions import find_right, read_images, read_records, write_predictions
     from components.model_gate.slices import measure_slices, write_slices
 
@@ -53,7 +54,8 @@ def write_artifacts(root: Path, images: int, size: int) -> dict[str, Path]:
     scores[np.arange(images), records.labels] += 3.2
     probabilities = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype(np.float32)
     write_predictions(evaluation / 'test_predictions.npz', records, probabilities)
-    write_slices(evaluation, measure_slices(read_images(records), find_right(probabilities, records.labels)))
+    measured = measure_images(read_images(records))
+    write_slices(evaluation, measure_slices(measured, find_right(probabilities, records.labels)))
     return {'ImportExampleGen.examples': examples, 'Evaluator.evaluation': evaluation}
 
 

@@ -49,9 +49,7 @@ OUTPUT_PROBABILITIES = 'probabilities'
 OUTPUT_ERROR = 'error'  # of SIGNATURE_SAFE: a sentence for an image that cannot be decoded, '' for all others
 OUTPUT_SEEN = 'seen'  # of SIGNATURE_EXPLAIN: uint8 [image_size, image_size, 3], the network's input as RGB
 OUTPUT_HEAT_MAP = 'heat_map'  # of SIGNATURE_EXPLAIN: float32 [h, w], 0 to 1, where the network sees the class
-NO_LABEL = (
-    -1
-)  # SIGNATURE_SAFE's label of an image that cannot be decoded; asks SIGNATURE_EXPLAIN for the predicted class
+NO_LABEL = -1  # of an image that SIGNATURE_SAFE cannot decode; for SIGNATURE_EXPLAIN, the predicted class
 
 # Predictions of the trained network, which the Trainer writes beside the model and the served model must reproduce: an
 # uncompressed TFRecord file of tf.Examples with IMAGE_KEY (bytes) and OUTPUT_PROBABILITIES (NUM_CLASSES floats).

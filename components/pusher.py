@@ -31,6 +31,7 @@ from components.serving.version_labels import list_pushed
 from components.serving.versions import (
     INFO_FILE,
     PREDICTIONS_FILE,
+    REFERENCE_FILE,
     STATISTICS_FOLDER,
     choose_version,
     find_newest_version,
@@ -80,19 +81,20 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
 
 
 def _add_extra_files(staged: Path, info: dict[str, Any], input_dict: Artifacts) -> None:
-    """Adds description, model card, predictions on test, statistics of the data, and the warm-up requests.
+    """Adds description, model card, what the Evaluator kept of test, statistics of the data, and warm-up requests.
 
     Files of the staged folder may be hard links to the Trainer's model, so nothing here writes into an existing file.
     """
     infra_uri = artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY])
     extra = (staged / INFO_FILE).parent
     extra.mkdir(exist_ok=True)
-    for name in (INFO_FILE.name, CARD_FILE.name, PREDICTIONS_FILE.name, WARMUP_FILE):
+    for name in (INFO_FILE.name, CARD_FILE.name, PREDICTIONS_FILE.name, REFERENCE_FILE.name, WARMUP_FILE):
         (extra / name).unlink(missing_ok=True)
     (staged / INFO_FILE).write_text(json.dumps(info, indent=2))
     shutil.copyfile(Path(infra_uri) / WARMUP_FILE, extra / WARMUP_FILE)
     evaluation = Path(artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]))
-    shutil.copyfile(evaluation / PREDICTIONS_FILE.name, staged / PREDICTIONS_FILE)
+    for file in (PREDICTIONS_FILE, REFERENCE_FILE):
+        shutil.copyfile(evaluation / file.name, staged / file)
     verdict = read_verdict(str(evaluation)) if (evaluation / VERDICT_FILE).exists() else None
     judged = (verdict.reasons, verdict.baseline) if verdict else ((), '')
     card = render_card(int(staged.name), info, *judged, read_slices(evaluation))
@@ -166,8 +168,8 @@ class Pusher(component.Pusher):
       model: the Trainer's.
       model_blessing: the Evaluator's.
       infra_blessing: ServingCheck's; the version keeps its warm-up requests, and how long batches took.
-      evaluation: the Evaluator's; the version keeps its accuracy, its predictions on `test`, and its figures in the
-        model card.
+      evaluation: the Evaluator's; the version keeps its accuracy, its predictions on `test`, what the images of `test`
+        look like, and its figures in the model card.
       baseline: BaselineFinder's; the version keeps the number of the one it was compared with.
       statistics: StatisticsGen's; the version keeps them, so that the next run's data can be compared with them.
       data: folder or URI of the TFRecords; the version keeps its manifest.

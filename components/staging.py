@@ -40,16 +40,21 @@ def stage_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_text(file: Path, text: str) -> None:
-    """Writes a text file, or replaces it, whole or not at all.
+def write_bytes(file: Path, content: bytes) -> None:
+    """Writes a file, or replaces it, whole or not at all.
 
     Raises:
       OSError: the file cannot be written; what was there before is still there.
     """
     staging = file.with_name(f'.{file.name}.partial-{os.getpid()}')
     try:
-        staging.write_text(text)
+        staging.write_bytes(content)
         staging.replace(file)
     except OSError:
         staging.unlink(missing_ok=True)
         raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file in UTF-8 as `write_bytes` does."""
+    write_bytes(file, text.encode())

@@ -204,10 +204,22 @@ def _serving(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def _drift(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    with divert_chatter(verbose=False):  # TensorFlow's, which reads PredictionLogs
+        from pipeline import drift
+
+        serving = locate(arguments.serving)
+        found = drift.measure_drift(serving, arguments.requests, arguments.version, arguments.label)
+    answer: Any = drift.to_dict(found) if arguments.json else drift.describe_drift(found)
+    _print_answer(answer, is_json=arguments.json)
+    return drift.EXIT_DRIFT if found.verdict == 'drift' else 0
+
+
 def _serve(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import serve
 
-    return serve.serve(locate(arguments.serving), (arguments.port, arguments.rest_port), arguments.engine)
+    ports = arguments.port, arguments.rest_port
+    return serve.serve(locate(arguments.serving), ports, arguments.engine, arguments.requests)
 
 
 def _print_answer(answer: Any, *, is_json: bool) -> None:
@@ -312,6 +324,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'promote': _serving,
     'rollback': _serving,
     'prune': _serving,
+    'drift': _drift,
     'compile': _compile,
     'lint': _lint,
     'rehearse': _rehearse,

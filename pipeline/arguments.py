@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         'promote': 'give a version the version label stable or canary',
         'rollback': 'make the version that was stable before stable again',
         'prune': 'remove old versions that have no version label',
+        'drift': 'say whether a version is asked about other images than it was tested with',
     },
     'Kubeflow Pipelines': {
         'compile': 'write the pipeline as a package for Kubeflow Pipelines',
@@ -239,6 +240,21 @@ def _add_model_commands(commands: Commands) -> None:
         command.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
 
 
+def _add_drift(commands: Commands) -> None:
+    drift = _add_command(commands, 'drift')
+    drift.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
+    drift.add_argument(
+        '--requests',
+        metavar='LOG',
+        required=True,
+        help='folder or file of a request sample, or a quoted glob of TFRecord files of PredictionLogs',
+    )
+    which = drift.add_mutually_exclusive_group()
+    which.add_argument('--version', metavar='N', type=int, help='default: the stable version, else the newest')
+    which.add_argument('--label', metavar='LABEL', help='the version that has this version label')
+    drift.add_argument('--json', action='store_true', help='print JSON, for a program')
+
+
 def _add_serve(commands: Commands) -> None:
     serve = _add_command(commands, 'serve')
     serve.add_argument('--serving', metavar='DIR', required=True, help='the folder of versions, ROOT/serving')
@@ -250,6 +266,7 @@ def _add_serve(commands: Commands) -> None:
         help="the server: TensorFlow Serving on PATH, its image in Docker, or this project's small one; "
         'default: the first that is here',
     )
+    serve.add_argument('--requests', metavar='DIR', help='folder for a sample of the requests, which drift reads')
 
 
 def _add_run_commands(commands: Commands) -> None:
@@ -330,6 +347,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_batch(commands)
     _add_model_commands(commands)
     _add_serve(commands)
+    _add_drift(commands)
     _add_report(commands)
     for name in ('data', 'run', 'compile', 'predict', 'batch', 'submit', 'report'):
         output = commands.choices[name].add_mutually_exclusive_group()

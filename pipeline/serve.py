@@ -181,29 +181,36 @@ def _describe_end(name: str, code: int, words: str) -> str:
     return f'{name} {how}: {words or "it said nothing"}'
 
 
-def serve(serving: Place, ports: tuple[int, int], engine: Engine | None) -> int:
+def serve(serving: Place, ports: tuple[int, int], engine: Engine | None, requests: str | None = None) -> int:
     """Serves a folder of versions until the server ends or somebody ends this process.
 
     Args:
       serving: the folder of versions.
       ports: for gRPC and for REST.
       engine: which server to start; None for the first that is there.
+      requests: folder for the small server's request sample; None for none.
 
     Returns:
       0, after SIGTERM or SIGHUP.
 
     Raises:
-      UsageError: there is no version, no such server, or a port is taken.
+      UsageError: there is no version, no such server, or a port is taken; or requests are to be sampled, and the
+        server is not the small one.
       PipelineError: the server ended by itself.
     """
     version = _find_version(serving)
     folder = version.parent.absolute()
     _check_ports(ports)
     server = choose_server(engine)
+    if requests and server.name != _SMALL:
+        raise UsageError(
+            f'--requests needs --engine small: {server.name} keeps no sample of requests (docs/drift.md says more).'
+        )
     batching = choose_batching(read_info(version).get('batch_ms') or {}, len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix='serve-') as name:
         files = Path(name)
         flags = [f'--port={ports[0]}', f'--rest_api_port={ports[1]}', *write_files(files, folder, batching)]
+        flags += [f'--requests={requests}'] if requests else []
         print_line(
             f'started {server.name} for {serving}\n'
             f'REST http://localhost:{ports[1]}/v1/models/{MODEL_NAME}, gRPC localhost:{ports[0]}; Ctrl-C stops it\n'

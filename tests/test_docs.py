@@ -58,7 +58,7 @@ def test_most_commands_of_the_pipeline_are_run():
 
 
 def test_each_command_of_the_pipeline_can_be_parsed(capsys):
-    commands = [command for command in list_commands() if command.text.startswith('python -m pipeline')]
+    commands = [command for command in list_commands() if command.text.startswith('python -m pipeline ')]
     assert commands
     for command in commands:
         arguments = shlex.split(command.text)[3:]

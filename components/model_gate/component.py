@@ -23,6 +23,7 @@ from tensorflow_model_analysis.proto import config_pb2  # isort: skip
 from components import features
 from components.artifacts import Artifacts, Properties
 from components.baseline import Baseline, read_baseline
+from components.image_statistics import measure_images
 from components.model_gate.config import GateConfig
 from components.model_gate.eval_config import BASELINE, CANDIDATE, add_baseline
 from components.model_gate.metrics import read_metrics
@@ -40,7 +41,8 @@ from components.model_gate.predictions import (
 from components.model_gate.slices import measure_slices, write_slices
 from components.model_gate.verdict import judge, write_verdict
 from components.progress import track
-from components.serving.versions import PREDICTIONS_FILE
+from components.serving.reference import make_reference, write_reference
+from components.serving.versions import PREDICTIONS_FILE, REFERENCE_FILE
 
 _log = logging.getLogger(__name__)
 _BASELINE_KEY, _GATE_KEY = 'baseline', 'gate'
@@ -102,8 +104,11 @@ class Executor(executor.Executor):
         self._compute_metrics(records, predictions, output_dict, exec_properties)
 
         gate = GateConfig.from_json(exec_properties[_GATE_KEY])
-        slices = measure_slices(read_images(records), find_right(predictions[CANDIDATE], records.labels))
+        measured = measure_images(read_images(records))
+        slices = measure_slices(measured, find_right(predictions[CANDIDATE], records.labels))
         write_slices(Path(evaluation_uri), slices)
+        reference = make_reference(measured, predictions[CANDIDATE])
+        write_reference(Path(evaluation_uri) / REFERENCE_FILE.name, reference)
         verdict = judge(read_metrics(evaluation_uri), gate, baseline, slices)._replace(baseline_predictions=source)
         write_verdict(evaluation_uri, verdict)
         blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])

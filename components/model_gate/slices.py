@@ -1,19 +1,16 @@
-"""Slices of the test split by what the images look like: brightness, contrast, sharpness, size.
+"""Slices of the test split by what the images look like: brightness, contrast, sharpness, size (number of pixels).
 
 A good accuracy can hide that dark or blurred images are lost. The Evaluator measures each quarter of the images by each
 property, and keeps the figures for the report and the model card.
 """
 
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 SLICES_FILE = 'slices.json'  # in the Evaluator's `evaluation` artifact
 PROPERTIES = ('brightness', 'contrast', 'sharpness', 'size')
@@ -43,40 +40,18 @@ class Slice:
         return f'{self.property}_{self.part}_of_{PARTS}'
 
 
-def _measure_image(encoded: bytes) -> tuple[float, ...]:
-    from scipy import ndimage
-
-    try:
-        image = Image.open(io.BytesIO(encoded))
-        gray = np.asarray(image.convert('L'), np.float32)
-    except OSError:
-        return (np.nan,) * len(PROPERTIES)
-    return float(gray.mean()), float(gray.std()), float(ndimage.laplace(gray).var()), float(gray.size)
-
-
-def measure_images(images: Sequence[bytes]) -> npt.NDArray[np.float64]:
-    """Measures the properties of encoded images: float64 [N, 4], in the order of PROPERTIES.
-
-    Brightness is the mean and contrast the standard deviation of the gray values, both 0-255. Sharpness is the variance
-    of their Laplacian. Size is the number of pixels. The values of an image that cannot be decoded are not numbers.
-    """
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside of Python's lock
-        return np.array(list(pool.map(_measure_image, images)), np.float64).reshape(-1, len(PROPERTIES))
-
-
-def measure_slices(images: Sequence[bytes], right: npt.NDArray[np.bool_]) -> tuple[Slice, ...]:
+def measure_slices(measured: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> tuple[Slice, ...]:
     """Counts the right answers in each quarter of the images by each property.
 
     Images that cannot be decoded are in no slice. A property that is the same for all images has no slices, as the size
     of CIFAR-10's images.
 
     Args:
-      images: encoded images, N of them.
+      measured: what `components.image_statistics.measure_images` returns for the images, [N, 5].
       right: whether the model gives each its class, [N].
     """
-    slices, measured = [], measure_images(images)
-    for column, name in enumerate(PROPERTIES):
-        values = measured[:, column]
+    slices, (*looks, width, height) = [], measured.T
+    for name, values in zip(PROPERTIES, [*looks, width * height], strict=True):
         known = np.flatnonzero(np.isfinite(values))
         if not len(known) or np.ptp(values[known]) == 0:
             continue

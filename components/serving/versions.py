@@ -17,6 +17,7 @@ MODEL_FILE = 'saved_model.pb'  # a numbered folder without this file is not a ve
 INFO_FILE = Path('assets.extra') / 'version.json'  # in a version; TensorFlow does not use what is in assets.extra
 STATISTICS_FOLDER = Path('assets.extra') / 'statistics'  # TFDV's statistics of the data behind the version, by split
 PREDICTIONS_FILE = Path('assets.extra') / 'test_predictions.npz'  # components.model_gate.predictions.KeptPredictions
+REFERENCE_FILE = Path('assets.extra') / 'reference.json'  # components.serving.reference.Reference
 
 Listing = Literal['listed', 'unlisted', 'newest', 'older']
 """Whether models.config lists a version; without models.config, whether it is the newest version."""

@@ -46,7 +46,8 @@ class ServerError(Exception):
     """A server did not load the model."""
 
 
-def _find_free_ports(count: int) -> list[int]:
+def find_free_ports(count: int) -> list[int]:
+    """Finds ports of this machine on which nobody listens now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -127,7 +128,7 @@ def run_server(server: ModelServer, versions: Path, model_name: str, flags: Sequ
     Raises:
       ServerError: the server ended, cannot load the model, or takes too long.
     """
-    rest_port, grpc_port = _find_free_ports(2)
+    rest_port, grpc_port = find_free_ports(2)
     ports = [f'--rest_api_port={rest_port}', f'--port={grpc_port}']
     model = [f'--model_name={model_name}', f'--model_base_path={versions}']
     command = [*server.make_command((rest_port, grpc_port), (versions,)), *ports, *model, *flags]

@@ -21,6 +21,7 @@ from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
 from pipeline.console import divert_chatter
 
+_KEEP_ALIVE_S = 60  # for the next request on a connection
 _STOP_S = 8  # for requests that are being answered
 
 _FLAGS: tuple[tuple[str, type | None, Any, str], ...] = (
@@ -38,6 +39,8 @@ _FLAGS: tuple[tuple[str, type | None, Any, str], ...] = (
     ('monitoring_config_file', str, '', 'monitoring.config'),
     ('rest_api_timeout_in_ms', int, 30_000, 'milliseconds in which a REST request must be answered'),
     ('enable_model_warmup', None, True, 'run the warm-up requests of a version before it is available'),
+    ('requests', str, '', 'folder for a sample of the requests; python -m pipeline drift reads it'),
+    ('requests_images', None, False, 'keep the images of the sample too; otherwise no image is ever kept'),
 )
 
 
@@ -82,8 +85,8 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Opens the port of REST.
+def _listen(flag: str, host: str, port: int) -> socket.socket:
+    """Takes a port.
 
     Raises:
       UsageError: somebody listens there.
@@ -94,9 +97,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
-        raise UsageError(f'{host}:{port} cannot be listened on: {error.strerror}.') from error
+        raise UsageError(f'{flag}: {host}:{port} cannot be listened on ({error}); choose a different port.') from error
     return listener
 
 
@@ -111,6 +114,19 @@ class _Server:
     """
 
     def __init__(self, flags: argparse.Namespace):
+        # What can be wrong is looked at before the imports, which take seconds.
+        if flags.batching_parameters_file and not flags.enable_batching:
+            raise UsageError('--batching_parameters_file needs --enable_batching.')
+        if flags.requests_images and not flags.requests:
+            raise UsageError('--requests_images needs --requests.')
+        if not flags.model_config_file and not Path(flags.model_base_path or '/dev/null').is_dir():
+            raise UsageError(f'--model_base_path takes the folder of versions. Received: {flags.model_base_path!r}')
+        if flags.port:
+            _listen('--port', flags.host, flags.port).close()  # gRPC takes it later
+        rest_port = flags.rest_api_port
+        self._listener = _listen('--rest_api_port', flags.host, rest_port) if rest_port else None
+
+        _import_tensorflow()
         import uvicorn
 
         from pipeline.server import config_files, grpc_service, rest
@@ -118,20 +134,18 @@ class _Server:
         from pipeline.server.http_protocol import Protocol
         from pipeline.server.metrics import Metrics
         from pipeline.server.models import ModelStore
+        from pipeline.server.request_sample import RequestSample
         from pipeline.server.service import Service
 
         self._flags = flags
         self._stopped, self._changed = threading.Event(), threading.Event()
         self._fault = ''
         self._is_answering = False
-        if flags.batching_parameters_file and not flags.enable_batching:
-            raise UsageError('--batching_parameters_file needs --enable_batching.')
         metrics_file = flags.monitoring_config_file
         metrics_path = config_files.read_metrics_path(Path(metrics_file)) if metrics_file else None
         batching_file = flags.batching_parameters_file
         batching = config_files.read_batching(Path(batching_file)) if batching_file else config_files.Batching()
         models, metrics = self._read_models(), Metrics()
-        self._listener = _listen(flags.host, flags.rest_api_port) if flags.rest_api_port else None
         self._store = ModelStore(
             models,
             _say,
@@ -141,6 +155,10 @@ class _Server:
         )
         self._runner = Batcher(batching, metrics) if flags.enable_batching else Direct()
         service = Service(self._store, self._runner, metrics)
+        folder, keeps_images = flags.requests, flags.requests_images
+        self._requests = RequestSample(Path(folder), keeps_images=keeps_images) if folder else None
+        if self._requests:
+            service.observers.append(self._requests.offer)
         self._grpc = grpc_service.make_server(service, f'{flags.host}:{flags.port}') if flags.port else None
         app = rest.make_app(service, flags.rest_api_timeout_in_ms / 1000, metrics_path)
         config = uvicorn.Config(
@@ -149,6 +167,7 @@ class _Server:
             log_level='critical',
             access_log=False,
             lifespan='off',
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_STOP_S,
         )
         self._rest = uvicorn.Server(config)
@@ -162,8 +181,6 @@ class _Server:
         if self._flags.model_config_file:
             return check_config(config_files.read_models(Path(self._flags.model_config_file)))
         base = Path(self._flags.model_base_path)
-        if not self._flags.model_base_path or not base.is_dir():
-            raise UsageError(f'--model_base_path takes the folder of versions. Received: {str(base)!r}')
         config = model_server_config_pb2.ModelServerConfig()
         config.model_config_list.config.add(name=self._flags.model_name, base_path=str(base.absolute()))
         return check_config(config)
@@ -173,6 +190,7 @@ class _Server:
         self._store.follow()
         threads = [threading.Thread(target=work, daemon=True) for work in (self._follow, self._watch)]
         if self._listener:
+            self._listener.listen()  # so that nobody is refused while uvicorn starts
             rest = threading.Thread(target=self._rest.run, args=([self._listener],), name='rest', daemon=True)
             threads.append(rest)
         if self._grpc:
@@ -180,6 +198,7 @@ class _Server:
         for thread in threads:
             thread.start()
         self._is_answering = True
+        _say('ready')
         self._stopped.wait()
         ended = self._grpc.stop(_STOP_S) if self._grpc else None
         self._rest.should_exit = True
@@ -187,6 +206,8 @@ class _Server:
             rest.join(_STOP_S + 1)
         if ended:
             ended.wait()
+        if self._requests:
+            self._requests.close()
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Makes `run` return; a handler of signals. While the first versions are being loaded, it ends the process."""
@@ -266,7 +287,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
     sys.modules['keras'] = None  # type: ignore[assignment]  # a server needs TensorFlow alone, which then starts faster
     try:
         _check_known(unknown)
-        _import_tensorflow()
         _serve(flags)
         code = 0
     except PipelineError as error:

@@ -14,6 +14,7 @@ import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stub
 import numpy as np
 import numpy.typing as npt
 
+from components.errors import to_one_line
 from pipeline.server.config_files import Batching
 from pipeline.server.faults import ServiceError, refuse
 from pipeline.server.metrics import Metrics
@@ -198,8 +199,14 @@ class Batcher:
         while (taken := self._take_batch()) is not None:
             queue, tasks = taken
             tasks = [task for task in tasks if task.outputs.set_running_or_notify_cancel()]
-            if tasks:
-                self._run_batch(queue, tasks)
+            try:
+                if tasks:
+                    self._run_batch(queue, tasks)
+            except Exception as error:  # noqa: BLE001  (a thread that ended would leave every later request unanswered)
+                fault = ServiceError(grpc.StatusCode.INTERNAL, to_one_line(error))
+                for task in tasks:
+                    if not task.outputs.done():
+                        task.outputs.set_exception(fault)
 
     def _take_batch(self) -> tuple[_Queue, list[_Task]] | None:
         """Waits for a queue whose batch is full or whose oldest request has waited long enough; None at the end."""

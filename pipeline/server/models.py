@@ -79,10 +79,11 @@ class LoadedVersion:
 
     def __init__(self, name: str, number: int, folder: Path):
         self.name, self.number, self.folder = name, number, folder
-        self.signatures = _read_signatures(folder)
-        """By name, as the SavedModel declares them."""
+        declared = _read_signatures(folder)
         self._model = tf.saved_model.load(str(folder))
         self._run = {key: skip_costly_passes(each) for key, each in self._model.signatures.items()}
+        self.signatures = {key: declared[key] for key in self._run}  # not the one that initializes the model
+        """By name, as the SavedModel declares them."""
 
     def check_inputs(self, signature: str, inputs: dict[str, Array]) -> None:
         """Checks the names, types and shapes of inputs.

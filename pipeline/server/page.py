@@ -8,10 +8,12 @@ pictures, which TensorFlow Serving's JSON would spell out number by number:
     POST /page/ask            an image file; answers with the classes and the pictures
 """
 
+import asyncio
 import base64
 import io
 import json
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -33,10 +35,15 @@ from pipeline.server.models import WARMUP_FILE, LoadedVersion, State
 from pipeline.server.service import Asked, Service
 
 MAX_IMAGE_BYTES = 20_000_000  # a photo of today's cameras has less
+_MAX_ASKING = 16  # images that are here at the same time
 _MAX_SAMPLES = 12  # that are shown
 _PAGE = Path(__file__).with_name('page.html')
 _LABELS_FILE = Path('assets') / 'labels.txt'  # in a version: the class names, one a line
 _TIMEOUT_S = 60.0
+_ASSERTION = re.compile(r'assertion failed: \[(.*)\]', re.DOTALL)  # what TensorFlow makes of a model's own sentence
+_ONLY_HERE = (  # lets the page load nothing from elsewhere, whatever is written into it
+    "default-src 'none'; connect-src 'self'; img-src data: blob:; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+)
 _HOT = np.array([255, 215, 0], np.uint8)  # of the heat map; it is transparent where the network did not look
 
 
@@ -79,6 +86,7 @@ class Page:
     def __init__(self, service: Service):
         self._service = service
         self._samples: dict[int, list[bytes]] = {}  # by version
+        self._asking = 0
 
     def list_routes(self) -> list[BaseRoute]:
         """Returns the routes."""
@@ -91,7 +99,8 @@ class Page:
 
     async def show_page(self, request: Request) -> Response:
         """Gives the page itself."""
-        return FileResponse(_PAGE, media_type='text/html', headers={'Cache-Control': 'no-cache'})
+        headers = {'Cache-Control': 'no-cache', 'Content-Security-Policy': _ONLY_HERE}
+        return FileResponse(_PAGE, media_type='text/html', headers=headers)
 
     async def show_state(self, request: Request) -> Response:
         """Says which versions there are."""
@@ -150,18 +159,25 @@ class Page:
         )
         if not declared.isdigit() or int(declared) > MAX_IMAGE_BYTES:
             return too_large
-        image = b''
+        if self._asking >= _MAX_ASKING:
+            return JSONResponse({'error': 'Too many images are asked about at the same time; try again.'}, 503)
+        self._asking += 1  # only the event loop's thread changes it
+        image = bytearray()
         try:
-            async for part in request.stream():
-                image += part
-                if len(image) > MAX_IMAGE_BYTES:
-                    return too_large
-        except ClientDisconnect:
-            return JSONResponse({'error': 'The client has gone.'}, 499)
-        try:
-            return await run_in_threadpool(self._answer, image, dict(request.query_params))
+            async with asyncio.timeout(_TIMEOUT_S):
+                async for part in request.stream():
+                    image += part
+                    if len(image) > MAX_IMAGE_BYTES:
+                        return too_large
+            return await run_in_threadpool(self._answer, bytes(image), dict(request.query_params))
         except ServiceError as error:
             return _make_error(error)
+        except TimeoutError:
+            return JSONResponse({'error': f'The image was not here after {_TIMEOUT_S:g} s.'}, 408)
+        except ClientDisconnect:
+            return JSONResponse({'error': 'The client has gone.'}, 499)
+        finally:
+            self._asking -= 1
 
     def _answer(self, image: bytes, choices: dict[str, str]) -> Response:
         number, wanted = (_read_number(choices, key) for key in ('version', 'class'))
@@ -208,7 +224,8 @@ def _read_number(choices: dict[str, str], key: str) -> int | None:
 
 def _make_error(error: ServiceError) -> Response:
     status = {grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.NOT_FOUND: 404}.get(error.code, 503)
-    return JSONResponse({'error': error.message}, status)
+    words = _ASSERTION.fullmatch(error.message)
+    return JSONResponse({'error': words[1] if words else error.message}, status)
 
 
 def make_routes(service: Service) -> list[BaseRoute]:

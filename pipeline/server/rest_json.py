@@ -6,6 +6,7 @@ https://www.tensorflow.org/tfx/serving/api_rest describes the forms; the words a
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -270,10 +271,10 @@ def _write_elements(name: str, values: Array) -> list[str]:
 
 def _nest(elements: list[str], shape: tuple[int, ...]) -> str:
     """Joins elements to lists of lists of a shape."""
-    for size in reversed(shape):
-        count = len(elements) // size if size else 0
-        elements = [f'[{", ".join(elements[place * size : (place + 1) * size])}]' for place in range(count)]
-    return elements[0] if elements else '[]'
+    for axis in reversed(range(len(shape))):
+        size, lists = shape[axis], math.prod(shape[:axis])
+        elements = [f'[{", ".join(elements[place * size : (place + 1) * size])}]' for place in range(lists)]
+    return elements[0]
 
 
 def write_outputs(outputs: dict[str, Array], form: Form) -> bytes:

@@ -49,6 +49,7 @@ def push(tmp_path, place, monkeypatch):
         evaluation.uri = str(tmp_path / 'evaluation')
         Path(evaluation.uri).mkdir(exist_ok=True)
         (Path(evaluation.uri) / versions.PREDICTIONS_FILE.name).write_text('predictions')
+        (Path(evaluation.uri) / versions.REFERENCE_FILE.name).write_text('reference')
         baseline = Baseline()
         baseline.uri = str(tmp_path / 'baseline')
         Path(baseline.uri).mkdir(exist_ok=True)
@@ -111,6 +112,7 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train' / 'FeatureStats.pb').read_text() == 'statistics'
     assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
     assert (version.folder / versions.PREDICTIONS_FILE).read_text() == 'predictions'
+    assert (version.folder / versions.REFERENCE_FILE).read_text() == 'reference'
     assert version.info['settings'] == {'trainer': {'epochs': 2, 'seed': 0}}
     assert version.info['changed'] == {'epochs': 2}
     assert '| `epochs` | `2` |' in (version.folder / CARD_FILE).read_text()
@@ -197,7 +199,8 @@ def test_a_file_system_without_hard_links_gets_a_copy(push, tmp_path, monkeypatc
 def test_the_extra_files_of_a_version_never_change_those_of_the_model_itself(tmp_path, push):
     extra = tmp_path / 'model' / 'Format-Serving' / 'assets.extra'
     extra.mkdir()
-    for name in (versions.INFO_FILE.name, CARD_FILE.name, versions.PREDICTIONS_FILE.name, WARMUP_FILE):
+    written = (versions.INFO_FILE, CARD_FILE, versions.PREDICTIONS_FILE, versions.REFERENCE_FILE)
+    for name in (*(file.name for file in written), WARMUP_FILE):
         (extra / name).write_text("the model's own")
     version = versions.find_newest_version(push()[0])
     assert json.loads((version / versions.INFO_FILE).read_text())['accuracy'] == 0.93

@@ -1,5 +1,7 @@
 """Whole runs of the real TFX components, started as a user does: one at full size, the others at 32 pixels."""
 
+import base64
+import contextlib
 import io
 import json
 import os
@@ -14,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 from PIL import Image
 
 from components import features
 from components.data import sample
+from components.serving_check.tf_serving import find_free_ports
 from pipeline.config import Layout
 from tests.conftest import PROJECT, run_cli
 from tests.documents import Command, list_commands
@@ -54,7 +58,7 @@ def read_lines(answer: subprocess.CompletedProcess) -> dict[str, str]:
     lines = {}
     for line in answer.stdout.splitlines():
         match = re.match(r'(\w+) +[\d.]+ s  (.*)', line)
-        if match and match[1] in COMPONENTS:
+        if match and match[1] in (*COMPONENTS, 'BulkInferrer'):
             lines[match[1]] = match[2]
     return lines
 
@@ -193,6 +197,38 @@ def test_predict_prints_a_json_line_for_each_image_and_names_what_is_wrong_with_
     broken, missing = sentences
     assert re.fullmatch(rf'error: {images[2]} .*decoded.*\.', broken)
     assert missing == f'error: {images[3]} cannot be read: No such file or directory.'
+
+
+def test_serve_starts_the_small_server_with_the_batches_that_were_measured(full_run, tmp_path):
+    layout, _ = full_run
+    ports = [str(port) for port in find_free_ports(2)]
+    flags = ['--serving', str(layout.serving), '--engine', 'small', '--port', ports[0], '--rest-port', ports[1]]
+    url = f'http://127.0.0.1:{ports[1]}/v1/models/cifar10'
+    with (tmp_path / 'out').open('w') as file, requests.Session() as session:
+        session.trust_env = False
+        process = subprocess.Popen([sys.executable, '-m', 'pipeline', 'serve', *flags], cwd=PROJECT, stdout=file)
+        try:
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(requests.ConnectionError):
+                    if 'AVAILABLE' in session.get(url, timeout=30).text:
+                        break
+                time.sleep(0.2)
+            encoded = base64.b64encode(tf.io.encode_png(np.zeros((32, 32, 3), np.uint8)).numpy()).decode()
+            answer = session.post(f'{url}:predict', json={'instances': [{'b64': encoded}] * 40}, timeout=30)
+            process.send_signal(signal.SIGINT)
+            code = process.wait(timeout=30)
+        finally:
+            process.kill()
+    (version,) = layout.serving.iterdir()
+    assert answer.headers['X-Model-Version'] == version.name
+    assert len(answer.json()['predictions']) == 40, 'a request that is larger than a batch is answered too'
+    assert code == 130
+    started, _, batches = (tmp_path / 'out').read_text().splitlines()
+    assert started.startswith('started the small server of this project, which is not TensorFlow Serving, for ')
+    assert re.fullmatch(
+        rf'version {version.name}: batches of [\d, or]+ images \(as its serving check measured\)', batches
+    )
 
 
 def test_predict_without_a_model_is_one_sentence(tmp_path):

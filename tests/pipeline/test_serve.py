@@ -19,6 +19,7 @@ from components.serving import version_labels, versions
 from components.serving.model_servers import IMAGE
 from components.serving.models_config import CONFIG_FILE
 from components.serving.server_files import make_message
+from components.serving_check.tf_serving import find_free_ports
 from pipeline import serve
 from tests.conftest import PROJECT, run_cli
 
@@ -73,8 +74,8 @@ def serving(tmp_path) -> Path:
 @pytest.fixture
 def ports() -> tuple[int, int]:
     """Two ports that are free."""
-    with socket.create_server(('127.0.0.1', 0)) as first, socket.create_server(('127.0.0.1', 0)) as second:
-        return first.getsockname()[1], second.getsockname()[1]
+    first, second = find_free_ports(2)
+    return first, second
 
 
 def wait_for(condition, timeout_s: float = 30) -> None:
@@ -210,6 +211,17 @@ def test_the_first_server_that_is_there_is_started(empty_path, tmp_path):
 def test_a_server_that_is_asked_for_and_not_there_is_refused(engine, words):
     with pytest.raises(UsageError, match=words):
         serve.choose_server(engine)
+
+
+def test_only_the_small_server_samples_requests(empty_path, serving, ports, monkeypatch):
+    install(empty_path, 'tensorflow_model_server', STAND_IN)
+    with pytest.raises(UsageError, match='--requests needs --engine small: tensorflow_model_server keeps no sample'):
+        serve.serve(serving, ports, None, 'requests')
+    print_last = [sys.executable, '-c', 'import sys; print(sys.argv[-1])']
+    small = serve.choose_server('small')._replace(make_command=lambda *_: print_last)
+    monkeypatch.setattr(serve, 'choose_server', lambda engine: small)
+    with pytest.raises(PipelineError, match='--requests=requests'):
+        serve.serve(serving, ports, 'small', 'requests')
 
 
 def test_a_folder_without_a_version_is_refused_in_a_sentence(tmp_path):

@@ -53,30 +53,20 @@ def test_grad_cam_lights_up_where_a_planted_patch_decides_the_class(patch_model,
     np.testing.assert_array_equal(predicted, red if probabilities[2].numpy().argmax() == RED else green)
 
 
-def make_steep_model(backbone: str, size: int, **settings) -> keras.Model:
-    """Builds a network with random weights that does not give every image the same probabilities."""
+@pytest.mark.slow
+def test_the_parts_together_are_the_whole_network():
     keras.utils.set_random_seed(0)
-    config = TrainerConfig(backbone=backbone, image_size=size, head_units=(16,), weights='none', **settings)
+    config = TrainerConfig(backbone='vgg16', image_size=64, head_units=(16,), weights='none')
     model = build_model(config, build_backbone(config))
     kernel, bias = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([kernel * 50, bias])
-    return model
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ('backbone', 'size', 'pooling'), [('densenet121', 64, 'average'), ('inception_v3', 75, 'flatten')]
-)
-def test_the_parts_together_are_the_whole_network(backbone, size, pooling):
-    model = make_steep_model(backbone, size, pooling=pooling)
-    images = np.random.default_rng(0).normal(0, 1, (3, size, size, 3)).astype('float32')
-    for precision, tolerance in (('float32', 1e-5), ('bfloat16', 1e-2)):
+    model.layers[-1].set_weights([kernel * 50, bias])  # so that images get different probabilities
+    images = tf.random.stateless_normal([3, 64, 64, 3], (0, 0), stddev=60)
+    for precision, tolerance in (('float32', 1e-5), ('bfloat16', 0.02)):
         graph = ClassifierGraph(model, precision)
         whole = InferenceGraph(model, precision)(images).numpy()
-        assert len(set(whole.argmax(axis=1))) > 0
+        assert np.ptp(whole, axis=0).max() > 0.1
         np.testing.assert_allclose(graph(images), whole, atol=tolerance)
-        probabilities, maps = graph.explain(tf.constant(images), tf.constant([0, -1, 9], tf.int64))
+        probabilities, maps = graph.explain(images, tf.constant([0, -1, 9], tf.int64))
         np.testing.assert_allclose(probabilities, whole, atol=tolerance)
-        assert maps.shape == (3, *graph.map_shape)
-        assert np.isfinite(maps).all()
-        assert 0 <= maps.numpy().min() <= maps.numpy().max() <= 1
+        assert maps.shape == (3, 2, 2)
+        assert set(maps.numpy().max(axis=(1, 2))) <= {0, 1}

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
@@ -21,7 +22,8 @@ from components.model_gate.metrics import read_metrics
 from components.model_gate.predictions import read_records, write_predictions
 from components.model_gate.verdict import Verdict, read_verdict
 from components.reasons import list_broken
-from components.serving.versions import PREDICTIONS_FILE
+from components.serving.reference import read_reference
+from components.serving.versions import PREDICTIONS_FILE, REFERENCE_FILE
 from pipeline.config import BeamConfig
 
 pytestmark = pytest.mark.slow
@@ -233,3 +235,6 @@ def test_the_predictions_of_the_new_model_are_in_the_evaluation(evaluate, tmp_pa
     found, _ = component.find_predictions(tmp_path / '1' / 'evaluation' / PREDICTIONS_FILE.name, records)
     assert found.argmax(axis=1).tolist() == records.labels.tolist()
     assert not [file for file in (tmp_path / '1' / 'evaluation').iterdir() if file.is_dir()]
+    reference = read_reference(tmp_path / '1' / 'evaluation' / REFERENCE_FILE.name)
+    assert (reference.count, sum(reference.predicted)) == (len(records.ids), len(records.ids))
+    assert reference.predicted == tuple(np.bincount(records.labels, minlength=features.NUM_CLASSES))

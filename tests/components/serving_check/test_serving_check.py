@@ -98,15 +98,14 @@ def make_model_blessing(is_blessed: bool) -> types.Artifact:
 
 @pytest.fixture(scope='module')
 def blessing(exported, predictions, tmp_path_factory) -> types.Artifact:
-    """The blessing of a good model, asked by the fresh process and through a stand-in for TensorFlow Serving."""
+    """The blessing of a good model, asked by the fresh process and through the small server."""
     artifacts = standard_artifacts.Model(), standard_artifacts.ModelRun(), standard_artifacts.InfraBlessing()
     folder = tmp_path_factory.mktemp('blessing')
     for artifact, uri in zip(artifacts, (exported, predictions, folder / 'blessing'), strict=True):
         artifact.uri = str(uri)
     given, model_run, blessing = artifacts
     Path(blessing.uri).mkdir()
-    stand_in = Path(__file__).with_name('stand_in_server.py')
-    install(folder, 'tensorflow_model_server', f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    install(folder, 'tensorflow_model_server', f'#!/bin/sh\nexec {sys.executable} -m pipeline.server "$@"\n')
     settings = json.dumps({'batch_sizes': list(SIZES), 'requests': 20, 'server': 'required'})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PATH', str(folder))

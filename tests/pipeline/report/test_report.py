@@ -55,6 +55,7 @@ def folders(tmp_path_factory):
     """Artifacts of a run whose model was pushed and was compared with version 7."""
     import tensorflow as tf
 
+    from components.image_statistics import measure_images
     from components.model_gate.predictions import read_images, read_records, write_predictions
     from components.model_gate.slices import measure_slices, write_slices
 
@@ -79,7 +80,8 @@ def folders(tmp_path_factory):
     kept = artifacts['BaselineFinder.baseline'] / 'assets.extra' / 'test_predictions.npz'
     write_predictions(kept, records, other)
     right = own.argmax(1) == records.labels
-    write_slices(artifacts['Evaluator.evaluation'], measure_slices(read_images(records), right))
+    slices = measure_slices(measure_images(read_images(records)), right)
+    write_slices(artifacts['Evaluator.evaluation'], slices)
     reasons = [make_reason('accuracy', '', right.mean(), COUNT)]
     for label, name in enumerate(features.CLASS_NAMES):
         reasons.append(make_reason('recall', name, right[records.labels == label].mean(), COUNT // 10))

@@ -1,5 +1,6 @@
 """The server's page: what its routes answer, and in a browser everything that people do with it."""
 
+import base64
 import io
 import re
 import shutil
@@ -49,7 +50,7 @@ def make_png(color) -> bytes:
 class StandIn:
     """A version whose answer is the picture's strongest colour: airplane for red, automobile for green, bird for blue.
 
-    Odd versions explain their answers, even ones cannot.
+    Odd versions explain their answers, even ones cannot, and refuse white.
     """
 
     def __init__(self, name: str, number: int, folder: Path):
@@ -69,6 +70,8 @@ class StandIn:
             pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert('RGB'))
         except OSError:
             raise refuse('image 0 of 1 cannot be decoded') from None
+        if not self.number % 2 and pixels.min() == 255:
+            raise refuse('white is refused')
         label = int(pixels.mean(axis=(0, 1)).argmax())
         probabilities = np.full((1, 10), 0.02, np.float32)
         probabilities[0, label] = 0.82
@@ -79,6 +82,8 @@ class StandIn:
         }
         if signature == features.SIGNATURE_EXPLAIN:
             (asked,) = inputs[features.LABEL_KEY]
+            if asked > 9:
+                raise refuse('assertion failed: [label must be -1 to 9]')
             heat = np.zeros((1, 4, 4), np.float32)
             heat[0, 0, label if asked == features.NO_LABEL else asked % 4] = 1
             outputs |= {features.OUTPUT_SEEN: pixels[None], features.OUTPUT_HEAT_MAP: heat}
@@ -167,6 +172,11 @@ def test_an_answer_has_the_classes_the_version_and_two_pictures(running):
     assert (older['version'], 'seen' in older) == (6, False)
 
 
+def test_the_browser_is_told_to_load_nothing_from_elsewhere(running):
+    answer = requests.get(running.url, timeout=30)
+    assert answer.headers['Content-Security-Policy'].startswith("default-src 'none'; connect-src 'self'; ")
+
+
 @pytest.mark.parametrize(
     ('image', 'query', 'status', 'message'),
     [
@@ -174,9 +184,10 @@ def test_an_answer_has_the_classes_the_version_and_two_pictures(running):
         (b'', '?label=canary', 400, 'Unrecognized servable version label: canary'),
         (b'', '?version=8', 404, 'Servable not found for request: Specific(cifar10, 8)'),
         (b'', '?version=last', 400, '?version= takes a number. Received: last'),
+        (make_png('red'), '?class=10', 400, 'label must be -1 to 9'),
         (bytes(page.MAX_IMAGE_BYTES + 1), '', 413, 'The file has more than 20 MB; choose a smaller one.'),
     ],
-    ids=['broken', 'label', 'version', 'number', 'size'],
+    ids=['broken', 'label', 'version', 'number', 'class', 'size'],
 )
 def test_a_wrong_request_gets_a_sentence(running, image, query, status, message):
     answer = ask(running, image, query)
@@ -194,14 +205,21 @@ def open_page(tab: Tab, running: Running) -> None:
     tab.wait_for('document.querySelectorAll("#samples button").length == 2')
 
 
-def send_file(tab: Tab, content: str) -> None:
-    """Puts a file into the page, as a choice in the browser's dialog does."""
+# What the browser does when a file is chosen in its dialog, dropped, or pasted.
+_CHOOSE = (
+    'const input = document.getElementById("file"); input.files = data.files; input.dispatchEvent(new Event("change"))'
+)
+_DROP = 'document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true}))'
+_PASTE = 'document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true}))'
+
+
+def send_file(tab: Tab, content: bytes, way: str = _CHOOSE) -> None:
+    """Puts a file into the page."""
     tab.evaluate(f"""{{
+      const content = Uint8Array.from(atob('{base64.b64encode(content).decode()}'), each => each.charCodeAt(0));
       const data = new DataTransfer();
-      data.items.add(new File(['{content}'], 'photo.png', {{type: 'image/png'}}));
-      const input = document.getElementById('file');
-      input.files = data.files;
-      input.dispatchEvent(new Event('change'));
+      data.items.add(new File([content], 'photo.png', {{type: 'image/png'}}));
+      {way};
     }}""")
 
 
@@ -216,20 +234,20 @@ def test_everything_can_be_done_with_the_keyboard(running, serving, tab):
     assert tab.evaluate('document.activeElement.getAttribute("aria-label")') == 'Sample 2'
     tab.press('Enter')
     assert tab.wait_for('document.querySelector(".best")?.textContent') == 'bird'
-    assert tab.evaluate('document.querySelector("h2").textContent') == 'newest version: version 7'
+    assert tab.evaluate('document.querySelector(".answer h2").textContent') == 'newest: version 7'
     assert tab.evaluate('document.querySelectorAll(".bar").length') == 10
     assert tab.evaluate('document.querySelector(".bar[aria-pressed=true]").innerText').split() == ['bird', '0.820']
     assert 'version 7: bird, probability 0.820' in tab.evaluate('document.getElementById("said").textContent')
     tab.wait_for('[...document.images].every(image => image.complete && image.naturalWidth)')
     assert tab.evaluate('document.querySelectorAll(".pictures img").length') == 4
-    first = tab.evaluate('document.querySelector(".whole:last-child").src')
+    first = tab.evaluate('document.querySelector(".heat").src')
     for _ in range(12):
         if 'airplane' in (tab.evaluate('document.activeElement.getAttribute("aria-label")') or ''):
             break
         tab.press('Tab')
     tab.press('Enter')
     tab.wait_for('document.getElementById("said").textContent == "Where version 7 looked for airplane."')
-    assert tab.evaluate('document.querySelector(".whole:last-child").src') != first
+    assert tab.evaluate('document.querySelector(".heat").src') != first
     # Stable and canary stand side by side as soon as both have a version.
     running.store.configure(make_models(serving, stable=6, canary=7))
     tab.evaluate('document.querySelector("#samples button").click()')
@@ -242,18 +260,38 @@ def test_everything_can_be_done_with_the_keyboard(running, serving, tab):
 
 @pytest.mark.slow
 @needs_chromium
+def test_an_image_can_be_chosen_dropped_and_pasted(running, serving, tab):
+    open_page(tab, running)
+    for way, color, name in ((_CHOOSE, 'red', 'airplane'), (_DROP, 'lime', 'automobile'), (_PASTE, 'blue', 'bird')):
+        send_file(tab, make_png(color), way)
+        tab.wait_for(f'document.querySelector(".best")?.textContent == "{name}"')
+    tab.evaluate(
+        'document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: new DataTransfer(), bubbles: true}))'
+    )
+    assert tab.evaluate('document.getElementById("fault").textContent') == 'The clipboard holds no image.'
+    # One of two versions refuses the image: the other one's answer is shown all the same.
+    running.store.configure(make_models(serving, stable=6, canary=7))
+    send_file(tab, make_png('white'))
+    tab.wait_for('document.querySelectorAll(".answer").length == 2')
+    assert tab.evaluate('document.querySelector(".answer").innerText').split('\n\n') == ['stable', 'white is refused']
+    assert tab.evaluate('document.querySelectorAll(".best").length') == 1
+    assert tab.evaluate('document.getElementById("fault").textContent') == ''
+
+
+@pytest.mark.slow
+@needs_chromium
 def test_what_goes_wrong_is_said_and_nothing_is_asked_elsewhere(running, tab, tmp_path):
     open_page(tab, running)
-    send_file(tab, 'no image')
+    send_file(tab, b'no image')
     fault = 'document.getElementById("fault").textContent'
     assert tab.wait_for(fault) == 'image 0 of 1 cannot be decoded'
     assert tab.evaluate('document.querySelectorAll(".answer").length') == 0
     tab.evaluate('state.max_bytes = 10')
-    send_file(tab, 'larger than ten bytes')
+    send_file(tab, b'larger than ten bytes')
     assert 'choose a smaller one' in tab.evaluate(fault)
     running.stop()
     tab.evaluate('state.max_bytes = 1000')
-    send_file(tab, 'anything')
+    send_file(tab, b'anything')
     tab.wait_for(f'{fault} == "The server does not answer; is it still running?"')
     tab.finish()
     urls = set(re.findall(r'"url":"(http[^"]+)', (tmp_path / 'net.json').read_text()))
@@ -263,7 +301,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_asked_elsewhere(running, tab, tm
 
 @pytest.mark.slow
 @needs_chromium
-@pytest.mark.parametrize(('width', 'is_dark'), [(1280, False), (1280, True), (390, False)])
+@pytest.mark.parametrize(('width', 'is_dark'), [(1280, False), (1280, True), (390, False), (390, True)])
 def test_axe_finds_no_serious_fault(running, tab, width, is_dark):
     tab.resize(width, 900, is_dark=is_dark)
     open_page(tab, running)
