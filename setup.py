@@ -13,6 +13,7 @@ setup(
         'components': ['schema.pbtxt'],
         'components.serving': ['MODEL_CARD.md.jinja'],
         'pipeline.report': ['page.html.jinja'],
+        'pipeline.server': ['page.html'],
     },
     install_requires=[
         'tfx[kfp]>=1.21,<1.22',

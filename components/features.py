@@ -38,12 +38,20 @@ SPLITS = (TRAIN_SPLIT, VAL_SPLIT, TEST_SPLIT)
 
 # Signatures of the pushed model, and the names of their outputs.
 SIGNATURE_SERVING_DEFAULT = 'serving_default'
+SIGNATURE_SAFE = 'serving_default_safe'
 SIGNATURE_RAW = 'serving_raw'
 SIGNATURE_EXAMPLES = 'examples'
+SIGNATURE_EXPLAIN = 'explain'
 SIGNATURE_TRANSFORM = 'transform_features'
 OUTPUT_LABEL = 'label'
 OUTPUT_CLASS_NAME = 'class_name'
 OUTPUT_PROBABILITIES = 'probabilities'
+OUTPUT_ERROR = 'error'  # of SIGNATURE_SAFE: a sentence for an image that cannot be decoded, '' for all others
+OUTPUT_SEEN = 'seen'  # of SIGNATURE_EXPLAIN: uint8 [image_size, image_size, 3], the network's input as RGB
+OUTPUT_HEAT_MAP = 'heat_map'  # of SIGNATURE_EXPLAIN: float32 [h, w], 0 to 1, where the network sees the class
+NO_LABEL = (
+    -1
+)  # SIGNATURE_SAFE's label of an image that cannot be decoded; asks SIGNATURE_EXPLAIN for the predicted class
 
 # Predictions of the trained network, which the Trainer writes beside the model and the served model must reproduce: an
 # uncompressed TFRecord file of tf.Examples with IMAGE_KEY (bytes) and OUTPUT_PROBABILITIES (NUM_CLASSES floats).

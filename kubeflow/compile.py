@@ -94,7 +94,7 @@ def create_package(config: PipelineConfig, target: Target) -> str:
     _name_artifact_types(spec, pipeline)
     add_parameters(spec, config)
     executors = {}
-    for name in STEPS:
+    for name in (step for step in STEPS if step in spec['components']):
         _equip_step(spec, name, config, target)
         executors[spec['components'][name]['executorLabel']] = describe_platform(config.kubeflow.get_step(name))
     if target.webhook:

@@ -48,7 +48,9 @@ class Target:
                 raise UsageError(f'{option} takes NAME:TAG or NAME@sha256:DIGEST, never :latest. Received: {image!r}')
         if not is_pipeline_root(self.pipeline_root):
             raise UsageError(f'--pipeline-root takes a URI with {ROOT_FORM}. Received: {self.pipeline_root!r}')
-        for option, place in (('--data', config.data), ('--serving', config.serving)):
+        places = [('--data', config.data), ('--serving', config.serving)]
+        places += [('--set bulk_input=', config.bulk_input)] if config.bulk_input else []
+        for option, place in places:
             if not (place or '').startswith(('/', *SCHEMES)):
                 schemes = ', '.join(SCHEMES)
                 raise UsageError(f'{option} takes an absolute path on a volume, or {schemes}. Received: {place!r}')

@@ -24,7 +24,7 @@ from pipeline.arguments import build_parser
 from pipeline.config import PRESETS, BeamConfig, Layout, PipelineConfig, SampleConfig
 from pipeline.console import divert_chatter, print_line, shorten_paths
 from pipeline.events import Started
-from pipeline.imports import KFP_MODULES, TENSORFLOW_MODULES, TFX_MODULES, track_imports
+from pipeline.imports import BEAM_MODULES, KFP_MODULES, TFX_MODULES, track_imports
 from pipeline.interruption import EXIT_INTERRUPTED, GRACE_S, Interruption, watch_interrupts
 from pipeline.next_steps import NEWCOMER, make_command
 from pipeline.overrides import apply_overrides
@@ -144,14 +144,49 @@ def _trainjob(arguments: argparse.Namespace, reporter: Reporter) -> int:
 
 
 def _predict(arguments: argparse.Namespace, reporter: Reporter) -> int:
-    with divert_chatter(verbose=arguments.verbose) as terminal:
-        with track_imports(TENSORFLOW_MODULES):
-            from pipeline import predict
+    from pipeline import image_sources, predict
 
-        failures = predict.predict(locate(arguments.model), [Path(image) for image in arguments.images], terminal)
+    output = predict.make_output(arguments.format, arguments.top, arguments.out)
+    if arguments.grpc and not arguments.server:
+        raise UsageError('--grpc says how to speak to a server; it needs --server HOST:PORT.')
+    sources = image_sources.find_sources(arguments.images)
+    with divert_chatter(verbose=arguments.verbose) as terminal:
+        if arguments.server:
+            from pipeline.client import connect
+
+            classifier = connect(
+                arguments.server, grpc=arguments.grpc, label=arguments.label, version=arguments.version
+            )
+        else:
+            from pipeline.local_model import load_model
+
+            classifier = load_model(locate(arguments.model), arguments.label, arguments.version)
+        with classifier:
+            failures = predict.predict(classifier, sources, output, terminal, reporter)
     for failure in failures:
         _print_error(failure)
     return 1 if failures else 0
+
+
+def _batch(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    foreign = next((text for text in arguments.set if not text.startswith('beam.')), None)
+    if foreign:
+        raise UsageError(f'--set {foreign}: `batch` reads only the settings of beam.*, such as beam.args.')
+    beam = apply_overrides(PRESETS['sample']('.'), arguments.set).beam
+
+    from pipeline.batch.shards import find_input
+
+    asked, out = find_input(arguments.input), locate(arguments.out)
+    with divert_chatter(verbose=arguments.verbose):
+        with track_imports(BEAM_MODULES):
+            from pipeline.batch.batch import predict_batch
+            from pipeline.local_model import choose_version
+
+        outcome = predict_batch(
+            choose_version(locate(arguments.model)), asked, arguments.input, out, arguments.format, beam
+        )
+    print_line(outcome.to_sentence(out), sys.stdout)
+    return 0
 
 
 def _serving(arguments: argparse.Namespace, reporter: Reporter) -> int:
@@ -264,6 +299,7 @@ def _doctor(arguments: argparse.Namespace, reporter: Reporter) -> int:
 _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'run': _run,
     'predict': _predict,
+    'batch': _batch,
     'doctor': _doctor,
     'report': _report,
     'data': _data,

@@ -15,6 +15,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     'to start with': {
         'run': 'run the whole pipeline on this machine',
         'predict': 'classify images with a pushed model',
+        'batch': 'predict any number of images on Beam; can be stopped and resumed',
         'doctor': 'check whether this machine can run the pipeline',
     },
     'your data': {'data': 'write CIFAR-10 as TFRecords'},
@@ -186,11 +187,46 @@ def _add_trainjob(commands: Commands) -> None:
     )
 
 
-def _add_model_commands(commands: Commands) -> None:
-    predict = _add_command(commands, 'predict')
-    predict.add_argument('--model', metavar='DIR', required=True, help='a serving folder, or one version in it')
-    predict.add_argument('images', metavar='IMAGE', nargs='+', help='PNG or JPEG file')
+def _add_batch(commands: Commands) -> None:
+    batch = _add_command(commands, 'batch')
+    batch.add_argument('--model', metavar='DIR', required=True, help='a serving folder, or one version in it')
+    batch.add_argument(
+        '--input', metavar='PATH', required=True, help='folder of images or of TFRecords, or a quoted glob of TFRecords'
+    )
+    batch.add_argument(
+        '--out', metavar='DIR', required=True, help='folder for the results; what is finished in it stays'
+    )
+    batch.add_argument('--format', choices=('parquet', 'jsonl'), default='parquet', help='default: %(default)s')
+    batch.add_argument(
+        '--set',
+        metavar='KEY=VALUE',
+        action='append',
+        default=[],
+        help='a setting of beam.*, such as beam.args=--runner=FlinkRunner,...',
+    )
 
+
+def _add_predict(commands: Commands) -> None:
+    predict = _add_command(commands, 'predict')
+    predict.add_argument(
+        'images',
+        metavar='IMAGE',
+        nargs='+',
+        help='file; folder of images; glob in quotes, such as "photos/**/*.jpg"; .csv file with a column image',
+    )
+    where = predict.add_mutually_exclusive_group(required=True)
+    where.add_argument('--model', metavar='DIR', help='a serving folder, or one version in it')
+    where.add_argument('--server', metavar='HOST:PORT', help='a running model server; https://HOST:PORT for TLS')
+    predict.add_argument('--grpc', action='store_true', help='speak gRPC to the server, and not REST')
+    which = predict.add_mutually_exclusive_group()
+    which.add_argument('--label', help='version label of the version that answers, such as stable')
+    which.add_argument('--version', metavar='N', type=int, help='the version that answers')
+    predict.add_argument('--top', metavar='K', type=int, help='name the K most probable classes')
+    predict.add_argument('--format', choices=('json', 'csv'), default='json', help='default: %(default)s')
+    predict.add_argument('--out', metavar='FILE', help='file to write; default: standard output')
+
+
+def _add_model_commands(commands: Commands) -> None:
     versions = _add_command(commands, 'versions')
     promote = _add_command(commands, 'promote')
     promote.add_argument('number', metavar='N', type=int, help='the version')
@@ -290,10 +326,12 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_package_commands(commands)
     _add_trainjob(commands)
     _add_run_commands(commands)
+    _add_predict(commands)
+    _add_batch(commands)
     _add_model_commands(commands)
     _add_serve(commands)
     _add_report(commands)
-    for name in ('data', 'run', 'compile', 'predict', 'submit', 'report'):
+    for name in ('data', 'run', 'compile', 'predict', 'batch', 'submit', 'report'):
         output = commands.choices[name].add_mutually_exclusive_group()
         if name in ('data', 'run'):
             _add_output_options(output, name)

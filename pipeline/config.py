@@ -63,6 +63,9 @@ class PipelineConfig(Settings):
     """Folder or URI with TFRecords in train/, val/ and test/; None takes the embedded sample, written to the root."""
     serving: str | None = None
     """Folder or URI that models are pushed to as numbered versions; None takes ROOT/serving."""
+    bulk_input: str | None = None
+    """Path or URI of images or TFRecords that BulkInferrer predicts with a model that passed its gates; None leaves
+    BulkInferrer out."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -73,7 +76,7 @@ class PipelineConfig(Settings):
     kubeflow: KubeflowConfig = field(default_factory=KubeflowConfig)
 
     def __post_init__(self) -> None:
-        for name, place in (('data', self.data), ('serving', self.serving)):
+        for name, place in (('data', self.data), ('serving', self.serving), ('bulk_input', self.bulk_input)):
             try:
                 check_place(place or '')
             except ValueError as error:

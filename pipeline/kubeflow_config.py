@@ -24,12 +24,14 @@ Step = Literal[
     'ServingCheck',
     'Pusher',
     'Report',
+    'BulkInferrer',
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
-"""The components of `pipeline.pipeline.create_pipeline`, known here without importing TFX."""
-LOOKING_STEPS: tuple[Step, ...] = ('DataCheck', 'BaselineFinder')
-"""Steps that look at the serving folder. Kubeflow's cache key has only parameters and input artifacts, so it does not
-change when the serving folder does."""
+"""The components of `pipeline.pipeline.create_pipeline`, known here without importing TFX. BulkInferrer is among them
+only if `bulk_input` is set."""
+LOOKING_STEPS: tuple[Step, ...] = ('DataCheck', 'BaselineFinder', 'BulkInferrer')
+"""Steps that look at the serving folder or at another folder outside. Kubeflow's cache key has only parameters and
+input artifacts, so it does not change when the folder does."""
 
 
 def _match(pattern: str, wanted: str) -> AfterValidator:
@@ -147,8 +149,8 @@ class KubeflowConfig(Settings):
         for name in LOOKING_STEPS:
             if self.get_step(name).cache:
                 raise ValueError(
-                    f'kubeflow.steps.{name}.cache must be false: the step looks at the serving model, which '
-                    "Kubeflow's cache knows nothing of."
+                    f'kubeflow.steps.{name}.cache must be false: the step looks at a folder that can change, such as '
+                    "the serving folder, which Kubeflow's cache knows nothing of."
                 )
 
     def get_step(self, name: Step) -> StepConfig:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.manifest import check_splits
 from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
+from pipeline.batch.shards import find_input
 from pipeline.config import Layout, PipelineConfig
 from pipeline.console import divert_chatter
 from pipeline.events import ComponentFailed, ComponentFinished, ComponentStarted, Judged, Started, Summarized
@@ -77,6 +78,8 @@ def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool, command: s
     layout = Layout(config.root)
     if config.data:
         check_splits(config.data)
+    if config.bulk_input:
+        find_input(config.bulk_input)  # now, and not after the training
     log_file = layout.logs / f'{datetime.datetime.now():%Y%m%d-%H%M%S}.log'
     try:
         with lock_root(layout.root):

@@ -20,6 +20,7 @@ from components.pusher import Pusher
 from components.schema import CuratedSchemaGen
 from components.serving_check.component import ServingCheck
 from components.source_digest import add_source_digests
+from pipeline.batch.component import BulkInferrer
 from pipeline.config import Layout, PipelineConfig
 from pipeline.report.component import Report
 
@@ -142,7 +143,6 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
             'statistics': statistics,
             'schema': schema,
             'data_report': data_check.outputs['report'],
-            'transform_graph': transform.outputs['transform_graph'],
             'model': model,
             'model_run': model_trainer.outputs['model_run'],
             'baseline': baseline,
@@ -170,6 +170,14 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         pusher,
         report,
     ]
+    if config.bulk_input:
+        bulk_inferrer = BulkInferrer(
+            model=model,
+            model_blessing=evaluator.outputs['blessing'],
+            infra_blessing=serving_check.outputs['blessing'],
+            input=config.bulk_input,
+        )
+        components.append(bulk_inferrer)
     add_source_digests(components)
     # Making the configuration makes the store's folder, and only a local run has a store.
     connection = None if pipeline_root else metadata.sqlite_metadata_connection_config(str(layout.metadata))

@@ -1,72 +1,285 @@
-"""The `predict` command: classifies image files with a pushed model; of the libraries it needs only TensorFlow."""
+"""The `predict` command: classifies image files with a pushed model, in this process or on a server."""
 
+import collections
+import contextlib
+import csv
+import io
+import itertools
 import json
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
-import tensorflow as tf
+from PIL import Image
 
 from components import features
 from components.errors import UsageError
-from components.places import Place, fetch
 from components.progress import track
-from components.serving.versions import MODEL_FILE, find_serving_version
+from components.staging import stage_folder
+from pipeline.classifier import Answer, Classifier, Prediction, Refusal
+from pipeline.image_sources import CSV_COLUMN, Source, Sources
+from pipeline.reporter import Reporter
+
+Format = Literal['json', 'csv']
+
+# An image is far from the training images if a side is more than this many times longer or shorter. Resizing by 4
+# leaves one pixel of sixteen; enlarged twice, three pixels of four are made up.
+_MOST_TIMES_LARGER = 4
+_MOST_TIMES_SMALLER = 2
+_NAMED = 5  # files that were passed over and are named
 
 
-def _classify(signature: Any, image: Path) -> dict[str, Any]:
-    """Returns the JSON object of one image.
+class Output(NamedTuple):
+    """How the answers are written."""
 
-    Args:
-      signature: the model's function for `serving_default`.
-      image: a PNG or JPEG file.
+    format: Format
+    """'json' for a JSON object on each line, 'csv' for a table with a header."""
+    top: int
+    """How many of the most probable classes are named; 0 for the most probable one alone."""
+    file: Path | None
+    """The file to write, whole or not at all; None for standard output."""
+
+
+def make_output(format: Format, top: int | None, file: str | None) -> Output:
+    """Makes an Output of what the command line has, and checks it before anything takes time.
 
     Raises:
-      OSError: the file cannot be read.
-      tf.errors.InvalidArgumentError: the file is not an image that can be decoded.
+      UsageError: `top` is not a number of classes, or `file` is not in a folder that exists.
     """
-    outputs = signature(**{features.IMAGE_KEY: tf.constant([image.read_bytes()])})
-    probabilities = outputs[features.OUTPUT_PROBABILITIES].numpy()[0]
-    label = int(outputs[features.OUTPUT_LABEL].numpy()[0])
-    return {
-        'image': str(image),
-        features.OUTPUT_CLASS_NAME: outputs[features.OUTPUT_CLASS_NAME].numpy()[0].decode(),
-        features.OUTPUT_LABEL: label,
-        features.OUTPUT_PROBABILITIES: [round(float(probability), 6) for probability in probabilities],
-    }
+    if top is not None and not 1 <= top <= features.NUM_CLASSES:
+        raise UsageError(f'--top takes a number from 1 to {features.NUM_CLASSES}. Received: {top}')
+    out = Path(file).absolute() if file is not None else None
+    if out and (out.is_dir() or not out.parent.is_dir()):
+        raise UsageError(f'--out takes a file to write, in a folder that exists. Received: {file}')
+    return Output(format, top or 0, out)
 
 
-def predict(model: Place, images: list[Path], output: TextIO) -> list[str]:
-    """Prints a JSON line for each readable image.
+class _Item(NamedTuple):
+    """An image with its answer."""
+
+    source: Source
+    answer: Answer
+    size: tuple[int, int] | None
+    """Width and height in pixels; None if that is not known."""
+
+
+def _measure_size(image: bytes) -> tuple[int, int] | None:
+    """Reads width and height from the head of an image file; None if there is none, or if they are absurd."""
+    try:
+        size: tuple[int, int] = Image.open(io.BytesIO(image)).size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+    return size
+
+
+def _classify_files(classifier: Classifier, sources: Sequence[Source]) -> list[_Item]:
+    """Reads and classifies a batch of files."""
+    contents: list[bytes | Refusal] = []
+    for source in sources:
+        try:
+            contents.append(source.file.read_bytes())
+        except OSError as error:
+            contents.append(Refusal(f'cannot be read: {error.strerror}'))
+    answers = iter(classifier.classify([content for content in contents if isinstance(content, bytes)]))
+    return [
+        _Item(source, content, None)
+        if isinstance(content, Refusal)
+        else _Item(source, next(answers), _measure_size(content))
+        for source, content in zip(sources, contents, strict=True)
+    ]
+
+
+def _classify_in_order(classifier: Classifier, sources: Sequence[Source]) -> Generator[list[_Item]]:
+    """Yields the batches in the order of the sources, while some threads read and classify the next ones."""
+    size, threads = classifier.batch_size, classifier.concurrency
+    batches = iter([sources[begin : begin + size] for begin in range(0, len(sources), size)])
+    pool = ThreadPoolExecutor(threads)
+    try:
+        asked = collections.deque(
+            pool.submit(_classify_files, classifier, batch) for batch in itertools.islice(batches, threads + 1)
+        )
+        while asked:
+            items = asked.popleft().result()
+            asked.extend(pool.submit(_classify_files, classifier, batch) for batch in itertools.islice(batches, 1))
+            yield items
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for a batch
+
+
+def _rank(answer: Prediction, count: int) -> list[dict[str, Any]]:
+    """Returns the most probable classes with their probabilities, at least one."""
+    order = sorted(range(len(answer.probabilities)), key=answer.probabilities.__getitem__, reverse=True)
+    order = [answer.label, *(label for label in order if label != answer.label)]
+    return [
+        {
+            features.OUTPUT_CLASS_NAME: features.CLASS_NAMES[label],
+            features.OUTPUT_LABEL: label,
+            'probability': round(answer.probabilities[label], 6),
+        }
+        for label in order[: max(count, 1)]
+    ]
+
+
+def _explain(source: Source, answer: Refusal) -> str:
+    return f'{source.name} {answer.reason.rstrip(".")}.'
+
+
+def _make_object(item: _Item, top: int) -> dict[str, Any]:
+    """Makes the JSON object of an image."""
+    answer = item.answer
+    made: dict[str, Any] = {CSV_COLUMN: item.source.name}
+    if isinstance(answer, Refusal):
+        made['error'] = _explain(item.source, answer)
+    else:
+        made |= {
+            features.OUTPUT_CLASS_NAME: answer.class_name,
+            features.OUTPUT_LABEL: answer.label,
+            features.OUTPUT_PROBABILITIES: [round(probability, 6) for probability in answer.probabilities],
+            'version': answer.version,
+        }
+        if top:
+            made['top'] = _rank(answer, top)
+    return {**made, 'row': item.source.row} if item.source.row else made
+
+
+def _make_row(item: _Item, top: int) -> dict[str, Any]:
+    """Makes the row of a CSV file, by column."""
+    answer = item.answer
+    row: dict[str, Any] = {CSV_COLUMN: item.source.name}
+    if isinstance(answer, Refusal):
+        row['error'] = _explain(item.source, answer)
+    else:
+        row['version'] = answer.version
+        for place, ranked in enumerate(_rank(answer, top), 1):
+            row |= {_name_column(key, place): value for key, value in ranked.items()}
+    return row | {f'row.{column}': value for column, value in item.source.row.items()}
+
+
+def _name_column(key: str, place: int) -> str:
+    return key if place == 1 else f'{key}_{place}'
+
+
+def _make_formatter(output: Output, columns: list[str]) -> Callable[[list[_Item]], str]:
+    """Returns what makes whole lines of a batch; those of a CSV table begin with the header."""
+    if output.format == 'json':
+        return lambda items: ''.join(f'{json.dumps(_make_object(item, output.top))}\n' for item in items)
+    keys = (features.OUTPUT_CLASS_NAME, features.OUTPUT_LABEL, 'probability')
+    ranked = [_name_column(key, place) for place in range(1, max(output.top, 1) + 1) for key in keys]
+    names = [CSV_COLUMN, *ranked, 'version', 'error', *(f'row.{column}' for column in columns)]
+    page = io.StringIO()
+    writer = csv.DictWriter(page, names, lineterminator='\n')
+    writer.writeheader()
+
+    def format_rows(items: list[_Item]) -> str:
+        writer.writerows(_make_row(item, output.top) for item in items)
+        text = page.getvalue()
+        page.seek(0)
+        page.truncate()
+        return text
+
+    return format_rows
+
+
+class _Watch:
+    """Follows the answers, and keeps what has to be said of them."""
+
+    def __init__(self, classifier: Classifier, reporter: Reporter):
+        self.failures: list[str] = []
+        self._name, self._reporter = classifier.name, reporter
+        self._versions: list[int | None] = []
+        self._count = self._larger = self._smaller = 0
+
+    def follow(self, item: _Item) -> None:
+        """Follows one answer; says it when a version answers that has not answered before."""
+        if isinstance(item.answer, Refusal):
+            self.failures.append(_explain(item.source, item.answer))
+        elif not self._versions or item.answer.version != self._versions[-1]:
+            self._note_version(item.answer.version, item.source.name)
+        if item.size:
+            height, width, _ = features.IMAGE_SHAPE
+            times = item.size[0] / width, item.size[1] / height
+            self._count += 1
+            self._larger += max(times) > _MOST_TIMES_LARGER
+            self._smaller += min(times) * _MOST_TIMES_SMALLER < 1
+
+    def _note_version(self, version: int | None, image: str) -> None:
+        answers = f'{self._name} answers; which version it is, is not known'
+        if version is not None:
+            answers = f'version {version} of {self._name} answers'
+        self._reporter.note(f'{answers}, from {image} on' if self._versions else answers)
+        self._versions.append(version)
+
+    def note_sizes(self) -> None:
+        """Warns, once, of images that are far from the size of the training images."""
+        height, width, _ = features.IMAGE_SHAPE
+        far = [(self._larger, f'more than {_MOST_TIMES_LARGER} times larger')]
+        far.append((self._smaller, f'more than {_MOST_TIMES_SMALLER} times smaller'))
+        said = [f'{count:,} of {self._count:,} images are {how}' for count, how in far if count]
+        if said:
+            self._reporter.note(
+                f'{" and ".join(said)} than the {width}x{height} pixels of the training images, to which they are '
+                'resized; the accuracy that was measured may not hold for them'
+            )
+
+
+@contextlib.contextmanager
+def _open_file(file: Path) -> Iterator[TextIO]:
+    """Gives a stream of which the file appears, whole, when the context ends without an error.
+
+    Raises:
+      UsageError: it cannot be written.
+    """
+    try:
+        with stage_folder(file) as folder:
+            staged = folder / file.name
+            with staged.open('w') as stream:
+                yield stream
+            staged.replace(file)
+    except OSError as error:
+        raise UsageError(f'{file} cannot be written: {error.strerror}; --out takes a file to write.') from error
+
+
+def predict(
+    classifier: Classifier, sources: Sources, output: Output, terminal: TextIO, reporter: Reporter
+) -> list[str]:
+    """Classifies images and writes an answer for each, in their order.
 
     Args:
-      model: a version's folder, or a serving folder, of which the stable or else the newest version is used.
-      images: PNG or JPEG files of any size.
-      output: receives the lines.
+      classifier: the model.
+      sources: the images.
+      output: how the answers are written.
+      terminal: standard output.
+      reporter: shows the progress, which version answers, and what is unusual about the images.
 
     Returns:
       A sentence for each image that cannot be classified.
 
     Raises:
-      UsageError: `model` holds no model.
+      UsageError: the file of `output` cannot be written.
+      PipelineError: the model does not answer.
     """
-    version = model if (model / MODEL_FILE).exists() else find_serving_version(model)
-    if version is None:
-        raise UsageError(
-            f'{model} holds neither a SavedModel nor numbered versions; --model takes a folder that a run pushed to.'
-        )
-    try:
-        with track('loading the model'), fetch(version) as folder:
-            loaded = tf.saved_model.load(str(folder))
-        signature = loaded.signatures[features.SIGNATURE_SERVING_DEFAULT]
-    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f'{version} cannot be loaded as a model of this pipeline: {reason}') from error
-    failures = []
-    for image in images:
+    if sources.skipped:
+        named = ', '.join(sources.skipped[:_NAMED])
+        more = f' and {len(sources.skipped) - _NAMED:,} more' if len(sources.skipped) > _NAMED else ''
+        reporter.note(f'passed over, because they are no images by their names: {named}{more}')
+    watch = _Watch(classifier, reporter)
+    batches, make_lines = _classify_in_order(classifier, sources.images), _make_formatter(output, sources.columns)
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(_open_file(output.file)) if output.file else terminal
+        advance = stack.enter_context(track('predictions', len(sources.images)))
         try:
-            print(json.dumps(_classify(signature, image)), file=output)
-        except OSError as error:
-            failures.append(f'{image} cannot be read: {error.strerror}.')
-        except tf.errors.InvalidArgumentError:
-            failures.append(f'{image} is not an image that can be decoded; give a PNG or JPEG file.')
-    return failures
+            for items in batches:
+                text = make_lines(items)
+                with reporter.step_aside():
+                    stream.write(text)  # at once, so that Ctrl-C leaves no half line
+                    stream.flush()
+                for item in items:
+                    watch.follow(item)
+                advance(len(items))
+        except BrokenPipeError:  # such as by `| head`: nobody reads the rest
+            batches.close()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    watch.note_sizes()
+    return watch.failures

@@ -95,6 +95,16 @@ class Reporter:
         end.start()
         end.join(_END_S)
 
+    @contextlib.contextmanager
+    def step_aside(self) -> Iterator[None]:
+        """Leaves the terminal to a command that prints its answer within the context."""
+        with self._lock:
+            self._clear()
+            yield
+
+    def _clear(self) -> None:
+        """Removes what would be in the way of a line."""
+
     def _show(self, event: Event) -> None:
         """Shows an event."""
 

@@ -19,6 +19,7 @@ from components.model_gate.verdict import read_verdict
 from components.places import locate
 from components.reasons import Reason, list_broken
 from components.serving_check.report import read_report as read_serving_report
+from pipeline.batch.results import read_manifest
 from pipeline.config import PipelineConfig
 from pipeline.report.component import ERROR_PROPERTY, REPORT_FILE as PAGE_FILE
 from trainer.train import REPORT_FILE
@@ -152,6 +153,13 @@ def _summarize_report(outputs: Outputs, config: PipelineConfig) -> str:
     return f'could not be made: {error}' if error else f'a page of {_format_bytes(page.stat().st_size)}'
 
 
+def _summarize_bulk_inference(outputs: Outputs, config: PipelineConfig) -> str:
+    manifest = read_manifest(_get_uri(outputs, 'inference_result'))
+    if manifest is None:
+        return 'nothing predicted: the model was refused'
+    return f'{manifest["predicted"]:,} images predicted, {manifest["dead_letters"]:,} dead letters'
+
+
 _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'ImportExampleGen': _summarize_examples,
     'StatisticsGen': _summarize_statistics,
@@ -166,6 +174,7 @@ _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'ServingCheck': _summarize_serving,
     'Pusher': _summarize_push,
     'Report': _summarize_report,
+    'BulkInferrer': _summarize_bulk_inference,
 }
 
 

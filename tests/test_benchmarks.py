@@ -15,7 +15,19 @@ from benchmarks import harness, transform
 from components.errors import DataError
 from tests.conftest import PROJECT
 
-BENCHMARKS = ('evaluator', 'export', 'feature_extraction', 'frozen_pass', 'input', 'serving', 'training', 'transform')
+BENCHMARKS = (
+    *(
+        'evaluator',
+        'export',
+        'feature_extraction',
+        'frozen_pass',
+        'input',
+        'predict',
+        'serving',
+        'training',
+        'transform',
+    ),
+)
 
 
 def record(calls: list[str], name: str):

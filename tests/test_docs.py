@@ -52,13 +52,13 @@ def test_most_commands_of_the_pipeline_are_run():
     commands = [command for command in list_commands() if command.text.startswith('python -m pipeline ')]
     run = {command.text.split()[3] for command in commands if command.note is None}
     assert run == {
-        *('--help', 'compare', 'compile', 'data', 'doctor', 'gc', 'lint', 'predict', 'promote', 'prune', 'rollback'),
-        *('run', 'runs', 'versions'),
+        *('--help', 'batch', 'compare', 'compile', 'data', 'doctor', 'gc', 'lint', 'predict', 'promote', 'prune'),
+        *('rollback', 'run', 'runs', 'versions'),
     }
 
 
 def test_each_command_of_the_pipeline_can_be_parsed(capsys):
-    commands = [command for command in list_commands() if command.text.startswith('python -m pipeline')]
+    commands = [command for command in list_commands() if command.text.startswith('python -m pipeline ')]
     assert commands
     for command in commands:
         arguments = shlex.split(command.text)[3:]

@@ -14,6 +14,7 @@ DATA_FILES = (
     'components/schema.pbtxt',
     'components/serving/MODEL_CARD.md.jinja',
     'pipeline/report/page.html.jinja',
+    'pipeline/server/page.html',
 )
 UV = (sys.executable, '-m', 'uv')
 

@@ -34,6 +34,7 @@ from trainer.model import (
     set_batchnorm_momentum,
 )
 from trainer.predictions import write_predictions
+from trainer.served_model import MICRO_BATCH
 from trainer.training_rows import TrainingRows, prepare_rows
 from trainer.weights import load_weights
 
@@ -193,7 +194,7 @@ def _write_outputs(
     _write_json(run_dir, HISTORY_FILE, history)
     model.save(os.path.join(run_dir, KERAS_FILE))
     write_predictions(model, val, run_dir)
-    val_batches = make_batches(val, EpochOrder(val.count, None), export.MICRO_BATCH)
+    val_batches = make_batches(val, EpochOrder(val.count, None), MICRO_BATCH)
     export_config = ExportConfig(**fn_args.custom_config['export'])
     export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches)
 

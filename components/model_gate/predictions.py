@@ -114,6 +114,11 @@ def find_right(probabilities: Probabilities, labels: npt.NDArray[np.int64]) -> n
     return np.asarray(finite & (np.nan_to_num(probabilities).argmax(axis=1) == labels))
 
 
+def choose_batch_size() -> int:
+    """Returns the number of images that an exported model is given at a time, on the CPU or GPU that there is."""
+    return _GPU_BATCH_SIZE if tf.config.list_physical_devices('GPU') else _CPU_BATCH_SIZE
+
+
 def predict_records(saved_model: str, records: Records, what: str) -> Probabilities:
     """Predicts all records with an exported model, and reports the progress.
 
@@ -124,7 +129,7 @@ def predict_records(saved_model: str, records: Records, what: str) -> Probabilit
       records: What to predict.
       what: Names the model in the progress, such as 'the new model'.
     """
-    batch_size = _GPU_BATCH_SIZE if tf.config.list_physical_devices('GPU') else _CPU_BATCH_SIZE
+    batch_size = choose_batch_size()
     count = len(records.serialized)
     batches = []
     with track(f'predictions of {what} on {features.TEST_SPLIT}', count) as advance:

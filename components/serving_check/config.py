@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from components.settings import Settings
 
-MAX_BATCH_SIZES = 250  # each of four signatures is warmed up with each, and TensorFlow Serving takes 1,000 requests
+MAX_BATCH_SIZES = 166  # each of six signatures is warmed up with each, and TensorFlow Serving takes 1,000 requests
 
 Limit = Annotated[float, Field(gt=0)]
 

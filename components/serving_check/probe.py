@@ -9,6 +9,11 @@ them. So all names come with the request, a JSON object:
     model: path of the SavedModel's folder.
     predictions: path of the Trainer's predictions, TFRecords.
     inputs: {signature: [input, 'encoded' | 'pixels' | 'examples']}.
+    timed: the signature whose requests are timed.
+    safe: [signature, output]: the one that answers for a broken image too, and its output that says what is wrong.
+    explain: [signature, input, outputs]: the one that takes a second input, int64, the classes to explain; and its
+        outputs, the network's inputs as RGB and where it sees the class.
+    no_label: stands for no class: 'safe' gives it to a broken image, and 'explain' takes it for the predicted one.
     transform: [signature, output] of the signature that preprocesses images; the other signatures classify them.
     image: the key of the image in a record.
     label, class_name, probabilities: keys of the model's outputs; records have `probabilities` too.
@@ -63,6 +68,13 @@ class Sample(NamedTuple):
     """By signature, an input in that form that is not an image; not for signatures that take pixels."""
     probabilities: Array
     """The trained network's predictions for the images; float32 [N, C]."""
+
+
+def make_inputs(request: dict[str, Any], name: str, batch: Array) -> dict[str, Array]:
+    """Makes all inputs of a signature, by key, for a batch of images in the form that it takes."""
+    explain, label, _ = request['explain']
+    labels = {label: np.full(len(batch), request['no_label'], np.int64)} if name == explain else {}
+    return {request['inputs'][name][0]: batch, **labels}
 
 
 def make_fault(metric: str, slice_name: str, count: int, *, value: float = 1, detail: str = '') -> Fault:
@@ -220,6 +232,47 @@ def check_broken(ask: Ask, name: str, good: Array, broken: bytes, errors: Errors
     return faults
 
 
+def check_safe(
+    ask: Ask, name: str, images: Array, broken: bytes, request: dict[str, Any], errors: Errors
+) -> list[Fault]:
+    """Checks that the safe signature answers for the other images of a batch in which one is broken.
+
+    Args:
+      ask, name, images, request, errors: see `check_signature`.
+      broken: an input that is not an image.
+    """
+    batch = np.array([images[0], broken, images[-1]], object)
+    try:
+        response = ask(batch)
+    except errors as error:
+        return [make_fault('error', name, len(batch), detail=_shorten(error))]
+    whole = {key: np.delete(value, 1, axis=0) for key, value in response.items()}
+    faults = list(find_faults(whole, 2, request, name))
+    said, label = response[request['safe'][1]], response[request['label']]
+    is_told = [bool(sentence) for sentence in said] == [False, True, False] and label[1] == request['no_label']
+    return faults if faults or is_told else [make_fault('safe', name, 1)]
+
+
+def check_explain(ask: Ask, name: str, images: Array, request: dict[str, Any], errors: Errors) -> list[Fault]:
+    """Checks the form of what the network saw of an image, and of where it looked, with values from 0 to 1.
+
+    Args:
+      ask, name, images, request, errors: see `check_signature`.
+    """
+    try:
+        response = ask(images[:1])
+    except errors as error:
+        return [make_fault('error', name, 1, detail=_shorten(error))]
+    seen, heat_map = (response[key] for key in request['explain'][2])
+    for key, value, dtype, rank in zip(
+        request['explain'][2], (seen, heat_map), ('uint8', 'float32'), (4, 3), strict=True
+    ):
+        if value.dtype != dtype or value.ndim != rank or len(value) != 1:
+            return [make_fault('form', name, 1, detail=f'{key} {value.dtype} {list(value.shape)}')]
+    # Of a value that is not a number, no comparison is true.
+    return [] if ((heat_map >= 0) & (heat_map <= 1)).all() else [make_fault('finite', name, 1)]
+
+
 def check_transform(ask: Ask, sample: Sample, request: dict[str, Any]) -> list[Fault]:
     """Asks the signature that preprocesses images with each batch size, and stops at the first fault."""
     (name, output), images = request['transform'], sample.inputs[request['transform'][0]]
@@ -264,11 +317,13 @@ def _read_peak_mb() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def _make_ask(signature: Callable[..., Any], key: str, form: str) -> Ask:
-    dtype = tf.uint8 if form == 'pixels' else tf.string
+def _make_ask(signature: Any, name: str, request: dict[str, Any]) -> Ask:
+    dtypes = {key: spec.dtype for key, spec in signature.structured_input_signature[1].items()}
 
     def ask(batch: Array) -> Response:
-        return {name: value.numpy() for name, value in signature(**{key: tf.constant(batch, dtype)}).items()}
+        inputs = make_inputs(request, name, batch)
+        response = signature(**{key: tf.constant(value, dtypes[key]) for key, value in inputs.items()})
+        return {key: value.numpy() for key, value in response.items()}
 
     return ask
 
@@ -278,10 +333,11 @@ def count_requests(request: dict[str, Any], sample: Sample) -> int:
     *others, largest = sorted(request['batch_sizes'])
     batches = -(-len(sample.probabilities) // largest) + sum(-(-_LEAST_IMAGES // size) for size in others) + 1
     total = len(request['batch_sizes']) + 1  # of the signature that preprocesses
-    for name, (_, form) in request['inputs'].items():
+    for name in request['inputs']:
         if name != request['transform'][0]:
-            total += batches + 2 * (name in sample.broken)
-            if form == 'encoded':
+            total += batches + (1 if name == request['safe'][0] else 2 * (name in sample.broken))
+            total += name == request['explain'][0]
+            if name == request['timed']:
                 total += _WARM_REQUESTS + request['requests']
                 total += len(request['timed_sizes']) * _BATCH_REQUESTS
     return total
@@ -327,7 +383,7 @@ def check_model(request: dict[str, Any]) -> dict[str, Any]:
         failures += [make_fault('missing', name, 1) for name in missing]
         return result
     sample, errors, refusals = read_sample(request), (tf.errors.OpError,), (tf.errors.InvalidArgumentError,)
-    asks = {name: _make_ask(model.signatures[name], *how) for name, how in request['inputs'].items()}
+    asks = {name: _make_ask(model.signatures[name], name, request) for name in request['inputs']}
     asks = _report_requests(asks, count_requests(request, sample))
     failures += check_transform(asks.pop(request['transform'][0]), sample, request)
     for name, ask in asks.items():
@@ -335,9 +391,13 @@ def check_model(request: dict[str, Any]) -> dict[str, Any]:
         faults, difference = check_signature(ask, name, images, sample.probabilities, sizes, request, errors)
         if difference is not None:
             differences[name] = difference
-            if name in sample.broken:
+            if name == request['safe'][0]:
+                faults += check_safe(ask, name, images, sample.broken[name], request, errors)
+            elif name in sample.broken:
                 faults += check_broken(ask, name, images, sample.broken[name], errors, refusals)
-            if request['inputs'][name][1] == 'encoded':
+            if name == request['explain'][0]:
+                faults += check_explain(ask, name, images, request, errors)
+            if name == request['timed']:
                 times = time_requests(ask, images, request['requests'])
                 figures |= {'p50_ms': float(np.percentile(times, 50)), 'p99_ms': float(np.percentile(times, 99))}
                 for size in request['timed_sizes']:

@@ -44,10 +44,20 @@ def make_request(model: str, predictions: str, config: ServingCheckConfig) -> di
         'predictions': predictions,
         'inputs': {
             features.SIGNATURE_SERVING_DEFAULT: (features.IMAGE_KEY, 'encoded'),
+            features.SIGNATURE_SAFE: (features.IMAGE_KEY, 'encoded'),
             features.SIGNATURE_RAW: (features.IMAGE_KEY, 'pixels'),
             features.SIGNATURE_EXAMPLES: ('examples', 'examples'),
+            features.SIGNATURE_EXPLAIN: (features.IMAGE_KEY, 'encoded'),
             features.SIGNATURE_TRANSFORM: ('examples', 'examples'),
         },
+        'timed': features.SIGNATURE_SERVING_DEFAULT,
+        'safe': (features.SIGNATURE_SAFE, features.OUTPUT_ERROR),
+        'explain': (
+            features.SIGNATURE_EXPLAIN,
+            features.LABEL_KEY,
+            (features.OUTPUT_SEEN, features.OUTPUT_HEAT_MAP),
+        ),
+        'no_label': features.NO_LABEL,
         'transform': (features.SIGNATURE_TRANSFORM, features.IMAGE_XF_KEY),
         'image': features.IMAGE_KEY,
         'label': features.OUTPUT_LABEL,
@@ -70,12 +80,14 @@ def write_warmup(path: Path, request: dict[str, Any], sample: Sample, batch_size
       sample: the images to put into the requests.
       batch_sizes: numbers of images in a request.
     """
-    pairs = [(name, key, size) for name, (key, _) in request['inputs'].items() for size in batch_sizes]
+    pairs = [(name, size) for name in request['inputs'] for size in batch_sizes]
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for name, key, size in pairs:
+        for name, size in pairs:
             asked = predict_pb2.PredictRequest()
             asked.model_spec.name, asked.model_spec.signature_name = MODEL_NAME, name
-            asked.inputs[key].CopyFrom(tf.make_tensor_proto(sample.inputs[name].take(range(size), axis=0, mode='wrap')))
+            batch = sample.inputs[name].take(range(size), axis=0, mode='wrap')
+            for key, value in probe.make_inputs(request, name, batch).items():
+                asked.inputs[key].CopyFrom(tf.make_tensor_proto(value))
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=asked))
             writer.write(log.SerializeToString())
 

@@ -20,7 +20,16 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from components.serving.model_servers import ModelServer
-from components.serving_check.probe import Array, Fault, Response, Sample, check_broken, check_signature, make_fault
+from components.serving_check.probe import (
+    Array,
+    Fault,
+    Response,
+    Sample,
+    check_broken,
+    check_safe,
+    check_signature,
+    make_fault,
+)
 
 _LOAD_TIMEOUT_S = 300.0
 _REQUEST_TIMEOUT_S = 120.0
@@ -82,13 +91,14 @@ class Client:
         body = {'signature_name': signature, 'instances': rows}
         response = self._session.post(f'{self._url}:predict', json=body, timeout=_REQUEST_TIMEOUT_S)
         response.raise_for_status()
-        predictions = response.json()['predictions']
-        label, name, probabilities = (request[key] for key in ('label', 'class_name', 'probabilities'))
-        return {
-            label: np.array([row[label] for row in predictions], np.int64),
-            name: np.array([row[name].encode() for row in predictions], object),
-            probabilities: np.array([row[probabilities] for row in predictions], np.float32),
-        }
+        columns = {}
+        for key, first in (predictions := response.json()['predictions'])[0].items():
+            values = [row[key] for row in predictions]
+            if isinstance(first, str):
+                columns[key] = np.array([value.encode() for value in values], object)
+            else:
+                columns[key] = np.array(values, np.int64 if key == request['label'] else np.float32)
+        return columns
 
     def ask_grpc(self, signature: str, request: dict[str, Any], batch: Array) -> Response:
         """Sends a batch in the form that a program would: as tensors, which are returned as tensors."""
@@ -162,12 +172,12 @@ def _wait_until_loaded(client: Client, process: subprocess.Popen[bytes], log: Pa
 
 
 def _ask_all(client: Client, sample: Sample, request: dict[str, Any]) -> tuple[list[Fault], dict[str, float]]:
-    """Sends every signature that classifies all images over both protocols; see `check_server` for what is returned."""
+    """Sends each signature that it asks all images over both protocols; see `check_server` for what is returned."""
     failures: list[Fault] = []
     differences: dict[str, float] = {}
     for protocol, put in (('REST', client.ask_rest), ('gRPC', client.ask_grpc)):
         for signature, images in sample.inputs.items():
-            if signature == request['transform'][0]:
+            if signature in (request['transform'][0], request['explain'][0]):  # too much JSON
                 continue
             name = f'{signature} over {protocol}'
 
@@ -179,7 +189,9 @@ def _ask_all(client: Client, sample: Sample, request: dict[str, Any]) -> tuple[l
             faults, difference = check_signature(ask, name, images, probabilities, sizes, request, _REFUSALS)
             if difference is not None:
                 differences[name] = difference
-                if signature in sample.broken:
+                if signature == request['safe'][0]:
+                    faults = check_safe(ask, name, images, sample.broken[signature], request, _REFUSALS)
+                elif signature in sample.broken:
                     faults = check_broken(ask, name, images, sample.broken[signature], _REFUSALS, _REFUSALS)
             failures += faults
     return failures, differences
@@ -188,7 +200,7 @@ def _ask_all(client: Client, sample: Sample, request: dict[str, Any]) -> tuple[l
 def check_server(
     server: ModelServer, versions: Path, model_name: str, sample: Sample, request: dict[str, Any]
 ) -> tuple[list[Fault], dict[str, float]]:
-    """Asks each signature over REST and over gRPC, with all images and with bytes that are not an image.
+    """Asks each signature that classifies, except for `explain`, over REST and gRPC, also with a broken image.
 
     Args:
       server: from `components.serving.model_servers`.

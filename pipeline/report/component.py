@@ -34,7 +34,6 @@ _INPUTS = {
     'statistics': (standard_artifacts.ExampleStatistics, 'StatisticsGen.statistics'),
     'schema': (standard_artifacts.Schema, 'CuratedSchemaGen.schema'),
     'data_report': (DataReport, 'DataCheck.report'),
-    'transform_graph': (standard_artifacts.TransformGraph, 'Transform.transform_graph'),
     'model': (standard_artifacts.Model, 'Trainer.model'),
     'model_run': (standard_artifacts.ModelRun, 'Trainer.model_run'),
     'baseline': (Baseline, 'BaselineFinder.baseline'),
@@ -113,8 +112,8 @@ class Report(base_component.BaseComponent):
 
     Args:
       channels: the outputs of other components by the keys of the inputs: 'examples', 'statistics', 'schema',
-        'data_report' (DataCheck's), 'transform_graph', 'model', 'model_run', 'baseline', 'evaluation',
-        'serving_blessing' (ServingCheck's) and 'pushed_model'.
+        'data_report' (DataCheck's), 'model', 'model_run', 'baseline', 'evaluation', 'serving_blessing' (ServingCheck's)
+        and 'pushed_model'.
       root: the folder of results of a run on this machine, whose ML Metadata knows how long each component took; '' for
         a run elsewhere.
       data: folder or URI of the TFRecords.

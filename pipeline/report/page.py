@@ -111,7 +111,7 @@ def _draw_charts(figures: Figures) -> dict[str, Markup]:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """What the network makes of some images, by their positions in the test split; empty if it is not kept.
+    """What the network makes of some images, by their positions in the test split; empty if the model cannot say it.
 
     inputs: its input in visible colours, uint8 RGB [S, S, 3].
     cams: where it looked for its answer, float [h, w], 0-1.

@@ -28,7 +28,7 @@ from pipeline.report.pictures import is_image
 from pipeline.run_history import Run
 
 _PREDICTIONS_FILE = 'test_predictions.npz'
-KERAS_FILE = 'model.keras'  # the same as in trainer.train, which takes seconds to import
+_MODEL_FILE = 'Format-Serving/saved_model.pb'
 
 
 def _read_predictions(folders: Folders) -> Predictions | None:
@@ -177,7 +177,7 @@ def _trace_lineage(folders: Folders) -> dict[str, str]:
         ('data manifest', 'ImportExampleGen.examples', MANIFEST_NAME),
         ('schema', 'CuratedSchemaGen.schema', 'schema.pbtxt'),
         ('test predictions', 'Evaluator.evaluation', _PREDICTIONS_FILE),
-        ('model', 'Trainer.model', 'Format-Serving/saved_model.pb'),
+        ('model', 'Trainer.model', _MODEL_FILE),
         ('weights', 'Trainer.model', 'Format-Serving/variables/variables.data-00000-of-00001'),
     ):
         path = folders.find(name, file)
@@ -248,23 +248,26 @@ def _choose_samples(predictions: Predictions) -> tuple[measured.Picture, ...]:
 def _show_network(
     folders: Folders, figures: Figures, samples: tuple[measured.Picture, ...], images: list[bytes]
 ) -> Shown:
-    """Shows samples at the network's input size, and where the network looked in its mistakes, as far as it is kept."""
-    graph, run = folders.find('Transform.transform_graph'), folders.find('Trainer.model_run', KERAS_FILE)
-    if figures.test is None or graph is None:
+    """Shows samples at the network's input size, and where the network looked in its mistakes, if the model says it."""
+    model = folders.find('Trainer.model', _MODEL_FILE)
+    if figures.test is None or model is None:
         return Shown()
-    from pipeline.report.network import explain_answers, show_inputs
+    mistakes = [each for each in figures.test.mistakes if each.answer in features.CLASS_NAMES]
+    labels = {each.index: features.NO_LABEL for each in samples}
+    labels |= {each.index: features.CLASS_NAMES.index(each.answer) for each in mistakes}
+    labels = {index: label for index, label in labels.items() if is_image(images[index])}
+    if not labels:
+        return Shown()
+    from pipeline.report.network import explain_images
 
-    samples = tuple(each for each in samples if is_image(images[each.index]))
-    inputs = show_inputs(graph, [images[each.index] for each in samples])
-    names = dict(zip((each.index for each in samples), inputs, strict=True))
-    mistakes = [
-        each for each in figures.test.mistakes if each.answer in features.CLASS_NAMES and is_image(images[each.index])
-    ]
-    if run is None or not mistakes:
-        return Shown(inputs=names)
-    answers = [features.CLASS_NAMES.index(each.answer) for each in mistakes]
-    cams = explain_answers(run.parent, graph, [images[each.index] for each in mistakes], answers)
-    return Shown(inputs=names, cams=dict(zip((each.index for each in mistakes), cams, strict=True)))
+    found = explain_images(model.parent, [images[index] for index in labels], list(labels.values()))
+    if found is None:
+        return Shown()
+    places = {index: place for place, index in enumerate(labels)}
+    return Shown(
+        inputs={each.index: found.seen[places[each.index]] for each in samples if each.index in places},
+        cams={each.index: found.heat_maps[places[each.index]] for each in mistakes if each.index in places},
+    )
 
 
 def make_report(folders: Folders, out: Path, other: Folders | None = None, tables: tuple[Table, ...] = ()) -> Figures:

@@ -19,7 +19,9 @@ from typing import Any, NoReturn
 
 from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
+from pipeline.console import divert_chatter
 
+_KEEP_ALIVE_S = 60  # for the next request on a connection
 _STOP_S = 8  # for requests that are being answered
 
 _FLAGS: tuple[tuple[str, type | None, Any, str], ...] = (
@@ -81,8 +83,8 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Opens the port of REST.
+def _listen(flag: str, host: str, port: int) -> socket.socket:
+    """Takes a port.
 
     Raises:
       UsageError: somebody listens there.
@@ -93,9 +95,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
-        raise UsageError(f'{host}:{port} cannot be listened on: {error.strerror}.') from error
+        raise UsageError(f'{flag}: {host}:{port} cannot be listened on ({error}); choose a different port.') from error
     return listener
 
 
@@ -110,6 +112,17 @@ class _Server:
     """
 
     def __init__(self, flags: argparse.Namespace):
+        # What can be wrong is looked at before the imports, which take seconds.
+        if flags.batching_parameters_file and not flags.enable_batching:
+            raise UsageError('--batching_parameters_file needs --enable_batching.')
+        if not flags.model_config_file and not Path(flags.model_base_path or '/dev/null').is_dir():
+            raise UsageError(f'--model_base_path takes the folder of versions. Received: {flags.model_base_path!r}')
+        if flags.port:
+            _listen('--port', flags.host, flags.port).close()  # gRPC takes it later
+        rest_port = flags.rest_api_port
+        self._listener = _listen('--rest_api_port', flags.host, rest_port) if rest_port else None
+
+        _import_tensorflow()
         import uvicorn
 
         from pipeline.server import config_files, grpc_service, rest
@@ -123,14 +136,11 @@ class _Server:
         self._stopped, self._changed = threading.Event(), threading.Event()
         self._fault = ''
         self._is_answering = False
-        if flags.batching_parameters_file and not flags.enable_batching:
-            raise UsageError('--batching_parameters_file needs --enable_batching.')
         metrics_file = flags.monitoring_config_file
         metrics_path = config_files.read_metrics_path(Path(metrics_file)) if metrics_file else None
         batching_file = flags.batching_parameters_file
         batching = config_files.read_batching(Path(batching_file)) if batching_file else config_files.Batching()
         models, metrics = self._read_models(), Metrics()
-        self._listener = _listen(flags.host, flags.rest_api_port) if flags.rest_api_port else None
         self._store = ModelStore(
             models,
             _say,
@@ -148,6 +158,7 @@ class _Server:
             log_level='critical',
             access_log=False,
             lifespan='off',
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_STOP_S,
         )
         self._rest = uvicorn.Server(config)
@@ -161,8 +172,6 @@ class _Server:
         if self._flags.model_config_file:
             return check_config(config_files.read_models(Path(self._flags.model_config_file)))
         base = Path(self._flags.model_base_path)
-        if not self._flags.model_base_path or not base.is_dir():
-            raise UsageError(f'--model_base_path takes the folder of versions. Received: {str(base)!r}')
         config = model_server_config_pb2.ModelServerConfig()
         config.model_config_list.config.add(name=self._flags.model_name, base_path=str(base.absolute()))
         return check_config(config)
@@ -172,13 +181,17 @@ class _Server:
         self._store.follow()
         threads = [threading.Thread(target=work, daemon=True) for work in (self._follow, self._watch)]
         if self._listener:
+            self._listener.listen()  # so that nobody is refused while uvicorn starts
             rest = threading.Thread(target=self._rest.run, args=([self._listener],), name='rest', daemon=True)
             threads.append(rest)
         if self._grpc:
             self._grpc.start()
         for thread in threads:
             thread.start()
+        while self._listener and not self._rest.started and rest.is_alive():
+            time.sleep(0.01)
         self._is_answering = True
+        _say('ready')
         self._stopped.wait()
         ended = self._grpc.stop(_STOP_S) if self._grpc else None
         self._rest.should_exit = True
@@ -218,6 +231,14 @@ class _Server:
         else:
             self._fault = ''
             self._changed.set()
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow and looks for its devices, without what it prints: none of that is about this server."""
+    with divert_chatter(verbose=False):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
 
 
 def _serve(flags: argparse.Namespace) -> None:

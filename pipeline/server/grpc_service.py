@@ -179,7 +179,5 @@ def make_server(service: Service, address: str) -> grpc.Server:
     try:
         server.add_insecure_port(address)
     except RuntimeError as error:
-        raise UsageError(
-            f'--port: {address} cannot be listened on: the port is in use, or the address is not of this machine.'
-        ) from error
+        raise UsageError(f'--port: {address} cannot be listened on; choose a different port.') from error
     return server

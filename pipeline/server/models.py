@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stubs in the lock
 import numpy.typing as npt
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
@@ -360,12 +359,12 @@ class ModelStore:
                 warmups = version.warm_up()
                 warmed_s = time.monotonic() - began - loaded_s
                 self._metrics.warmup_latency.labels(str(folder), 'OK').observe(warmed_s * 1e6)
-        except (OSError, ValueError, KeyError, IndexError, TypeError, DecodeError) as error:
-            self._fail(name, number, ServiceError(grpc.StatusCode.UNKNOWN, to_one_line(error)))
         except tf.errors.OpError as error:
             self._fail(name, number, translate(error))
         except ServiceError as error:
             self._fail(name, number, error)
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with a version, the others go on)
+            self._fail(name, number, ServiceError(grpc.StatusCode.UNKNOWN, to_one_line(error)))
         else:
             with self._changed:
                 self._loaded[name][number] = version

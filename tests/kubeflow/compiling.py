@@ -11,7 +11,8 @@ VOLUME = 'models:/mnt/models'
 
 
 def make_config(*assignments: str):
-    places = ['data=gs://bucket/data', 'serving=/mnt/models', f'kubeflow.default.pvcs={VOLUME}']
+    places = ['data=gs://bucket/data', 'serving=/mnt/models', 'bulk_input=gs://bucket/new']
+    places += [f'kubeflow.default.pvcs={VOLUME}']
     return apply_overrides(PRESETS['sample']('/unused'), [*places, *assignments])
 
 

@@ -123,7 +123,7 @@ def test_steps_that_read_changing_folders_are_not_cached(spec):
     uncached = {
         name for name, task in spec['root']['dag']['tasks'].items() if not task['cachingOptions']['enableCache']
     }
-    assert uncached == {'ImportExampleGen', 'DataCheck', 'BaselineFinder'}
+    assert uncached == {'ImportExampleGen', 'DataCheck', 'BaselineFinder', 'BulkInferrer'}
 
 
 def test_only_the_trainer_carries_the_gpu_and_its_image(gpu_package, package):
@@ -293,6 +293,7 @@ def test_the_command_writes_the_package(package, tmp_path):
     out = tmp_path / 'p.yaml'
     options = ['--image', TARGET.image, '--pipeline-root', TARGET.pipeline_root, '--data', 'gs://bucket/data']
     options += ['--serving', '/mnt/models', '--set', f'kubeflow.default.pvcs={VOLUME}']
+    options += ['--set', 'bulk_input=gs://bucket/new']
     answer = run_cli('compile', '--out', out, *options)
     assert answer.returncode == 0
     first, warning = answer.stdout.splitlines()

@@ -93,7 +93,7 @@ def test_a_graph_for_another_runner_makes_no_folder_here(tmp_path, monkeypatch):
 
 
 def test_the_steps_that_kubeflow_can_be_told_about_are_the_graphs():
-    assert set(STEPS) == set(get_properties())
+    assert set(STEPS) == set(get_properties(['bulk_input=new']))
 
 
 def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbone():

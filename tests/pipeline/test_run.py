@@ -155,10 +155,15 @@ def test_the_report_of_a_run_has_the_figures_that_tfma_measured(full_run, tmp_pa
         assert f'| {each["name"]} | {values["recall", each["name"]]:.3f} (' in card.read_text()
 
 
-def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
+def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run, tmp_path):
     layout, _ = full_run
-    answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79')
+    random = np.random.default_rng(0)
+    for name, label in (('plane', 0), ('frog', 6)):
+        Image.fromarray(sample.draw_image(label, random)).save(tmp_path / f'{name}.png')
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79', '--set', f'bulk_input={tmp_path}')
     assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert read_lines(answer)['BulkInferrer'] == '2 images predicted, 1 dead letters'
     assert REUSABLE - list_reused(answer) == {'Evaluator', 'ServingCheck', 'Pusher'}
     (version,) = layout.serving.iterdir()  # the same model is not pushed twice
     listed = run_cli('runs', '--root', layout.root)
@@ -169,7 +174,7 @@ def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run):
     assert re.search(r'^accuracy +([01]\.\d{3}) +\1$', compared, flags=re.MULTILINE), compared
 
 
-def test_predict_prints_a_json_line_for_each_readable_image_and_an_error_for_the_broken_one(full_run, tmp_path):
+def test_predict_prints_a_json_line_for_each_image_and_names_what_is_wrong_with_it(full_run, tmp_path):
     layout, _ = full_run
     random = np.random.default_rng(0)
     Image.fromarray(sample.draw_image(0, random)).save(tmp_path / 'plane.png')
@@ -178,16 +183,20 @@ def test_predict_prints_a_json_line_for_each_readable_image_and_an_error_for_the
     images = [tmp_path / name for name in ('plane.png', 'frog.jpg', 'broken.png', 'missing.png')]
     answer = run_cli('predict', '--model', layout.serving, *images)
     assert answer.returncode == 1
-    first, second = (json.loads(line) for line in answer.stdout.splitlines())
-    assert [first['image'], second['image']] == [str(images[0]), str(images[1])]
+    first, second, *errors = (json.loads(line) for line in answer.stdout.splitlines())
+    assert [line['image'] for line in (first, second, *errors)] == [str(image) for image in images]
     for line in (first, second):
         assert line['class_name'] == features.CLASS_NAMES[line['label']]
         assert sum(line['probabilities']) == pytest.approx(1, abs=1e-4)
         assert line['label'] == np.argmax(line['probabilities'])
-    assert answer.stderr.splitlines() == [
-        f'error: {images[2]} is not an image that can be decoded; give a PNG or JPEG file.',
-        f'error: {images[3]} cannot be read: No such file or directory.',
-    ]
+        assert (layout.serving / str(line['version'])).is_dir()
+    noted, warned, *sentences = answer.stderr.splitlines()
+    assert noted == f'    version {first["version"]} of {layout.serving} answers'
+    assert warned.startswith('    1 of 2 images are more than 4 times larger than the 32x32 pixels')
+    assert [f'error: {line["error"]}' for line in errors] == sentences
+    broken, missing = sentences
+    assert re.fullmatch(rf'error: {images[2]} .*decoded.*\.', broken)
+    assert missing == f'error: {images[3]} cannot be read: No such file or directory.'
 
 
 def test_serve_starts_the_small_server_with_the_batches_that_were_measured(full_run, tmp_path):

@@ -15,8 +15,9 @@ from tests.conftest import IMAGE_SIZE
 from trainer import export
 from trainer.config import EXPORT_FILE, ExportConfig
 from trainer.dataset import EpochOrder, make_batches, read_split
-from trainer.export import MICRO_BATCH, export_model, map_micro_batches, measure_agreement
+from trainer.export import export_model, measure_agreement
 from trainer.preprocessing import preprocess_images
+from trainer.served_model import MICRO_BATCH, find_color_map, map_micro_batches
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +34,16 @@ example = lambda png: tf.train.Example(features=tf.train.Features(feature={
 examples = tf.constant([example(png) for png in pngs])
 predictions = {
     'serving_default': model.signatures['serving_default'](image=tf.constant(pngs)),
+    'serving_default_safe': model.signatures['serving_default_safe'](image=tf.constant(pngs)),
+    'explain': model.signatures['explain'](image=tf.constant(pngs), label=tf.constant([-1] * len(pngs), tf.int64)),
     'serving_raw': model.signatures['serving_raw'](image=tf.constant(images)),
     'examples': model.signatures['examples'](examples=examples),
 }
 transformed = model.signatures['transform_features'](examples=examples)
+with tf.compat.v1.Session(graph=tf.Graph()) as session:  # as TensorFlow Serving runs it
+    signature = tf.compat.v1.saved_model.load(session, ['serve'], sys.argv[1]).signature_def['serving_default_safe']
+    outputs = {key: info.name for key, info in signature.outputs.items()}
+    served = session.run(outputs, {signature.inputs['image'].name: [*pngs[:33], b'no image']})
 ours = [name for name in sys.modules if name.split('.')[0] in ('components', 'trainer', 'pipeline', 'keras', 'tfx')]
 with open(sys.argv[1] + '/assets/labels.txt') as file:
     labels = file.read().split()
@@ -45,6 +52,8 @@ print(json.dumps({
     'label': {name: outputs['label'].numpy().tolist() for name, outputs in predictions.items()},
     'class_name': [name.decode() for name in predictions['serving_default']['class_name'].numpy()],
     'dtypes': {key: value.dtype.name for key, value in predictions['serving_default'].items()},
+    'served': {key: served[key][-2:].tolist() for key in ('label', 'probabilities')},
+    'errors': [error.decode() for error in served['error']],
     'image_xf': list(transformed['image_xf'].shape),
     'signatures': sorted(model.signatures),
     'ours': ours,
@@ -91,13 +100,14 @@ def expected(model, many_images) -> np.ndarray:
     return probabilities
 
 
-def make_examples(images: np.ndarray) -> tf.Tensor:
-    def make_example(image):
-        png = tf.train.BytesList(value=[tf.io.encode_png(image).numpy()])
-        feature = {features.IMAGE_KEY: tf.train.Feature(bytes_list=png)}
-        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+def make_example(encoded: bytes) -> bytes:
+    feature = {features.IMAGE_KEY: tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
-    return tf.constant([make_example(image) for image in images], tf.string, shape=[len(images)])
+
+def make_examples(images: np.ndarray) -> tf.Tensor:
+    examples = [make_example(tf.io.encode_png(image).numpy()) for image in images]
+    return tf.constant(examples, tf.string, shape=[len(images)])
 
 
 @pytest.fixture(scope='module')
@@ -118,14 +128,98 @@ def test_the_examples_signature_takes_any_number_of_images(loaded, many_images, 
 def test_micro_batches_are_bounded_and_in_order():
     sizes = []
 
-    def count_rows(rows):
+    def count_rows(rows, again):
         tf.py_function(lambda size: sizes.append(int(size)), [tf.size(rows)], [])
-        return tf.cast(rows, tf.float32)[:, tf.newaxis] * tf.ones([features.NUM_CLASSES])
+        return tf.cast(rows, tf.float32)[:, tf.newaxis] * tf.ones([3]), rows + again
 
     rows = tf.range(2 * MICRO_BATCH + 5)
-    outputs = tf.function(lambda rows: map_micro_batches(count_rows, rows))(rows)
-    assert outputs[:, 0].numpy().tolist() == rows.numpy().tolist()
+    specs = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int32)
+    floats, sums = tf.function(lambda rows: map_micro_batches(count_rows, (rows, rows), specs))(rows)
+    assert floats[:, 2].numpy().tolist() == rows.numpy().tolist()
+    assert sums.numpy().tolist() == (2 * rows).numpy().tolist()
     assert sizes == [MICRO_BATCH, MICRO_BATCH, 5]
+
+
+BROKEN = {0: b'', 5: b'not an image', 34: b'\x89PNG\r\n\x1a\n'}  # by place; the last one is in the second micro-batch
+NOT_DECODED = 'cannot be decoded: it is not a whole PNG, JPEG, GIF or BMP file'
+
+
+@pytest.fixture(scope='module')
+def encoded(many_images) -> list[bytes]:
+    return [tf.io.encode_png(image).numpy() for image in many_images]
+
+
+def test_the_safe_signature_answers_for_all_images_but_the_broken_ones(loaded, encoded, expected):
+    images = [BROKEN.get(place, image) for place, image in enumerate(encoded)]
+    outputs = {key: value.numpy() for key, value in loaded.signatures['serving_default_safe'](image=images).items()}
+    broken, whole = list(BROKEN), [place for place in range(70) if place not in BROKEN]
+    assert set(outputs['error'][broken]) == {f'The image {NOT_DECODED}.'.encode()}
+    assert set(outputs['error'][whole]) == {b''}
+    assert set(outputs['label'][broken]) == {features.NO_LABEL}
+    assert set(outputs['class_name'][broken]) == {b''}
+    assert not outputs['probabilities'][broken].any()
+    np.testing.assert_allclose(outputs['probabilities'][whole], expected[whole], atol=1e-4)
+    assert outputs['label'][whole].tolist() == expected[whole].argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize('images', [[], [b'x', b'y']])
+def test_the_safe_signature_answers_without_any_image_that_can_be_decoded(loaded, images):
+    outputs = loaded.signatures['serving_default_safe'](image=tf.constant(images, tf.string))
+    assert outputs['label'].numpy().tolist() == [features.NO_LABEL] * len(images)
+    assert outputs['probabilities'].shape == (len(images), 10)
+
+
+def ask_to_explain(loaded, images, labels):
+    return loaded.signatures['explain'](image=tf.constant(images, tf.string), label=tf.constant(labels, tf.int64))
+
+
+def test_every_other_signature_names_the_image_that_cannot_be_decoded(loaded, encoded):
+    images = [*encoded[:33], b'broken', b'broken']
+    examples = tf.constant([make_example(image) for image in images])
+    asks = (
+        lambda: loaded.signatures['serving_default'](image=tf.constant(images)),
+        lambda: loaded.signatures['examples'](examples=examples),
+        lambda: loaded.signatures['transform_features'](examples=examples),
+        lambda: ask_to_explain(loaded, images, [-1] * 35),
+    )
+    for ask in asks:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f'image 33 of 35, counted from 0, {NOT_DECODED}'):
+            ask()
+
+
+def test_explain_shows_what_the_network_saw_and_where_it_looked(loaded, encoded, many_images, expected):
+    outputs = ask_to_explain(loaded, encoded, [-1] * 70)
+    np.testing.assert_allclose(outputs['probabilities'], expected, atol=1e-4)
+    assert outputs['label'].numpy().tolist() == expected.argmax(axis=1).tolist()
+    np.testing.assert_array_equal(outputs['seen'], many_images)  # the model's size is the images' size
+    assert (outputs['heat_map'].shape, outputs['heat_map'].dtype) == ((70, 1, 1), tf.float32)
+    assert set(outputs['heat_map'].numpy().ravel()) <= {0, 1}
+    assert ask_to_explain(loaded, [], [])['seen'].shape == (0, IMAGE_SIZE, IMAGE_SIZE, 3)
+
+
+@pytest.mark.parametrize(
+    ('labels', 'sentence'),
+    [
+        ([-2], r'label must be -1 \(the predicted class\) to 9'),
+        ([10], r'label must be -1 \(the predicted class\) to 9'),
+        ([1, 2], 'image and label must have the same length'),
+    ],
+)
+def test_explain_refuses_labels_that_do_not_fit(loaded, encoded, labels, sentence):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
+        ask_to_explain(loaded, encoded[:1], labels)
+
+
+@pytest.mark.parametrize('backbone', ['resnet50', 'vgg16', 'inception_v3', 'densenet121'])  # all three kinds
+def test_the_colours_of_the_network_are_undone(backbone, images):
+    """RGB is exact again, although the preprocessing swaps, shifts or scales the channels."""
+
+    def transform(encoded):
+        decoded = tf.stack([tf.io.decode_png(image, channels=3) for image in encoded])
+        return preprocess_images(decoded, 64, backbone=backbone, resize='upsampling')
+
+    inputs = transform([tf.io.encode_png(image) for image in images])
+    np.testing.assert_array_equal(find_color_map(transform).undo(inputs), images.repeat(2, 1).repeat(2, 2))
 
 
 def test_the_weights_are_stored_once_and_bfloat16_halves_them(exported, exported_bfloat16, model):
@@ -165,6 +259,7 @@ def test_a_model_that_bfloat16_spoils_is_not_exported(model, transform_output, v
         return lambda images: tf.one_hot(predicted[: len(images)], features.NUM_CLASSES)
 
     monkeypatch.setattr(export, 'InferenceGraph', make_graph)
+    monkeypatch.setattr(export, 'ClassifierGraph', make_graph)
     dataset = tf.data.Dataset.from_tensors((np.zeros((8, 1)), np.zeros(8))).repeat(2)
     sentence = (
         r'The bfloat16 model predicts the same class as the float32 model for only 87\.50% of 16 val images, '
@@ -196,15 +291,28 @@ def predictions(exported, many_images, tmp_path_factory):
 
 def test_a_process_with_only_tensorflow_predicts_what_keras_predicts(predictions, expected):
     assert predictions['ours'] == []
-    for signature in ('serving_default', 'serving_raw', 'examples'):
+    for signature in ('serving_default', 'serving_default_safe', 'serving_raw', 'examples', 'explain'):
         np.testing.assert_allclose(predictions['probabilities'][signature], expected, atol=1e-4)
         assert predictions['label'][signature] == expected.argmax(axis=1).tolist()
 
 
 def test_signatures_have_the_documented_names_shapes_and_dtypes(predictions):
-    assert predictions['signatures'] == ['examples', 'serving_default', 'serving_raw', 'transform_features']
+    assert predictions['signatures'] == [
+        'examples',
+        'explain',
+        'serving_default',
+        'serving_default_safe',
+        'serving_raw',
+        'transform_features',
+    ]
     assert predictions['dtypes'] == {'label': 'int64', 'class_name': 'string', 'probabilities': 'float32'}
     assert predictions['image_xf'] == [70, IMAGE_SIZE, IMAGE_SIZE, 3]
     assert predictions['labels'] == list(features.CLASS_NAMES)
     labels = predictions['label']['serving_default']
     assert predictions['class_name'] == [features.CLASS_NAMES[label] for label in labels]
+
+
+def test_a_session_runs_the_safe_signature_as_tensorflow_serving_does(predictions, expected):
+    assert predictions['errors'] == [''] * 33 + [f'The image {NOT_DECODED}.']
+    assert predictions['served']['label'] == [expected[32].argmax(), features.NO_LABEL]
+    np.testing.assert_allclose(predictions['served']['probabilities'], [expected[32], np.zeros(10)], atol=1e-4)

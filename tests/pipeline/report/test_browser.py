@@ -10,6 +10,7 @@ import axe_core_python
 import pytest
 
 from pipeline.report.report import make_report
+from tests.chromium import OWN_REQUESTS
 from tests.pipeline.report.test_report import folders  # noqa: F401  (a fixture)
 
 pytestmark = [
@@ -17,10 +18,6 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which('chromium'), reason='needs Chromium; on Debian: apt-get install chromium'),
 ]
 _AXE = Path(axe_core_python.__file__).parent / 'axe.min.js'
-# Where Chromium asks for updates of its own, whatever page is open.
-_OF_CHROMIUM = re.compile(
-    r'https?://(update\.googleapis\.com|clients2\.google\.com|accounts\.google\.com|[\w.-]+\.gvt1\.com)/'
-)
 _RUN = """
 axe.run(document, {resultTypes: ['violations']}).then(found => {
   const faults = found.violations.map(each => [each.impact, each.id, each.nodes.map(node => node.html)]);
@@ -71,4 +68,4 @@ def test_the_page_requests_nothing_but_itself(page, tmp_path):
     assert '<h1>' in open_page(page, f'--log-net-log={log}', f'--user-data-dir={tmp_path / "profile"}', *quiet)
     events = json.loads(log.read_text())['events']
     urls = {event['params']['url'] for event in events if 'url' in event.get('params', {})}
-    assert not [url for url in urls if not url.startswith(('file:', 'data:', 'chrome')) and not _OF_CHROMIUM.match(url)]
+    assert not [url for url in urls if not url.startswith(('file:', 'data:', 'chrome')) and not OWN_REQUESTS.match(url)]

@@ -1,65 +1,80 @@
-"""What the report shows of the network: Grad-CAM where the class is decided, and inputs in their colours."""
+"""What the report asks the exported model, and what it says where the model cannot answer."""
 
 import io
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from components import features
-from pipeline.report.network import compute_cams, show_inputs
-from trainer.config import TrainerConfig
-from trainer.model import add_head
+from components.model_gate.predictions import read_records, write_predictions
+from pipeline.report.folders import Folders
+from pipeline.report.network import explain_images
+from pipeline.report.report import make_report
 
-RED, GREEN = 3, 7  # the classes that a red and a green patch stand for
-
-
-def build_patch_model(pooling: str, seed: int = 0) -> keras.Model:
-    """Builds a network of one convolution and the pipeline's head, and trains it to see which patch an image has."""
-    keras.utils.set_random_seed(seed)
-    config = TrainerConfig(pooling=pooling, head_units=(), head_batchnorm=False)
-    inputs = keras.Input((32, 32, 3))
-    channels = keras.layers.Conv2D(8, 4, strides=4, activation='relu')(inputs)
-    model = keras.Model(inputs, add_head(channels, config))
-    random = np.random.default_rng(seed)
-    images, labels = random.normal(0, 0.05, (200, 32, 32, 3)), np.where(np.arange(200) % 2, RED, GREEN)
-    for image, label in zip(images, labels, strict=True):
-        row, column = random.integers(0, 7, 2) * 4
-        image[row : row + 4, column : column + 4, 0 if label == RED else 1] += 1
-    model.compile(keras.optimizers.Adam(0.02), 'sparse_categorical_crossentropy', metrics=['accuracy'])
-    history = model.fit(images, labels, epochs=25, verbose=0)
-    assert history.history['accuracy'][-1] > 0.98
-    return model
+COUNT = 40  # more than a request holds
+SIZE = 48  # pixels of the network's input
 
 
-@pytest.mark.parametrize('pooling', ['average', 'flatten'])
-def test_grad_cam_lights_up_where_a_planted_patch_decides_the_class(pooling):
-    image = np.zeros((32, 32, 3), np.float32)
-    image[4:8, 4:8, 0] = 1  # red, in the cell (1, 1) of the feature map
-    image[24:28, 16:20, 1] = 1  # green, in the cell (6, 4)
-    red, green = compute_cams(build_patch_model(pooling), np.stack([image, image]), [RED, GREEN])
-    assert (red.shape, red.max(), green.max()) == ((8, 8), 1, 1)
-    assert np.unravel_index(red.argmax(), red.shape) == (1, 1)
-    assert np.unravel_index(green.argmax(), green.shape) == (6, 4)
-    assert red[1, 1] > 2 * red[6, 4]
-    assert green[6, 4] > 2 * green[1, 1]
+def save_model(folder: Path, signature: str) -> Path:
+    """Saves a model that saw an image in one colour, its label, and looked at one place, its label."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)])
+    def explain(image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        decoded = tf.map_fn(tf.io.decode_png, image, fn_output_signature=tf.TensorSpec([32, 32, 3], tf.uint8))
+        seen = tf.cast(label, tf.uint8)[:, tf.newaxis, tf.newaxis, tf.newaxis] * tf.ones([1, SIZE, SIZE, 3], tf.uint8)
+        heat_map = tf.reshape(tf.one_hot(label, 9), [-1, 3, 3])
+        return {'seen': seen, 'heat_map': heat_map + 0 * tf.cast(decoded[:, :3, :3, 0], tf.float32)}
+
+    tf.saved_model.save(tf.Module(), str(folder), {signature: explain.get_concrete_function()})
+    return folder
 
 
-@pytest.mark.parametrize('backbone', ['resnet50', 'vgg16', 'inception_v3'])  # 'caffe' twice, and 'tf'
-def test_the_inputs_are_shown_in_the_colours_of_the_images(backbone, tmp_path, monkeypatch):
-    from trainer.preprocessing import preprocessing_fn
-
-    def transform(_: Path, encoded: list[bytes]) -> np.ndarray:
-        raw = {features.IMAGE_KEY: tf.constant(list(encoded)), features.LABEL_KEY: tf.zeros(len(encoded), tf.int64)}
-        config = {'image_size': 64, 'backbone': backbone, 'resize': 'upsampling'}
-        return preprocessing_fn(raw, config)[features.IMAGE_XF_KEY].numpy()
-
-    monkeypatch.setattr('pipeline.report.network.preprocess_images', transform)
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+def draw_png(index: int) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, 'PNG')
-    (shown,) = show_inputs(tmp_path, [out.getvalue()])
-    np.testing.assert_array_equal(shown, pixels.repeat(2, 0).repeat(2, 1))
+    Image.fromarray(np.full(features.IMAGE_SHAPE, index, np.uint8)).save(out, 'PNG')
+    return out.getvalue()
+
+
+def test_the_answers_are_in_the_order_of_the_images(tmp_path):
+    labels = [index % 9 for index in range(COUNT)]
+    found = explain_images(save_model(tmp_path, 'explain'), [draw_png(index) for index in range(COUNT)], labels)
+    assert (found.seen.shape, found.seen.dtype) == ((COUNT, SIZE, SIZE, 3), np.uint8)
+    assert found.seen[:, 0, 0, 0].tolist() == labels
+    assert found.heat_maps.reshape(COUNT, 9).argmax(axis=1).tolist() == labels
+
+
+def make_run(root: Path, signature: str) -> Folders:
+    """A run whose model always answers bird, and is wrong about two images, of which one is broken."""
+    names = ('Trainer.model', 'ImportExampleGen.examples', 'Evaluator.evaluation')
+    artifacts = {name: root / name for name in names}
+    split = artifacts['ImportExampleGen.examples'] / 'Split-test'
+    for folder in (*artifacts.values(), split):
+        folder.mkdir()
+    save_model(artifacts['Trainer.model'] / 'Format-Serving', signature)
+    with tf.io.TFRecordWriter(str(split / 'data.gz'), 'GZIP') as writer:
+        for index, (image, label) in enumerate([(draw_png(0), 2), (draw_png(1), 3), (b'\x89PNG broken', 4)]):
+            example = tf.train.Example()
+            example.features.feature['image'].bytes_list.value.append(image)
+            example.features.feature['label'].int64_list.value.append(label)
+            example.features.feature['id'].bytes_list.value.append(f'test_{index}'.encode())
+            writer.write(example.SerializeToString())
+    records = read_records([str(split / '*.gz')])
+    bird = np.tile(np.where(np.arange(10) == 2, 0.91, 0.01).astype(np.float32), (3, 1))
+    write_predictions(artifacts['Evaluator.evaluation'] / 'test_predictions.npz', records, bird)
+    return Folders(artifacts)
+
+
+MISSING = 'no exported model with the signature explain'
+
+
+@pytest.mark.parametrize('signature', ['explain', 'serving_default'])
+def test_the_page_has_what_the_model_shows_or_says_that_it_cannot(signature, tmp_path):
+    make_report(make_run(tmp_path, signature), tmp_path / 'report.html')
+    page = (tmp_path / 'report.html').read_text()
+    is_shown = signature == 'explain'
+    assert page.count('Where the network saw bird in image') == is_shown
+    assert (f'at its input size of {SIZE} x {SIZE} pixels' in page) == is_shown
+    assert (MISSING in page) == (not is_shown)
