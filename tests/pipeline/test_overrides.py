@@ -97,7 +97,7 @@ def test_nothing_is_suggested_for_a_key_that_resembles_none_and_the_help_is_name
     with pytest.raises(UsageError) as refusal:
         apply_overrides(config, [f'{key}=1'])
     assert re.fullmatch(
-        rf'--set {key}: there is no such setting\. There are name, root, data, serving, trainer\.\*, .*; '
+        rf'--set {key}: there is no such setting\. There are name, root, data, serving, bulk_input, trainer\.\*, .*; '
         r'`python -m pipeline run --help-all` lists them\.',
         str(refusal.value),
     )
