@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import StorageError, UsageError, to_one_line
+from components.staging import write_text
 
 if TYPE_CHECKING:
     from cloudpathlib import CloudPath
@@ -132,6 +133,19 @@ def fetch(place: Place) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(place.download_to(Path(folder) / place.name))
+
+
+def write_place(place: Place, text: str) -> None:
+    """Writes a text file, or replaces it, whole or not at all.
+
+    Raises:
+      OSError: a file of this machine cannot be written; what was there before is still there.
+    """
+    if isinstance(place, Path):
+        write_text(place, text)
+    else:  # an object store shows an object only once it is written completely
+        with place.open('w', force_overwrite_to_cloud=True) as file:
+            file.write(text)
 
 
 def remove_folder(place: Place) -> None:

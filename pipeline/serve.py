@@ -151,14 +151,7 @@ def _run_server(command: list[str], server: ModelServer) -> Iterator[subprocess.
     try:
         yield process
     finally:
-        process.terminate()  # does nothing if it has ended
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if server.cleanup:
-            subprocess.run(server.cleanup, capture_output=True, check=False)
+        server.stop(process, STOP_S)
 
 
 def _follow_models(process: subprocess.Popen[bytes], files: Path, serving: Path) -> None:

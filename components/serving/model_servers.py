@@ -23,6 +23,17 @@ class ModelServer(NamedTuple):
     cleanup: tuple[str, ...] = ()
     """The command that removes what a killed server leaves behind; empty if it leaves nothing."""
 
+    def stop(self, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+        """Ends the server's process, kills it if it has not ended after `timeout_s` seconds, and cleans up."""
+        process.terminate()  # does nothing if it has ended
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self.cleanup:
+            subprocess.run(self.cleanup, capture_output=True, check=False)
+
 
 def find_binary() -> ModelServer | None:
     """Finds TensorFlow Serving's program on PATH; returns None if it is not there."""

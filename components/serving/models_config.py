@@ -16,8 +16,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from components.errors import PipelineError, StorageError, UsageError, to_one_line
-from components.places import Place
-from components.staging import write_text
+from components.places import Place, write_place
 
 CONFIG_FILE = 'models.config'
 MODEL_NAME = 'cifar10'
@@ -59,12 +58,7 @@ def read_config(serving: Place) -> model_server_config_pb2.ModelConfig:
 def write_config(serving: Place, config: model_server_config_pb2.ModelConfig) -> None:
     """Replaces models.config in one step, so that a server reads either the old content or the new one."""
     listed = model_server_config_pb2.ModelServerConfig(model_config_list={'config': [config]})
-    path, text = serving / CONFIG_FILE, text_format.MessageToString(listed)
-    if isinstance(path, Path):
-        write_text(path, text)
-    else:  # an object store shows an object only once it is written completely
-        with path.open('w', force_overwrite_to_cloud=True) as file:
-            file.write(text)
+    write_place(serving / CONFIG_FILE, text_format.MessageToString(listed))
 
 
 def list_loaded(config: model_server_config_pb2.ModelConfig) -> list[int]:

@@ -16,6 +16,7 @@ STABLE = 'stable'  # the version label of the version that serves
 MODEL_FILE = 'saved_model.pb'  # a numbered folder without this file is not a version
 INFO_FILE = Path('assets.extra') / 'version.json'  # in a version; TensorFlow does not use what is in assets.extra
 STATISTICS_FOLDER = Path('assets.extra') / 'statistics'  # TFDV's statistics of the data behind the version, by split
+WARMUP_FILE = Path('assets.extra') / 'tf_serving_warmup_requests'  # TensorFlow Serving runs them after loading
 PREDICTIONS_FILE = Path('assets.extra') / 'test_predictions.npz'  # components.model_gate.predictions.KeptPredictions
 REFERENCE_FILE = Path('assets.extra') / 'reference.json'  # components.serving.reference.Reference
 

@@ -19,12 +19,13 @@ from tfx.utils import path_utils
 from components import features
 from components.artifacts import Artifacts, Properties
 from components.places import link_or_copy_folder
+from components.serving import versions
 from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import read_sample
 from components.serving_check.questions import ask_client, ask_server, make_request, write_warmup
 from components.serving_check.report import ServingReport, make_reason, make_skipped_report, write_report
 
-WARMUP_FILE = 'tf_serving_warmup_requests'  # in the blessing; TensorFlow Serving reads it in a model's assets.extra
+WARMUP_FILE = versions.WARMUP_FILE.name  # in the blessing
 _MODEL_KEY, _MODEL_RUN_KEY, _MODEL_BLESSING_KEY = 'model', 'model_run', 'model_blessing'
 _BLESSING_KEY, _CONFIG_KEY = 'blessing', 'config'
 

@@ -141,14 +141,7 @@ def run_server(server: ModelServer, versions: Path, model_name: str, flags: Sequ
         yield client
     finally:
         client.close()
-        process.terminate()
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if server.cleanup:
-            subprocess.run(server.cleanup, capture_output=True, check=False)
+        server.stop(process, _STOP_TIMEOUT_S)
 
 
 def _wait_until_loaded(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:

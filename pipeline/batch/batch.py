@@ -106,10 +106,10 @@ def _check_out(out: Place, asked: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         return
     earlier = manifest['asked']
-    for key, words in (('model', 'model'), ('input', 'input'), ('format', 'format')):
+    for key in ('model', 'input', 'format'):
         if earlier.get(key) != asked[key]:
             raise UsageError(
-                f'{out} holds results of another {words} ({earlier.get(key)}); choose a different --out, or remove it.'
+                f'{out} holds results of another {key} ({earlier.get(key)}); choose a different --out, or remove it.'
             )
     if earlier.get('input_digest') != asked['input_digest']:
         raise UsageError(f'{asked["input"]} has changed since {out} was begun; choose a different --out, or remove it.')

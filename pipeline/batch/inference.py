@@ -36,8 +36,8 @@ def predict_shard(shard: Shard, classifier: Classifier) -> Answers:
         batches = _cut(read_items(shard), classifier.batch_size)
         while group := list(itertools.islice(batches, classifier.concurrency)):
             for batch, found in zip(group, pool.map(lambda items: _classify(items, classifier), group), strict=True):
-                for each in found:
-                    (answers.predicted if isinstance(each, Predicted) else answers.dead).append(each)  # type: ignore[arg-type]  # the condition above chooses
+                answers.predicted.extend(found.predicted)
+                answers.dead.extend(found.dead)
                 advance_tracked(PROGRESS, len(batch))
     return answers
 
@@ -47,19 +47,15 @@ def _cut(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _classify(items: list[Item], classifier: Classifier) -> list[Predicted | DeadLetter]:
-    whole = [item for item in items if not item.fault]
-    found = iter(classifier.classify([item.image for item in whole]))
-    answers: list[Predicted | DeadLetter] = []
+def _classify(items: list[Item], classifier: Classifier) -> Answers:
+    answers = Answers([], [])
+    found = iter(classifier.classify([item.image for item in items if not item.fault]))
     for item in items:
-        if item.fault:
-            answers.append(DeadLetter(item, item.fault))
-            continue
-        answer = next(found)
+        answer = Refusal(item.fault) if item.fault else next(found)
         if isinstance(answer, Refusal):
-            answers.append(DeadLetter(item, answer.reason))
+            answers.dead.append(DeadLetter(item, answer.reason))
         else:
-            answers.append(Predicted(item, answer.label, answer.class_name, answer.probabilities))
+            answers.predicted.append(Predicted(item, answer.label, answer.class_name, answer.probabilities))
     return answers
 
 

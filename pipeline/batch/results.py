@@ -13,8 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from components import features
 from components.errors import UsageError
-from components.places import Place
-from components.staging import write_text
+from components.places import Place, write_place
 from pipeline.batch.shards import Item, Shard
 
 Format = Literal['parquet', 'jsonl']
@@ -49,7 +48,7 @@ class ShardCounts(NamedTuple):
 
 def write_manifest(out: Place, manifest: dict[str, Any]) -> None:
     """Writes MANIFEST_FILE, whole or not at all."""
-    _write_text(out / MANIFEST_FILE, json.dumps(manifest, indent=2) + '\n')
+    write_place(out / MANIFEST_FILE, json.dumps(manifest, indent=2) + '\n')
 
 
 def read_manifest(out: Place) -> dict[str, Any] | None:
@@ -98,16 +97,16 @@ def write_shard(
     (out / _FINISHED).mkdir(parents=True, exist_ok=True)
     letters = out / f'dead-letters-{shard.name}.jsonl'
     if dead:
-        _write_text(letters, ''.join(json.dumps(_describe_letter(letter)) + '\n' for letter in dead))
+        write_place(letters, ''.join(json.dumps(_describe_letter(letter)) + '\n' for letter in dead))
     elif letters.exists():
         letters.unlink()
     predictions = out / f'predictions-{shard.name}.{form}'
     if form == 'jsonl':
-        _write_text(predictions, ''.join(json.dumps(_describe_prediction(each)) + '\n' for each in predicted))
+        write_place(predictions, ''.join(json.dumps(_describe_prediction(each)) + '\n' for each in predicted))
     else:
         _write_parquet(predictions, predicted, model)
     counts = ShardCounts(len(predicted), len(dead))
-    _write_text(_finished_file(out, shard), json.dumps(counts._asdict()))
+    write_place(_finished_file(out, shard), json.dumps(counts._asdict()))
     return counts
 
 
@@ -123,14 +122,6 @@ def _describe_prediction(predicted: Predicted) -> dict[str, Any]:
         features.OUTPUT_CLASS_NAME: predicted.class_name,
         features.OUTPUT_PROBABILITIES: [round(value, 6) for value in predicted.probabilities],
     }
-
-
-def _write_text(place: Place, text: str) -> None:
-    """Writes a text file, whole or not at all; an object store shows an object only once it is complete."""
-    if isinstance(place, Path):
-        write_text(place, text)
-    else:
-        place.write_text(text)
 
 
 def _write_parquet(place: Place, predicted: list[Predicted], model: dict[str, Any]) -> None:

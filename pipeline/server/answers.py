@@ -4,7 +4,8 @@ import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stub
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from pipeline.server.faults import ServiceError, refuse
-from pipeline.server.service import DEFAULT_SIGNATURE, Service
+from pipeline.server.models import DEFAULT_SIGNATURE
+from pipeline.server.service import Service
 
 # By method: what it is called, how many outputs it may have, and what is said of others.
 _KINDS = {

@@ -19,7 +19,8 @@ from tensorflow_serving.apis import (
 from components.errors import UsageError
 from pipeline.server.answers import SIGNATURE_DEF, describe_metadata, describe_status, refuse_method
 from pipeline.server.faults import ServiceError, refuse
-from pipeline.server.service import DEFAULT_SIGNATURE, Asked, Service
+from pipeline.server.models import DEFAULT_SIGNATURE
+from pipeline.server.service import Asked, Service
 from pipeline.server.tensors import MAX_BYTES, read_tensor, write_tensor
 
 _THREADS = 64  # requests that wait for the model at the same time

@@ -17,21 +17,21 @@ import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stub
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
-from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
+from tensorflow_serving.apis import get_model_status_pb2, predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from components import features
 from components.errors import UsageError, to_one_line
 from components.saved_model import skip_costly_passes
-from components.serving.versions import MODEL_FILE, list_folders
+from components.serving.versions import MODEL_FILE, WARMUP_FILE, list_folders
 from pipeline.server.faults import ServiceError, refuse, translate
 from pipeline.server.metrics import Metrics
 from pipeline.server.tensors import read_tensor
 
-WARMUP_FILE = Path('assets.extra') / 'tf_serving_warmup_requests'  # in a version
-
 Array = npt.NDArray[Any]
 State = get_model_status_pb2.ModelVersionStatus
 
+DEFAULT_SIGNATURE = features.SIGNATURE_SERVING_DEFAULT  # of a request that names none
 _MAX_WARMUPS = 1000  # TensorFlow Serving refuses a version with more
 
 
@@ -53,6 +53,17 @@ def _read_signatures(folder: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
         signatures[name] = meta_graph_pb2.SignatureDef()
         signatures[name].CopyFrom(signature)  # or the whole graph would stay in memory
     return signatures
+
+
+def read_warmups(folder: Path) -> Iterator[predict_pb2.PredictRequest]:
+    """Reads the warm-up requests of a version; none where it has no such file.
+
+    Raises:
+      tf.errors.OpError, DecodeError: the file is damaged.
+    """
+    path = folder / WARMUP_FILE
+    for record in tf.data.TFRecordDataset(str(path)) if path.exists() else ():
+        yield prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
 
 
 def _fits(shape: tuple[int, ...], info: meta_graph_pb2.TensorInfo) -> bool:
@@ -130,15 +141,13 @@ class LoadedVersion:
           ServiceError: one fails, or there are more than TensorFlow Serving takes.
           tf.errors.OpError, DecodeError: the file is damaged.
         """
-        path, count = self.folder / WARMUP_FILE, 0
-        if not path.exists():
-            return 0
-        for record in tf.data.TFRecordDataset(str(path)):
+        count = 0
+        for request in read_warmups(self.folder):
             if count == _MAX_WARMUPS:
+                path = self.folder / WARMUP_FILE
                 raise refuse(f'Number of warmup records exceeds the maximum ({_MAX_WARMUPS}) at {path}')
-            request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
             inputs = {key: read_tensor(key, tensor) for key, tensor in request.inputs.items()}
-            signature = request.model_spec.signature_name or 'serving_default'
+            signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
             if signature not in self.signatures:
                 raise refuse(f'Serving signature key "{signature}" not found.')
             self.check_inputs(signature, inputs)

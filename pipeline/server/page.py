@@ -21,17 +21,15 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stubs in the lock
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from tensorflow_serving.apis import prediction_log_pb2
 
 from components import features
 from pipeline.server.faults import ServiceError, refuse
-from pipeline.server.models import WARMUP_FILE, LoadedVersion, State
+from pipeline.server.models import LoadedVersion, State, read_warmups
 from pipeline.server.service import Asked, Service
 
 MAX_IMAGE_BYTES = 20_000_000  # a photo of today's cameras has less
@@ -68,9 +66,8 @@ def _read_class_names(version: LoadedVersion, count: int) -> list[str]:
 
 def _read_samples(version: LoadedVersion) -> list[bytes]:
     """Returns the images among a version's warm-up requests, each once."""
-    file, found = version.folder / WARMUP_FILE, dict[bytes, None]()
-    for record in tf.data.TFRecordDataset(str(file)) if file.exists() else ():
-        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+    found: dict[bytes, None] = {}
+    for request in read_warmups(version.folder):
         if request.model_spec.signature_name == features.SIGNATURE_SERVING_DEFAULT:
             found.update(dict.fromkeys(request.inputs[features.IMAGE_KEY].string_val))
     return list(found)[:_MAX_SAMPLES]

@@ -24,8 +24,9 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 from pipeline.server import page
 from pipeline.server.answers import SIGNATURE_DEF, describe_metadata, describe_status, refuse_method
 from pipeline.server.faults import ServiceError, refuse
+from pipeline.server.models import DEFAULT_SIGNATURE
 from pipeline.server.rest_json import parse_object, read_inputs, read_signature_name, write_outputs
-from pipeline.server.service import DEFAULT_SIGNATURE, Asked, Service
+from pipeline.server.service import Asked, Service
 from pipeline.server.tensors import MAX_BYTES
 
 VERSION_HEADER = 'X-Model-Version'

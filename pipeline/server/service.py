@@ -10,11 +10,9 @@ import numpy.typing as npt
 
 from pipeline.server.faults import ServiceError
 from pipeline.server.metrics import Metrics
-from pipeline.server.models import LoadedVersion, ModelStore
+from pipeline.server.models import DEFAULT_SIGNATURE, LoadedVersion, ModelStore
 
 Array = npt.NDArray[np.generic]
-
-DEFAULT_SIGNATURE = 'serving_default'  # of a request that names none
 
 
 class Asked(NamedTuple):

@@ -20,12 +20,12 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from components import features
-from components.serving.versions import MODEL_FILE
+from components.serving.versions import MODEL_FILE, WARMUP_FILE
 from pipeline.server import models, page
 from pipeline.server.batching import Direct
 from pipeline.server.faults import refuse
 from pipeline.server.metrics import Metrics
-from pipeline.server.models import WARMUP_FILE, ModelStore
+from pipeline.server.models import ModelStore
 from pipeline.server.rest import make_app
 from pipeline.server.service import Service
 from tests.chromium import OWN_REQUESTS, Tab, open_browser
