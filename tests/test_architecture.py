@@ -13,6 +13,7 @@ ALLOWED = {
     'trainer': {
         'trainer',
         'components.features',
+        'components.contract',
         'components.errors',
         'components.places',  # checkpoints can be in an object store
         'components.progress',

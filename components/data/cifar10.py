@@ -17,11 +17,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from components import features
+from components.contract import DataContract
 from components.errors import DataError
 from components.progress import track
 
-_HEIGHT, _WIDTH, _CHANNELS = features.IMAGE_SHAPE
+CONTRACT = DataContract(
+    # In the order of the official archive (batches.meta.txt).
+    class_names=('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'),
+    image_size=32,
+    is_square=True,
+)
+
+_HEIGHT, _WIDTH, _CHANNELS = CONTRACT.image_shape
 RECORD_BYTES = 1 + _HEIGHT * _WIDTH * _CHANNELS
 TRAIN_BATCHES = tuple(f'data_batch_{n}.bin' for n in range(1, 6))
 TEST_BATCH = 'test_batch.bin'
@@ -82,10 +89,10 @@ def check_batch(name: str, raw: bytes) -> int:
     if not records:
         raise DataError(f'{name} holds no records; fetch the archive again.')
     labels = np.frombuffer(raw, np.uint8)[::RECORD_BYTES]
-    wrong = np.flatnonzero(labels >= features.NUM_CLASSES)
+    wrong = np.flatnonzero(labels >= CONTRACT.num_classes)
     if wrong.size:
         raise DataError(
-            f'{name} has label {labels[wrong[0]]} in record {wrong[0]:,}, expected 0-{features.NUM_CLASSES - 1} '
+            f'{name} has label {labels[wrong[0]]} in record {wrong[0]:,}, expected 0-{CONTRACT.num_classes - 1} '
             f'({wrong.size:,} of {records:,} records are wrong); the file is damaged or not CIFAR-10.'
         )
     return records
