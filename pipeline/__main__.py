@@ -74,15 +74,17 @@ def _run(arguments: argparse.Namespace, reporter: Reporter) -> int:
 def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f'--limit takes a number of at least 1. Received: {arguments.limit}')
-    out, limit, beam = Path(arguments.out).absolute(), arguments.limit, BeamConfig()
+    if arguments.labels and arguments.sample:
+        raise UsageError('--labels chooses between the labels of CIFAR-100; it needs --archive FILE or --download.')
+    out, limit, beam, labels = Path(arguments.out).absolute(), arguments.limit, BeamConfig(), arguments.labels
     with divert_chatter(verbose=arguments.verbose):
         from pipeline import data
 
         reporter.report(Started(command='data'))
         if arguments.archive:
-            note = data.write_from_archive(Path(arguments.archive), out, limit=limit, beam=beam)
+            note = data.write_from_archive(Path(arguments.archive), out, limit=limit, beam=beam, labels=labels)
         elif arguments.download:
-            note = data.write_from_download(out, limit=limit, beam=beam)
+            note = data.write_from_download(arguments.download, out, limit=limit, beam=beam, labels=labels)
         else:
             note = data.write_from_sample(SampleConfig(), out, limit=limit, beam=beam)
     reporter.finish(0, note)

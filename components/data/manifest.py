@@ -29,7 +29,7 @@ class Source:
     """'sample', 'archive' or 'download'."""
     name: str
     """Of an archive its file name, without the folder, so that the manifest is the same on every machine; of a download
-    its URL; of a sample its seed."""
+    its URL; of both, where the archive has two kinds of labels, also which; of a sample its seed."""
     sha256: str
     """SHA-256 of the archive, or of the sample's batch files one after the other; lower-case hex."""
 
