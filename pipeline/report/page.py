@@ -31,7 +31,9 @@ def _make_island(figures: Figures) -> Markup:
 
 
 def _clean(value: Any) -> Any:
-    """Replaces numbers that JSON does not have by None."""
+    """Replaces numbers that JSON does not have by None, and named tuples by dictionaries."""
+    if hasattr(value, '_asdict'):
+        return _clean(value._asdict())
     if isinstance(value, dict):
         return {key: _clean(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
