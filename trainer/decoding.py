@@ -13,10 +13,14 @@ _HEADER_BYTES = 4096  # at the begin of a file in which the mark and the orienta
 _ORIENTATION_TAG = 0x0112
 _ENTRY_BYTES = 12
 _UPRIGHT = 1
+_JPEG = b'\xff\xd8\xff'  # how a JPEG file begins
 
 _MIRRORED = (2, 3, 6, 7)  # orientations whose pixels must be mirrored left to right, after transposing
 _FLIPPED = (3, 4, 7, 8)  # and top to bottom
 _TRANSPOSED = 5  # this orientation and those above it have rows and columns exchanged
+
+# Of a WEBP file: 'WEBP' at 8, the first chunk's name at 12, and at 20 its content (RFC 9649, 2.4 to 2.7 and 3.4).
+_ANIMATION, _ALPHA = 0x02, 0x10  # bits of the first byte of VP8X; the fifth byte of VP8L has a bit for alpha too
 
 
 def _read_number(header: tf.Tensor, place: tf.Tensor, count: int, is_little: tf.Tensor) -> tf.Tensor:
@@ -52,7 +56,7 @@ def read_orientation(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
       1 to 8, int32 scalar, as Exif counts them; 1 (upright) for any file but a JPEG, and for a JPEG that does not say.
     """
-    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), b'\xff\xd8\xff')
+    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(_JPEG)), _JPEG)
     orientation = tf.cond(is_jpeg, lambda: _read_exif_orientation(encoded), lambda: tf.constant(_UPRIGHT))
     return tf.where((orientation >= _UPRIGHT) & (orientation <= 8), orientation, _UPRIGHT)
 
@@ -107,19 +111,38 @@ def fit_image(image: tf.Tensor, size: int, *, is_stretched: bool) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(tf.reduce_all(tf.equal(shape, wanted)), crop, resize), [size, size, CHANNELS])
 
 
+def _read_webp_flags(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Reads whether an image file, string scalar, is an animated WEBP, and whether it is a WEBP with alpha; bools."""
+    header = tf.strings.substr(encoded + bytes(25), 0, 25)
+    kind, values = tf.strings.substr(header, 12, 4), tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int32)
+    is_webp = tf.equal(tf.strings.substr(header, 8, 4), b'WEBP')
+    is_extended = is_webp & tf.equal(kind, b'VP8X')
+    is_lossless = is_webp & tf.equal(kind, b'VP8L')
+    is_animated = is_extended & (tf.bitwise.bitwise_and(values[20], _ANIMATION) > 0)
+    flags = tf.where(is_extended, values[20], tf.where(is_lossless, values[24], 0))
+    return is_animated, tf.bitwise.bitwise_and(flags, _ALPHA) > 0
+
+
 def decode_image(encoded: tf.Tensor, size: int, *, is_stretched: bool = False) -> tf.Tensor:
     """Decodes one image file of any size to uint8 [size, size, 3], RGB, upright.
 
     Args:
-      encoded: PNG, JPEG, GIF (its first frame), BMP or WEBP bytes, string scalar. Grey images become RGB, and
-        transparency is dropped.
+      encoded: PNG, JPEG, GIF (its first frame), BMP or WEBP (not animated) bytes, string scalar. Grey images become
+        RGB, and transparency is dropped.
       size: The contract's image_size.
       is_stretched: See `fit_image`.
 
     Raises:
       tf.errors.InvalidArgumentError: When run, if the bytes are not an image that TensorFlow can decode.
     """
-    image = tf.io.decode_image(encoded, channels=CHANNELS, expand_animations=False)
+    is_animated, has_alpha = _read_webp_flags(encoded)
+    # TensorFlow drops the transparency of every other form by itself, and refuses to drop that of WEBP. Asked for the
+    # first frame of an animated WEBP, it can write behind the memory of the image (2.21), so it is not asked.
+    image = tf.cond(
+        has_alpha & ~is_animated,
+        lambda: tf.io.decode_image(encoded, channels=CHANNELS + 1, expand_animations=False)[..., :CHANNELS],
+        lambda: tf.io.decode_image(tf.where(is_animated, b'', encoded), channels=CHANNELS, expand_animations=False),
+    )
     image.set_shape([None, None, CHANNELS])
     image = turn_upright(image, read_orientation(encoded))
     return fit_image(image, size, is_stretched=is_stretched)

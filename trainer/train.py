@@ -210,7 +210,6 @@ def run_fn(fn_args: FnArgs) -> None:
         ('export') as dicts.
     """
     config = TrainerConfig(**fn_args.custom_config['trainer'])
-    contract = load_contract(fn_args.schema_path)
     run_dir = fn_args.model_run_dir
     with use_device(config.precision) as device:
         cluster = join_cluster(config.strategy)
@@ -220,6 +219,7 @@ def run_fn(fn_args: FnArgs) -> None:
                 'statistics are estimated from the whole train split, and each of the '
                 f'{cluster.share.workers} workers of TF_CONFIG reads its own share; set trainer.weight_average=none.'
             )
+        contract = load_contract(fn_args.schema_path)
         transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
         train = read_split(fn_args.train_files, transform_output, config.augmentation, config.seed)
         val = read_split(fn_args.eval_files, transform_output)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from components import features
-from components.data import sample
+from components.data import cifar10, sample
 from components.errors import ExportError
 from tests.conftest import IMAGE_SIZE
 from trainer import export
@@ -70,7 +70,7 @@ def val(sample_data, transform_output):
 
 def export_as(model, transform_output, val, folder, **settings):
     out = folder / 'model'
-    return out, export_model(model, transform_output, str(out), ExportConfig(**settings), val)
+    return out, export_model(model, transform_output, str(out), ExportConfig(**settings), val, cifar10.CONTRACT)
 
 
 @pytest.fixture(scope='module')
@@ -89,7 +89,7 @@ def exported_bfloat16(model, transform_output, val, tmp_path_factory):
 def many_images() -> np.ndarray:
     """Sample images, uint8 [70, 32, 32, 3]: three micro-batches, the last one short."""
     random = np.random.default_rng(8)
-    return np.stack([sample.draw_image(index % features.NUM_CLASSES, random) for index in range(70)])
+    return np.stack([sample.draw_image(index % cifar10.CONTRACT.num_classes, random) for index in range(70)])
 
 
 @pytest.fixture(scope='module')
@@ -251,12 +251,12 @@ def test_a_bfloat16_export_predicts_nearly_what_keras_predicts(exported_bfloat16
 
 def test_a_model_that_bfloat16_spoils_is_not_exported(model, transform_output, val, tmp_path, monkeypatch):
     """In this test the bfloat16 graph predicts a different class for one image in each batch of eight."""
-    classes = np.arange(8) % features.NUM_CLASSES
+    classes = np.arange(8) % cifar10.CONTRACT.num_classes
 
     def make_graph(model, precision, **options):
         predicted = classes.copy()
         predicted[0] += precision == 'bfloat16'
-        return lambda images: tf.one_hot(predicted[: len(images)], features.NUM_CLASSES)
+        return lambda images: tf.one_hot(predicted[: len(images)], cifar10.CONTRACT.num_classes)
 
     monkeypatch.setattr(export, 'InferenceGraph', make_graph)
     monkeypatch.setattr(export, 'ClassifierGraph', make_graph)
@@ -307,9 +307,9 @@ def test_signatures_have_the_documented_names_shapes_and_dtypes(predictions):
     ]
     assert predictions['dtypes'] == {'label': 'int64', 'class_name': 'string', 'probabilities': 'float32'}
     assert predictions['image_xf'] == [70, IMAGE_SIZE, IMAGE_SIZE, 3]
-    assert predictions['labels'] == list(features.CLASS_NAMES)
+    assert predictions['labels'] == list(cifar10.CONTRACT.class_names)
     labels = predictions['label']['serving_default']
-    assert predictions['class_name'] == [features.CLASS_NAMES[label] for label in labels]
+    assert predictions['class_name'] == [cifar10.CONTRACT.class_names[label] for label in labels]
 
 
 def test_a_session_runs_the_safe_signature_as_tensorflow_serving_does(predictions, expected):

@@ -205,7 +205,7 @@ def test_the_constant_schedule_is_the_learning_rate():
 
 def test_balanced_class_weights_make_every_class_count_the_same():
     labels = np.repeat(np.arange(10), np.arange(1, 11))
-    weights = compute_class_weights(labels)
+    weights = compute_class_weights(labels, 10)
     shares = [weights[label] * (labels == label).sum() for label in range(10)]
     assert shares == pytest.approx([5.5] * 10)
 
