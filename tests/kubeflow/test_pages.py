@@ -16,13 +16,13 @@ from components.model_gate.verdict import judge, write_verdict
 from components.serving_check.report import make_reason, make_skipped_report, write_report
 from kubeflow import pages
 from kubeflow.mirrors import LOGS_KEY
-from tests.components.model_gate.test_verdict import make_metrics
+from tests.components.model_gate.test_verdict import NAMES, make_metrics
 from trainer.train import REPORT_FILE, TrainingReport
 
 
 def write_evaluation(folder, metrics: dict) -> None:
     """Writes the Evaluator's artifact: a verdict on the metrics, and predictions of which one takes a cat for a dog."""
-    write_verdict(str(folder), judge(metrics, GateConfig(), BaselineInfo()))
+    write_verdict(str(folder), judge(metrics, GateConfig(), BaselineInfo(), NAMES))
     labels = np.array([features.CLASS_NAMES.index(name) for name in ('cat', 'cat', 'ship')])
     predicted = np.array([features.CLASS_NAMES.index(name) for name in ('cat', 'dog', 'ship')])
     records = Records([b''] * 3, np.array([b'a', b'b', b'c']), labels, 'digest')
@@ -45,9 +45,9 @@ def test_a_refused_model_shows_each_bound_with_its_name_value_and_count(tmp_path
     metrics[3]['accuracy'] = 0.412
     write_evaluation(tmp_path, metrics)
     metadata = pages.describe_evaluation(tmp_path)
-    assert metadata['verdict'] == 'refused: 2 of 13 bounds were not kept'
+    assert metadata['verdict'] == 'refused: 2 of 14 bounds were not kept'
     assert {name: text for name, text in metadata.items() if name.startswith('refused')} == {
-        'refused_recall_cat': 'recall of cat 0.412 < 0.750 on 1,000',
+        'refused_recall_cat': 'recall of cat 0.412 (95% interval 0.382 to 0.443) < 0.750 on 1,000',
         'refused_calibration_error': 'calibration error 0.300 > 0.150 on 10,000',
     }
 
