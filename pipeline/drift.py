@@ -271,7 +271,8 @@ def _describe_sizes(
     if not any(each.is_drift for each in known):
         return []
     now, before = ('x'.join(f'{getattr(each, side):.0f}' for each in known) for side in ('requests', 'reference'))
-    if not is_tiny(contract.image_size) and not is_too_small(*(each.requests for each in known), contract.image_size):
+    shorter_side = min(each.requests for each in known)
+    if not is_tiny(contract.image_size) and not is_too_small(shorter_side, contract.image_size):
         return []
     seen = f'{contract.image_size}x{contract.image_size}'
     return [

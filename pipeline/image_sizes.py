@@ -17,12 +17,12 @@ def is_tiny(image_size: int) -> bool:
     return image_size <= _LARGEST_TINY
 
 
-def is_too_large(width: float, height: float, image_size: int) -> bool:
+def is_too_large(longer_side: float, image_size: int) -> bool:
     """Whether an image, in pixels, is so much larger than the training images that it is unlike them."""
-    return is_tiny(image_size) and max(width, height) > MOST_TIMES_LARGER * image_size
+    return is_tiny(image_size) and longer_side > MOST_TIMES_LARGER * image_size
 
 
-def is_too_small(width: float, height: float, image_size: int) -> bool:
+def is_too_small(shorter_side: float, image_size: int) -> bool:
     """Whether an image, in pixels, must be enlarged, tiny ones more than MOST_TIMES_SMALLER times."""
     times = MOST_TIMES_SMALLER if is_tiny(image_size) else 1
-    return times * min(width, height) < image_size
+    return times * shorter_side < image_size

@@ -226,8 +226,8 @@ class _Watch:
             self._note_unnamed()
         if item.size and self._classifier.image_size:
             self._count += 1
-            self._larger += is_too_large(*item.size, self._classifier.image_size)
-            self._smaller += is_too_small(*item.size, self._classifier.image_size)
+            self._larger += is_too_large(max(item.size), self._classifier.image_size)
+            self._smaller += is_too_small(min(item.size), self._classifier.image_size)
 
     def _note_unnamed(self) -> None:
         if not self._has_unnamed:

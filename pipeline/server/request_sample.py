@@ -26,7 +26,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -146,7 +146,7 @@ def list_rows(inputs: dict[str, Any], outputs: dict[str, Any]) -> list[Row]:
 
 
 def describe_rows(
-    rows: list[tuple[Row, str, int | None, str]], image_size: int
+    rows: Sequence[tuple[Row, str, int | None, str]], image_size: int
 ) -> list[tuple[AskedImage, EncodedOrPixels]]:
     """Measures images.
 
