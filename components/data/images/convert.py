@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from components.data import cifar10
 from components.errors import to_one_line
@@ -89,7 +89,7 @@ def has_size(path: Path, size: int) -> bool:
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise _RefusalError(f'the file has more than {_MAX_BYTES // 1024**2} MB')
+            raise _RefusalError(f'too large: more than {_MAX_BYTES // 1024**2} MB')
         return path.read_bytes()
     except OSError as error:
         raise _RefusalError(f'cannot be read: {error.strerror}') from error
@@ -106,11 +106,11 @@ def _open(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise _RefusalError(f'declares more than {MAX_PIXELS:,} pixels; not decoded') from error
+        raise _RefusalError(f'too many pixels: more than {MAX_PIXELS:,}, not decoded') from error
     except _FAULTS as error:
         raise _RefusalError('not a JPEG, PNG, BMP, GIF or WEBP picture') from error
     if image.width * image.height > MAX_PIXELS:
-        raise _RefusalError(f'declares {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}; not decoded')
+        raise _RefusalError(f'too many pixels: {image.width}x{image.height}, more than {MAX_PIXELS:,}, not decoded')
     return image
 
 
@@ -118,7 +118,7 @@ def _scale(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     """Returns width and height with the same aspect and a shorter side of `shorter` pixels."""
     width, height = (max(shorter, round(side * shorter / min(size))) for side in size)
     if width * height > MAX_STORED_PIXELS:
-        raise _RefusalError(f'{size[0]}x{size[1]} is too long and narrow')
+        raise _RefusalError(f'too long and narrow: {size[0]}x{size[1]}')
     return width, height
 
 
@@ -137,6 +137,9 @@ def _has_16_bits(image: Image.Image, content: bytes) -> bool:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith('I'):  # Pillow would cut the values off at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert('RGB')
+    if image.format == 'GIF' and 'transparency' in image.info:
+        image = image.convert('RGBA')
+        image.paste(0, mask=ImageChops.invert(image.getchannel('A')))  # TensorFlow shows black there
     return image.convert('RGB')
 
 

@@ -91,10 +91,10 @@ def _mark_duplicates(files: Sequence[ImageFile], converted: Sequence[Converted])
         for position in positions:
             others = [files[other] for other in positions if files[other].class_name != files[position].class_name]
             if others:
-                reason = f'the same picture is in a different class, {others[0].name}: one of the labels must be wrong'
+                reason = f'one of its labels must be wrong: the same picture is in {others[0].name}'
                 marked[position] = marked[position]._replace(outcome='refused', reason=reason)
             elif position != positions[0]:
-                reason = f'the same picture as {files[positions[0]].name}'
+                reason = f'duplicate: the same picture as {files[positions[0]].name}'
                 marked[position] = marked[position]._replace(outcome='skipped', reason=reason)
     return marked
 

@@ -63,7 +63,7 @@ def describe_refusals(refused: Sequence[Row]) -> str:
 
 
 def _summarize_reasons(rows: Sequence[Row]) -> str:
-    """Names the commonest reasons without what is particular to a file: '20 resized, 3 grey to RGB'."""
+    """Names the commonest reasons, of each the part before its colon: '20 resized, 3 grey to RGB'."""
     reasons = Counter(
         'resized' if _RESIZED.fullmatch(part) else part.partition(':')[0]
         for row in rows
