@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from components.data import cifar10
 from components.environment import choose_variables
 
 os.environ.update(choose_variables())
@@ -144,7 +145,7 @@ def prepare(folder: Path, images: int, precision: Precision, *, with_baseline: b
     split.mkdir(parents=True)
     with tf.io.TFRecordWriter(str(split / 'test.gz'), options='GZIP') as writer:
         for index, png in enumerate(draw_pngs(images)):
-            writer.write(make_example(png, index % features.NUM_CLASSES))
+            writer.write(make_example(png, index % cifar10.CONTRACT.num_classes))
     config = TrainerConfig(weights='none')
     transform_output = write_transform_graph(str(folder / 'transform'), config.get_image_size())
     model = build_random_model(config)
@@ -155,12 +156,12 @@ def prepare(folder: Path, images: int, precision: Precision, *, with_baseline: b
     }
     export_with_keras(model, transform_output, paths['keras'])
     export = ExportConfig(precision=precision, min_agreement=0)
-    export_model(model, transform_output, paths['as-it-was'], export, tf.data.Dataset.range(0))
+    export_model(model, transform_output, paths['as-it-was'], export, tf.data.Dataset.range(0), cifar10.CONTRACT)
     records = str(split / '*')
     (folder / 'baseline').mkdir()
     (folder / 'baseline' / BASELINE_FILE).write_text(json.dumps(BaselineInfo(1 if with_baseline else None)._asdict()))
     if with_baseline:
-        export_model(model, transform_output, paths['baseline'], export, tf.data.Dataset.range(0))
+        export_model(model, transform_output, paths['baseline'], export, tf.data.Dataset.range(0), cifar10.CONTRACT)
         read = read_records([records])
         kept = predict_records(paths['baseline'], read, 'the baseline')
         write_predictions(Path(paths['baseline']) / PREDICTIONS_FILE, read, kept)

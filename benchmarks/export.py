@@ -11,6 +11,7 @@ import os
 import tempfile
 from typing import Any
 
+from components.data import cifar10
 from components.environment import choose_variables
 
 os.environ.update(choose_variables())
@@ -82,7 +83,9 @@ def main() -> None:
         for name in names:
             # The agreement of bfloat16 is part of the result; with random weights it must not stop the export.
             export = ExportConfig(precision=name, min_agreement=0)
-            export_model(model, transform_output, f'{folder}/{name}', export, tf.data.Dataset.range(0))
+            export_model(
+                model, transform_output, f'{folder}/{name}', export, tf.data.Dataset.range(0), cifar10.CONTRACT
+            )
             results |= measure_model(name, tf.saved_model.load(f'{folder}/{name}'), rival, pngs, options.rounds)
     if len(names) == 1:
         print('bfloat16 was not measured, because this CPU has neither avx512_bf16 nor amx_bf16.')

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from benchmarks import harness
 from benchmarks.models import write_transform_graph
+from components.data import cifar10
 from components.data.cifar10 import read_records
 from trainer.cache import FeatureCache, fill_cache, make_cache_reader
 from trainer.config import TrainerConfig
@@ -36,7 +37,7 @@ def read_images(folder: str, count: int, image_size: int, backbone: str = 'resne
 
 def _build(config: TrainerConfig) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
-    return build_model(config, build_backbone(config))
+    return build_model(config, build_backbone(config), cifar10.CONTRACT.num_classes)
 
 
 def make_plain_fit(config: TrainerConfig, split: Split) -> Callable[[int], None]:

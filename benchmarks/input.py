@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
+from components.contract import CHANNELS
 
 _DESCRIPTION = 'One pass over the inputs: PNG through the Transform graph (ours) against materialized float32'
 
@@ -54,7 +55,7 @@ def read_materialized(folder: Path, image_size: int, batch_size: int) -> Batches
     from components import features
 
     spec = {
-        features.IMAGE_XF_KEY: tf.io.FixedLenFeature([image_size, image_size, features.IMAGE_SHAPE[-1]], tf.float32),
+        features.IMAGE_XF_KEY: tf.io.FixedLenFeature([image_size, image_size, CHANNELS], tf.float32),
         features.LABEL_XF_KEY: tf.io.FixedLenFeature([], tf.int64),
     }
 

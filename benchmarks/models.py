@@ -11,11 +11,11 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_transform.tf_metadata import dataset_metadata
-from tfx.utils import io_utils
 
 from components import features
-from components.data import sample
-from components.schema import SCHEMA_FILE
+from components.contract import DataContract
+from components.contract_schema import make_schema
+from components.data import cifar10, sample
 from pipeline.config import BeamConfig
 from trainer.config import TrainerConfig
 from trainer.model import build_backbone, build_model
@@ -29,7 +29,7 @@ def build_random_model(config: TrainerConfig) -> keras.Model:
     needs.
     """
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config, build_backbone(config))
+    model = build_model(config, build_backbone(config), cifar10.CONTRACT.num_classes)
     random = np.random.default_rng(config.seed)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -45,7 +45,7 @@ def build_random_model(config: TrainerConfig) -> keras.Model:
 def draw_pngs(count: int, seed: int = 0) -> list[bytes]:
     """Draws sample images as PNG bytes; image i is of class i modulo the number of classes."""
     random = np.random.default_rng(seed)
-    images = (sample.draw_image(index % features.NUM_CLASSES, random) for index in range(count))
+    images = (sample.draw_image(index % cifar10.CONTRACT.num_classes, random) for index in range(count))
     return [tf.io.encode_png(image).numpy() for image in images]
 
 
@@ -60,7 +60,12 @@ def make_example(png: bytes, label: int) -> bytes:
 
 
 def write_transform_graph(
-    out: str, image_size: int, *, backbone: str = 'resnet50', resize: str = 'bilinear'
+    out: str,
+    image_size: int,
+    *,
+    backbone: str = 'resnet50',
+    resize: str = 'bilinear',
+    contract: DataContract = cifar10.CONTRACT,
 ) -> tft.TFTransformOutput:
     """Writes the graph of `preprocessing_fn` to the folder `out`, as the Transform component does.
 
@@ -69,9 +74,10 @@ def write_transform_graph(
     Args:
       out: Folder to write to.
       image_size, backbone, resize: The settings of `trainer.preprocessing.preprocess_images`.
+      contract: Of the raw images.
     """
-    settings = {'backbone': backbone, 'image_size': image_size, 'resize': resize}
-    metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(str(SCHEMA_FILE)))
+    settings = {'backbone': backbone, 'image_size': image_size, 'resize': resize, 'contract': contract.to_dict()}
+    metadata = dataset_metadata.DatasetMetadata(make_schema(contract))
     rows = [{features.IMAGE_KEY: b'', features.LABEL_KEY: 0, features.ID_KEY: [b'']}]
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -11,6 +11,7 @@ import io
 import os
 from pathlib import Path
 
+from components.data import cifar10
 from components.environment import choose_variables
 
 os.environ.update(choose_variables())
@@ -39,7 +40,7 @@ def export_random_model(folder: Path) -> Path:
     precision = 'bfloat16' if has_cpu_bfloat16() else 'float32'
     export = ExportConfig(precision=precision, min_agreement=0)
     nothing = tf.data.Dataset.range(0)
-    export_model(build_random_model(config), transform_output, str(folder / 'model'), export, nothing)
+    export_model(build_random_model(config), transform_output, str(folder / 'model'), export, nothing, cifar10.CONTRACT)
     return folder / 'model'
 
 

@@ -30,6 +30,7 @@ def write_artifacts(root: Path, images: int, size: int) -> dict[str, Path]:
     from PIL import Image
 
     from components import features
+    from components.data import cifar10
     from components.image_statistics import measure_images
     from components.model_gate.predictions import find_right, read_images, read_records, write_predictions
     from components.model_gate.slices import measure_slices, write_slices
@@ -46,11 +47,11 @@ def write_artifacts(root: Path, images: int, size: int) -> dict[str, Path]:
             small.resize((size, size), Image.Resampling.BICUBIC).save(out, 'JPEG', quality=90)
             example = tf.train.Example()
             example.features.feature[features.IMAGE_KEY].bytes_list.value.append(out.getvalue())
-            example.features.feature[features.LABEL_KEY].int64_list.value.append(number % features.NUM_CLASSES)
+            example.features.feature[features.LABEL_KEY].int64_list.value.append(number % cifar10.CONTRACT.num_classes)
             example.features.feature[features.ID_KEY].bytes_list.value.append(f'test_{number:05}'.encode())
             writer.write(example.SerializeToString())
     records = read_records([str(split / '*.gz')])
-    scores = random.normal(size=(images, features.NUM_CLASSES))
+    scores = random.normal(size=(images, cifar10.CONTRACT.num_classes))
     scores[np.arange(images), records.labels] += 3.2
     probabilities = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype(np.float32)
     write_predictions(evaluation / 'test_predictions.npz', records, probabilities)

@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from components.data import cifar10
 from components.environment import choose_variables
 
 os.environ.update(choose_variables())
@@ -72,10 +73,10 @@ Put = Callable[[str, dict[str, Any], Array], Any]
 def draw_inputs(count: int) -> dict[str, Array]:
     """Draws sample images, and brings them into the form that each signature takes; [count, ...]."""
     random = np.random.default_rng(0)
-    pngs = draw_pngs(count)
+    pngs, classes = draw_pngs(count), cifar10.CONTRACT.num_classes
     return {
         features.SIGNATURE_SERVING_DEFAULT: np.array(pngs, object),
-        features.SIGNATURE_RAW: np.stack([draw_image(index % features.NUM_CLASSES, random) for index in range(count)]),
+        features.SIGNATURE_RAW: np.stack([draw_image(index % classes, random) for index in range(count)]),
         features.SIGNATURE_EXAMPLES: np.array([make_example(png, 0) for png in pngs], object),
     }
 
@@ -93,6 +94,7 @@ def export_ours(model: keras.Model, transform_output: tft.TFTransformOutput, fol
         str(version),
         ExportConfig(precision=precision, min_agreement=0),
         tf.data.Dataset.range(0),
+        cifar10.CONTRACT,
     )
     with tf.io.TFRecordWriter(str(folder / 'val.gz'), options='GZIP') as writer:
         for png in draw_pngs(_BATCH):

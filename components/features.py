@@ -1,34 +1,17 @@
-"""The data contract: what a record holds and what its values mean.
+"""What a record holds and what its values mean, for every data set.
 
-Every other module takes feature keys, class names, splits, the image shape and the model's signatures from here, so
-that data, training, evaluation and serving cannot disagree. This module imports nothing.
+Every other module takes feature keys, splits and the model's signatures from here, so that data, training, evaluation
+and serving cannot disagree. What differs between data sets is in `components.contract`. This module imports nothing.
 """
 
 # Raw features of a tf.Example, named as TFDS names CIFAR-10's.
-IMAGE_KEY = 'image'  # bytes: one PNG or JPEG of IMAGE_SHAPE
-LABEL_KEY = 'label'  # int64: an index into CLASS_NAMES
-ID_KEY = 'id'  # bytes, optional: part and number in the archive, e.g. b'train_00042'
+IMAGE_KEY = 'image'  # bytes: one PNG or JPEG, RGB, of the contract's image_size
+LABEL_KEY = 'label'  # int64: an index into the contract's class_names
+ID_KEY = 'id'  # bytes, optional: of CIFAR-10 part and number in the archive, b'train_00042'; of a file its path
 
 # Transformed features: what Transform makes of the raw ones.
 IMAGE_XF_KEY = 'image_xf'  # float32 [image_size, image_size, 3], preprocessed as the backbone expects it
 LABEL_XF_KEY = 'label_xf'  # int64 scalar
-
-IMAGE_SHAPE = (32, 32, 3)  # height, width, channels (RGB); uint8
-
-# In the order of the official archive (batches.meta.txt).
-CLASS_NAMES = (
-    'airplane',
-    'automobile',
-    'bird',
-    'cat',
-    'deer',
-    'dog',
-    'frog',
-    'horse',
-    'ship',
-    'truck',
-)
-NUM_CLASSES = len(CLASS_NAMES)
 
 # Training reads `train` and chooses on `val`; the model gate, and nothing else, reads `test`.
 TRAIN_SPLIT = 'train'
@@ -43,6 +26,7 @@ SIGNATURE_RAW = 'serving_raw'
 SIGNATURE_EXAMPLES = 'examples'
 SIGNATURE_EXPLAIN = 'explain'
 SIGNATURE_TRANSFORM = 'transform_features'
+SIGNATURE_CLASS_NAMES = 'class_names'
 OUTPUT_LABEL = 'label'
 OUTPUT_CLASS_NAME = 'class_name'
 OUTPUT_PROBABILITIES = 'probabilities'
@@ -52,5 +36,10 @@ OUTPUT_HEAT_MAP = 'heat_map'  # of SIGNATURE_EXPLAIN: float32 [h, w], 0 to 1, wh
 NO_LABEL = -1  # of an image that SIGNATURE_SAFE cannot decode; for SIGNATURE_EXPLAIN, the predicted class
 
 # Predictions of the trained network, which the Trainer writes beside the model and the served model must reproduce: an
-# uncompressed TFRecord file of tf.Examples with IMAGE_KEY (bytes) and OUTPUT_PROBABILITIES (NUM_CLASSES floats).
+# uncompressed TFRecord file of tf.Examples with IMAGE_KEY (bytes) and OUTPUT_PROBABILITIES (a float for each class).
 PREDICTIONS_FILE = 'predictions.tfrecord'
+
+# Of CIFAR-10; what still reads these is to take a `components.contract.DataContract`.
+CLASS_NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+NUM_CLASSES = 10
+IMAGE_SHAPE = (32, 32, 3)

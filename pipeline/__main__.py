@@ -1,6 +1,7 @@
 """The command line: parses and calls, no logic. Heavy modules are imported by the command that needs them."""
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ if find_spec('tfx') is None:  # before the first import that would fail
     )
     raise SystemExit(2)
 
+from components.contract import read_class_names
 from components.environment import choose_variables
 from components.errors import PipelineError, UsageError
 from components.places import locate
@@ -38,6 +40,10 @@ _GO_ON = {
 """What to do after an interrupt, by command."""
 
 
+def _add_classes(config: PipelineConfig, file: str | None) -> PipelineConfig:
+    return dataclasses.replace(config, class_names=read_class_names(Path(file))) if file else config
+
+
 def _make_config(arguments: argparse.Namespace) -> PipelineConfig:
     root = arguments.root or Path('runs') / arguments.preset
     config = PRESETS[arguments.preset](str(Path(root).absolute()))
@@ -50,7 +56,7 @@ def _make_config(arguments: argparse.Namespace) -> PipelineConfig:
     if arguments.data:
         data = arguments.data if '://' in arguments.data else Path(arguments.data).absolute()
         assignments.insert(0, f'data={data}')
-    config = apply_overrides(config, assignments)
+    config = apply_overrides(_add_classes(config, arguments.classes), assignments)
     if not config.data and arguments.preset != 'sample':
         raise UsageError(
             f'--preset {arguments.preset} needs --data DIR; `python -m pipeline data --help` says how to make one.'
@@ -108,7 +114,7 @@ def _check_out(text: str) -> Path:
 def _compile(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from kubeflow.target import Target
 
-    config = PRESETS[arguments.preset](arguments.pipeline_root)
+    config = _add_classes(PRESETS[arguments.preset](arguments.pipeline_root), arguments.classes)
     places = [f'data={arguments.data}', f'serving={arguments.serving}']
     config = apply_overrides(config, [*places, *arguments.set])
     target = Target(

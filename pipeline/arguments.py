@@ -94,9 +94,18 @@ def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str], hid
     parser.add_argument('--set', metavar='KEY=VALUE', action='append', default=[], help='override a setting')
 
 
+def _add_classes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--classes',
+        metavar='FILE',
+        help='the class names, one on each line in the order of the labels, for TFRecords that others made',
+    )
+
+
 def _add_run_options(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     _add_settings(parser, arguments, hidden=('kubeflow.',))
     parser.add_argument('--data', metavar='DIR', help='TFRecords in train/, val/, test/; default: the embedded sample')
+    _add_classes(parser)
     parser.add_argument('--root', metavar='DIR', help='folder for all results; default: runs/PRESET')
 
 
@@ -114,6 +123,7 @@ def _add_compile(commands: Commands, arguments: Sequence[str]) -> None:
     parser.add_argument(
         '--data', metavar='DIR', required=True, help='TFRecords in train/, val/, test/; on a volume, s3:// or gs://'
     )
+    _add_classes(parser)
     parser.add_argument('--serving', metavar='DIR', required=True, help='where models go; on a volume, s3:// or gs://')
     parser.add_argument('--webhook', metavar='URL', help='address that is told how a run ended')
 

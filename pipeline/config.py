@@ -61,6 +61,9 @@ class PipelineConfig(Settings):
     """Folder that holds everything a run writes; see `Layout`."""
     data: str | None = None
     """Folder or URI with TFRecords in train/, val/ and test/; None takes the embedded sample, written to the root."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes in the order of the labels, for TFRecords that others made; a data folder that the `data`
+    command wrote says them itself."""
     serving: str | None = None
     """Folder or URI that models are pushed to as numbered versions; None takes ROOT/serving."""
     bulk_input: str | None = None

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from components import features
+from components.data import cifar10
+from components.data.manifest import read_contract, read_manifest
 from pipeline.config import PipelineConfig
 from pipeline.console import print_line
 from pipeline.preflight import LEAST_GLIBC, has_avx, read_glibc
-from trainer.backbones import BACKBONES
+from trainer.backbones import BACKBONES, STRIDE
 
 _LOCK_FILE = Path(__file__).parents[1] / 'requirements.txt'
 _PYTHONS = ((3, 11), (3, 13))  # the first and the last that TFX 1.21 supports
@@ -103,20 +104,35 @@ def check_gpu() -> Check:
     return Check('ok', 'GPU', gpus)
 
 
+def _measure_data(config: PipelineConfig) -> tuple[int, int, float]:
+    """Returns the classes of the data, its records, and the bytes of a record: pixels, or a third of them as JPEG.
+
+    Where the data does not say it on this machine, CIFAR-10's numbers are taken.
+    """
+    contract, records = cifar10.CONTRACT, config.sample.train + config.sample.test
+    if config.data:
+        records = 60_000
+        manifest = None if '://' in config.data else read_manifest(Path(config.data))
+        if manifest is not None:
+            contract, records = read_contract(manifest), sum(manifest['counts'].values())
+    pixels = contract.image_size**2
+    return contract.num_classes, records, pixels * (3 if contract.is_square else 1)
+
+
 def forecast_disk_bytes(config: PipelineConfig) -> float:
     """Returns the most that a run writes, in bytes.
 
     The parameters of the backbone and the head take 4 bytes each, and are written nine times: in the best weights and
     in the .keras file (three times each, with the optimizer state of Adam), in the SavedModel, in its copy in the
-    Pusher's artifact, and in the pushed version. A record of the data takes 3 KB, and is written twice.
+    Pusher's artifact, and in the pushed version. The records of the data are written twice.
     """
     trainer = config.trainer
     backbone = BACKBONES[trainer.backbone]
-    area = (trainer.get_image_size() // 32) ** 2 if trainer.pooling == 'flatten' else 1
-    widths = [backbone.channels * area, *trainer.head_units, features.NUM_CLASSES]
+    classes, records, record_bytes = _measure_data(config)
+    area = (trainer.get_image_size() // STRIDE) ** 2 if trainer.pooling == 'flatten' else 1
+    widths = [backbone.channels * area, *trainer.head_units, classes]
     head = sum(before * after for before, after in itertools.pairwise(widths))
-    records = 60_000 if config.data else config.sample.train + config.sample.test
-    return 9 * 4 * (backbone.parameters + head) + 2 * 3_000 * records
+    return 9 * 4 * (backbone.parameters + head) + 2 * record_bytes * records
 
 
 def check_disk(config: PipelineConfig) -> Check:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
-from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform
+from tfx.components import ExampleValidator, StatisticsGen, Trainer
 from tfx.orchestration import metadata, pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 
@@ -20,6 +20,7 @@ from components.pusher import Pusher
 from components.schema import CuratedSchemaGen
 from components.serving_check.component import ServingCheck
 from components.source_digest import add_source_digests
+from components.transform import Transform
 from pipeline.batch.component import BulkInferrer
 from pipeline.config import Layout, PipelineConfig
 from pipeline.report.component import Report
@@ -61,7 +62,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
     example_gen = ImportExampleGen(input_base=data, input_config=example_gen_pb2.Input(splits=splits))
     examples = example_gen.outputs['examples']
 
-    schema_gen = CuratedSchemaGen()
+    schema_gen = CuratedSchemaGen(examples, config.class_names)
     schema = schema_gen.outputs['schema']
     # Semantic statistics: TFDV looks into the images too, which the schema says they are.
     statistics_gen = StatisticsGen(

@@ -119,7 +119,7 @@ def model():
 
     keras.utils.set_random_seed(0)
     config = TrainerConfig(image_size=IMAGE_SIZE, head_units=(16,))
-    model = build_model(config, build_backbone(config))
+    model = build_model(config, build_backbone(config), 10)
     # Random weights give every image nearly the same probabilities; a steeper last layer makes them differ.
     head = model.get_layer(features.OUTPUT_PROBABILITIES)
     head.set_weights([head.get_weights()[0] * 50, head.get_weights()[1]])

@@ -14,6 +14,7 @@ ALLOWED = {
         'trainer',
         'components.features',
         'components.contract',
+        'components.contract_schema',
         'components.errors',
         'components.places',  # checkpoints can be in an object store
         'components.progress',

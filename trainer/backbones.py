@@ -7,6 +7,8 @@ names what belongs to a backbone in Keras, and the functions below look it up wh
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+STRIDE = 32  # every backbone's output has a value for so many pixels in height and width
+
 
 class Backbone(NamedTuple):
     """A network of `keras.applications` that has ImageNet weights, and the numbers that describe it."""
@@ -22,7 +24,7 @@ class Backbone(NamedTuple):
     train_from: str
     """The meaning of `trainer.train_from=auto`: the prefix of the names of the layers in the last stage."""
     channels: int
-    """Channels of the output without top, which has the shape [N, S/32, S/32, channels]."""
+    """Channels of the output without top, which has the shape [N, S / STRIDE, S / STRIDE, channels]."""
     parameters: int
     """Number of parameters without top."""
 

@@ -30,9 +30,10 @@ class TrainerConfig(Settings):
     """The network below the head, which brings its own preprocessing and image size; see trainer/backbones.py."""
     image_size: int | None = None
     """Height and width in pixels that Transform resizes images to; None takes the backbone's own size."""
-    resize: Literal['bilinear', 'upsampling'] = 'bilinear'
-    """How images of 32 pixels become `image_size`: 'upsampling' repeats each pixel a whole number of times, as Keras'
-    UpSampling2D does."""
+    resize: Literal['bilinear', 'upsampling', 'stretch'] = 'bilinear'
+    """How images become `image_size`: the shorter side is resized, and the middle of the longer one is kept.
+    'upsampling' repeats each pixel a whole number of times, as Keras' UpSampling2D does; 'stretch' squeezes the whole
+    image into the square."""
     weights: str = 'imagenet'
     """The backbone's initial weights: 'imagenet' (downloaded by Keras), 'none' (random), or the path or gs:// URI of a
     weights file without top."""
@@ -43,7 +44,7 @@ class TrainerConfig(Settings):
     pooling: Literal['flatten', 'average'] = 'flatten'
     """What the head makes of the backbone's output [N, H, W, C]: all values in a row, or the mean of each channel."""
     head_units: tuple[Count, ...] = (256, 128, 64)
-    """Width of each Dense layer of the head; the softmax over the ten classes comes after them."""
+    """Width of each Dense layer of the head; the softmax over the classes comes after them."""
     head_batchnorm: bool = True
     """Whether a BatchNorm follows the pooling and each Dense layer of the head."""
     dropout: Share = 0.5
@@ -125,11 +126,6 @@ class TrainerConfig(Settings):
         if size < smallest:
             raise ValueError(
                 f"trainer.image_size must be at least {smallest}, {self.backbone}'s smallest. Received: {size}"
-            )
-        if self.resize == 'upsampling' and size % 32:
-            raise ValueError(
-                'trainer.image_size must be a multiple of 32 for trainer.resize=upsampling, which repeats each pixel a '
-                f'whole number of times. Received: {size}'
             )
 
     def get_image_size(self) -> int:

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from components.contract import CONTRACT_FILE, DataContract
 from components.errors import ExportError
 from components.progress import track
 from trainer.classifier_graph import ClassifierGraph
@@ -67,7 +68,12 @@ def make_served_graph(
 
 
 def export_model(
-    model: keras.Model, transform_output: tft.TFTransformOutput, out: str, config: ExportConfig, val: tf.data.Dataset
+    model: keras.Model,
+    transform_output: tft.TFTransformOutput,
+    out: str,
+    config: ExportConfig,
+    val: tf.data.Dataset,
+    contract: DataContract,
 ) -> ExportReport:
     """Writes `model` as a SavedModel that TensorFlow Serving, TFMA and plain TensorFlow load without our code.
 
@@ -75,15 +81,16 @@ def export_model(
       serving_default: image, string [N], the bytes of image files of any size.
       serving_default_safe: The same, and it returns error, string [N], too: a sentence for an image that cannot be
         decoded, whose label is -1, class_name '' and probabilities 0; '' for all others.
-      serving_raw: image, uint8 [N, 32, 32, 3], RGB.
+      serving_raw: image, uint8 [N, image_size, image_size, 3], RGB, of the contract's image_size.
       examples: examples, string [N], serialized tf.Examples with an `image`.
       explain: image, as serving_default has it, and label, int64 [N], the classes to explain, -1 for the predicted one.
         It returns seen, uint8 [N, S, S, 3], the network's inputs as RGB, and heat_map, float32 [N, h, w], too: see
         `trainer.classifier_graph.ClassifierGraph.explain`.
       transform_features: examples, string [N] -> image_xf, float32 [N, S, S, 3].
-    All but the last return label, int64 [N], the predicted class; class_name, string [N]; and probabilities, float32
-    [N, 10]. They process MICRO_BATCH images at a time, and share one graph and its weights. All but the safe one fail
-    with INVALID_ARGUMENT and the number of the image, from 0 on, if one cannot be decoded.
+      class_names: label, int64 [N] -> class_name, string [N]: '' for a label that is no class.
+    All but the last two return label, int64 [N], the predicted class; class_name, string [N]; and probabilities,
+    float32 [N, classes]. They process MICRO_BATCH images at a time, and share one graph and its weights. All but the
+    safe one fail with INVALID_ARGUMENT and the number of the image, from 0 on, if one cannot be decoded.
 
     Args:
       model: A functional model, preprocessed images -> probabilities, float32.
@@ -91,6 +98,7 @@ def export_model(
       out: Folder to write to; a local path or a URI that TensorFlow can open.
       config: The precision, and how well a lower precision must agree with float32.
       val: Batches of (image_xf, label), on which the agreement is measured.
+      contract: The class names and the image size; CONTRACT_FILE in the SavedModel holds them too.
 
     Returns:
       What was exported; EXPORT_FILE in the SavedModel holds the same.
@@ -100,10 +108,12 @@ def export_model(
     """
     graph, report = make_served_graph(model, config, val)
     with track('saving the model'), tempfile.TemporaryDirectory() as folder:
-        served = ServedModel(graph, transform_output, Path(folder))
+        served = ServedModel(graph, transform_output, Path(folder), contract)
         tf.saved_model.save(served, out, served.get_signatures())
     extra = os.path.join(out, EXTRA_FOLDER)
     tf.io.gfile.makedirs(extra)
     with tf.io.gfile.GFile(os.path.join(extra, EXPORT_FILE), 'w') as file:
         json.dump(report._asdict(), file, indent=2)
+    with tf.io.gfile.GFile(os.path.join(out, CONTRACT_FILE), 'w') as file:
+        file.write(contract.to_json())
     return report

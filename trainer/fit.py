@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from components import features
 from components.errors import TrainingError
 from trainer.averaging import WeightAverage
 from trainer.checkpoint import CheckpointFolder, History
@@ -50,13 +49,13 @@ def make_schedule(config: TrainerConfig, phase: Phase, steps_per_epoch: int) -> 
     )
 
 
-def compute_class_weights(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Computes weights, float32 [classes], with which every class counts the same in the loss.
+def compute_class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float32]:
+    """Computes weights, float32 [num_classes], with which every class counts the same in the loss.
 
-    The formula is that of scikit-learn's 'balanced': N / (classes * count of the class).
+    The formula is that of scikit-learn's 'balanced': N / (num_classes * count of the class).
     """
-    counts = np.bincount(labels, minlength=features.NUM_CLASSES)
-    return (len(labels) / (features.NUM_CLASSES * np.maximum(1, counts))).astype(np.float32)
+    counts = np.bincount(labels, minlength=num_classes)
+    return (len(labels) / (num_classes * np.maximum(1, counts))).astype(np.float32)
 
 
 def find_best_epoch(history: History) -> dict[str, Any]:
@@ -172,12 +171,13 @@ def _fit_epochs(
     callbacks: list[Any],
 ) -> None:
     """Runs the epochs of a phase from `order.epoch` on; see `fit_phase`."""
-    weights = compute_class_weights(train.labels) if config.class_weights == 'balanced' else None
-    one_hot = config.has_soft_labels()
+    classes = model.output_shape[-1]
+    weights = compute_class_weights(train.labels, classes) if config.class_weights == 'balanced' else None
+    shares = classes if config.has_soft_labels() else None
     mixer = None if config.mix == 'none' else Mixer(config.mix, config.seed)
-    batches = make_batches(train, order, config.batch_size, cluster.share, weights, one_hot=one_hot, mixer=mixer)
+    batches = make_batches(train, order, config.batch_size, cluster.share, weights, num_classes=shares, mixer=mixer)
     val_order = EpochOrder(val.count, None)
-    val_batches = make_batches(val, val_order, config.batch_size, cluster.share, one_hot=one_hot)
+    val_batches = make_batches(val, val_order, config.batch_size, cluster.share, num_classes=shares)
     steps, val_steps = (
         len(list_batch_starts(split.count, config.batch_size, cluster.share.replicas)) for split in (train, val)
     )

@@ -73,7 +73,7 @@ def freeze_below(backbone: keras.Model, train_from: str) -> None:
             trained.add(id(layer.output))
 
 
-def add_head(outputs: keras.KerasTensor, config: TrainerConfig) -> keras.KerasTensor:
+def add_head(outputs: keras.KerasTensor, config: TrainerConfig, num_classes: int) -> keras.KerasTensor:
     """Adds the head: pooling and BatchNorm; then Dense (relu), Dropout and BatchNorm for each of `head_units`; softmax.
 
     The softmax computes in float32 under mixed precision too, because half precision would lose small probabilities.
@@ -81,9 +81,10 @@ def add_head(outputs: keras.KerasTensor, config: TrainerConfig) -> keras.KerasTe
     Args:
       outputs: The backbone's output, [N, H, W, channels].
       config: The settings of the head.
+      num_classes: Number of classes.
 
     Returns:
-      The probabilities, float32 [N, 10].
+      The probabilities, float32 [N, num_classes].
     """
 
     def normalize(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -98,23 +99,23 @@ def add_head(outputs: keras.KerasTensor, config: TrainerConfig) -> keras.KerasTe
         x = keras.layers.Dense(units, activation='relu', name=f'head_{number}_dense')(x)
         x = keras.layers.Dropout(config.dropout, seed=config.seed + number, name=f'head_{number}_dropout')(x)
         x = normalize(x, f'head_{number}_bn')
-    return keras.layers.Dense(
-        features.NUM_CLASSES, activation='softmax', dtype='float32', name=features.OUTPUT_PROBABILITIES
-    )(x)
+    return keras.layers.Dense(num_classes, activation='softmax', dtype='float32', name=features.OUTPUT_PROBABILITIES)(x)
 
 
-def build_model(config: TrainerConfig, backbone: keras.Model) -> keras.Model:
-    """Builds the whole network: preprocessed images, float [N, S, S, 3] -> probabilities, float32 [N, 10].
+def build_model(config: TrainerConfig, backbone: keras.Model, num_classes: int) -> keras.Model:
+    """Builds the whole network: preprocessed images, float [N, S, S, 3] -> probabilities, float32 [N, num_classes].
 
     Args:
       config: The layers to freeze, and the settings of the head.
       backbone: A backbone from `build_backbone`, with the weights to start from. The network shares its layers.
+      num_classes: Number of classes.
 
     Raises:
       ValueError: The backbone has no layer whose name begins with `train_from`.
     """
     freeze_below(backbone, config.get_train_from())
-    return keras.Model(backbone.input, add_head(backbone.output, config), name=f'cifar10_{config.backbone}')
+    outputs = add_head(backbone.output, config, num_classes)
+    return keras.Model(backbone.input, outputs, name=f'{config.backbone}_classifier')
 
 
 def choose_batchnorm_momentum(config: TrainerConfig, steps: int) -> float:

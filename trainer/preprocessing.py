@@ -9,33 +9,10 @@ from typing import Any
 import tensorflow as tf
 
 from components import features
+from components.contract import parse_contract
+from components.errors import UsageError
 from trainer.backbones import get_preprocess_input
-
-
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one PNG or JPEG of any size to uint8 [32, 32, 3].
-
-    Larger and smaller images are resized (antialiased) to the size of the training images, because a model that has
-    only seen upscaled 32-pixel images is worse at sharp ones. Grey images become RGB.
-
-    Args:
-      encoded: PNG or JPEG bytes, string scalar.
-
-    Raises:
-      tf.errors.InvalidArgumentError: When run, if the bytes are not an image that TensorFlow can decode.
-    """
-    height, width, channels = features.IMAGE_SHAPE
-    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    image.set_shape([None, None, channels])
-    is_contract_size = tf.reduce_all(tf.equal(tf.shape(image)[:2], [height, width]))
-    image = tf.cond(
-        is_contract_size,
-        lambda: image,
-        lambda: tf.cast(
-            tf.clip_by_value(tf.round(tf.image.resize(image, [height, width], antialias=True)), 0, 255), tf.uint8
-        ),
-    )
-    return tf.ensure_shape(image, features.IMAGE_SHAPE)
+from trainer.decoding import decode_image
 
 
 def preprocess_images(
@@ -47,18 +24,28 @@ def preprocess_images(
     Before it, on the small images, the cost is negligible.
 
     Args:
-      images: RGB images, uint8 [N, 32, 32, 3].
-      image_size: Height and width of the result in pixels; for 'upsampling' a multiple of 32.
+      images: RGB images, uint8 [N, size, size, 3].
+      image_size: Height and width of the result in pixels; for 'upsampling' a multiple of `size`.
       backbone: Key of `trainer.backbones.BACKBONES`. ResNet50's preprocessing reorders RGB to BGR and subtracts the
         ImageNet means (103.939, 116.779, 123.68), without scaling.
-      resize: 'bilinear', or 'upsampling', which repeats each pixel as Keras' UpSampling2D does.
+      resize: 'bilinear', which smooths (antialiases) where it makes images smaller; 'upsampling', which repeats each
+        pixel as Keras' UpSampling2D does; or 'stretch', which is 'bilinear' here.
 
     Returns:
       float32 [N, image_size, image_size, 3].
+
+    Raises:
+      UsageError: `resize` is 'upsampling', and image_size is no multiple of `size`.
     """
-    method = {'bilinear': tf.image.ResizeMethod.BILINEAR, 'upsampling': tf.image.ResizeMethod.NEAREST_NEIGHBOR}[resize]
+    size = images.shape[1]
+    if resize == 'upsampling' and image_size % size:
+        raise UsageError(
+            f"trainer.image_size must be a multiple of {size}, the size of the data's images, for "
+            f'trainer.resize=upsampling, which repeats each pixel a whole number of times. Received: {image_size}'
+        )
+    method = tf.image.ResizeMethod.NEAREST_NEIGHBOR if resize == 'upsampling' else tf.image.ResizeMethod.BILINEAR
     preprocessed = get_preprocess_input(backbone)(tf.cast(images, tf.float32), data_format='channels_last')
-    return tf.image.resize(preprocessed, [image_size, image_size], method=method)
+    return tf.image.resize(preprocessed, [image_size, image_size], method=method, antialias=image_size < size)
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
@@ -66,15 +53,17 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
 
     Args:
       inputs: Raw features: image, string [N]; label, int64 [N].
-      custom_config: 'image_size' in pixels; 'backbone' and 'resize' with the values of TrainerConfig's settings.
+      custom_config: 'image_size' in pixels; 'backbone' and 'resize' with the values of TrainerConfig's settings; and
+        'contract', see `components.contract.DataContract.to_dict`.
 
     Returns:
       image_xf, float32 [N, image_size, image_size, 3], and label_xf, int64 [N].
     """
+    contract, is_stretched = parse_contract(custom_config['contract']), custom_config['resize'] == 'stretch'
     decoded = tf.map_fn(
-        decode_image,
+        lambda encoded: decode_image(encoded, contract.image_size, is_stretched=is_stretched),
         inputs[features.IMAGE_KEY],
-        fn_output_signature=tf.TensorSpec(features.IMAGE_SHAPE, tf.uint8),
+        fn_output_signature=tf.TensorSpec(contract.image_shape, tf.uint8),
     )
     image_xf = preprocess_images(
         decoded,

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components import features
+from components.contract import DataContract
 from trainer.classifier_graph import ClassifierGraph
 
 LABELS_FILE = 'labels.txt'  # in the SavedModel's assets, one class name on each line
@@ -22,7 +23,7 @@ LABELS_FILE = 'labels.txt'  # in the SavedModel's assets, one class name on each
 MICRO_BATCH = 32
 _PARALLEL_DECODES = 8  # images of a micro-batch; each holds its pixels in memory
 
-_NOT_DECODED = 'cannot be decoded: it is not a whole PNG, JPEG, GIF or BMP file'
+_NOT_DECODED = 'cannot be decoded: it is not a whole PNG, JPEG, GIF, BMP or WEBP file'
 
 
 def map_micro_batches(
@@ -65,13 +66,14 @@ class ColorMap(NamedTuple):
         return tf.cast(tf.clip_by_value(tf.round(colors), 0, 255), tf.uint8)
 
 
-def find_color_map(transform: Callable[[tf.Tensor], tf.Tensor]) -> ColorMap:
+def find_color_map(transform: Callable[[tf.Tensor], tf.Tensor], image_shape: tuple[int, int, int]) -> ColorMap:
     """Finds the map from what becomes of images of a single colour.
 
     Args:
       transform: Encoded images, string [N] -> inputs of the network, float32 [N, S, S, 3].
+      image_shape: Height, width and channels of the images to ask it for.
     """
-    plain = np.zeros((4, *features.IMAGE_SHAPE), np.uint8)
+    plain = np.zeros((4, *image_shape), np.uint8)
     for channel in range(3):
         plain[channel + 1, ..., channel] = 255
     black, *pure = transform(tf.stack([tf.io.encode_png(image) for image in plain])).numpy()[:, 0, 0]
@@ -85,30 +87,35 @@ class ServedModel(tf.Module):
       graph: The model's graph.
       transform_output: Holds the Transform graph that made the training images.
       folder: A folder for the file of class names; saving copies the file into the SavedModel.
+      contract: The class names, and the size of raw images.
     """
 
-    def __init__(self, graph: ClassifierGraph, transform_output: tft.TFTransformOutput, folder: Path):
+    def __init__(
+        self, graph: ClassifierGraph, transform_output: tft.TFTransformOutput, folder: Path, contract: DataContract
+    ):
         super().__init__()
-        self._graph = graph
+        self._graph, self._contract = graph, contract
         # tf.saved_model.save saves the variables, tables and assets that are attributes of the module.
         self._transform = transform_output.transform_features_layer()
         self._image_spec = {features.IMAGE_KEY: transform_output.raw_feature_spec()[features.IMAGE_KEY]}
         labels = folder / LABELS_FILE
-        labels.write_text('\n'.join(features.CLASS_NAMES) + '\n')
+        labels.write_text('\n'.join(contract.class_names) + '\n', encoding='utf-8')
         index, line = tf.lookup.TextFileIndex.LINE_NUMBER, tf.lookup.TextFileIndex.WHOLE_LINE
         initializer = tf.lookup.TextFileInitializer(str(labels), tf.int64, index, tf.string, line)
         self._class_names = tf.lookup.StaticHashTable(initializer, default_value='')
-        self._undo_colors = find_color_map(self._transform_images).undo
+        self._undo_colors = find_color_map(self._transform_images, contract.image_shape).undo
 
     def get_signatures(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
         """Returns the signatures by name; `trainer.export.export_model` describes them."""
+        raw = tf.TensorSpec([None, *self._contract.image_shape], tf.uint8, name=features.IMAGE_KEY)
         return {
             features.SIGNATURE_SERVING_DEFAULT: self.serve_bytes,
             features.SIGNATURE_SAFE: self.serve_safely,
-            features.SIGNATURE_RAW: self.serve_raw,
+            features.SIGNATURE_RAW: tf.function(self.serve_raw, input_signature=[raw]),
             features.SIGNATURE_EXAMPLES: self.serve_examples,
             features.SIGNATURE_EXPLAIN: self.explain,
             features.SIGNATURE_TRANSFORM: self.transform_features,
+            features.SIGNATURE_CLASS_NAMES: self.name_classes,
         }
 
     def _transform_images(self, encoded: tf.Tensor) -> tf.Tensor:
@@ -154,15 +161,15 @@ class ServedModel(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.bool)])
     def _classify(self, encoded: tf.Tensor, is_strict: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns probabilities, float32 [N, classes], and which images were decoded, bool [N]; see `_decode`."""
-        total = tf.size(encoded)
+        total, classes = tf.size(encoded), self._contract.num_classes
 
         def classify(numbers: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             count = tf.size(encoded)
             places, images = self._decode(numbers, encoded, total, is_strict)
-            rows = tf.scatter_nd(places[:, tf.newaxis], self._graph(images), [count + 1, features.NUM_CLASSES])
+            rows = tf.scatter_nd(places[:, tf.newaxis], self._graph(images), [count + 1, classes])
             return rows[:count], _mark(places, count)
 
-        specs = tf.TensorSpec([None, features.NUM_CLASSES]), tf.TensorSpec([None], tf.bool)
+        specs = tf.TensorSpec([None, classes]), tf.TensorSpec([None], tf.bool)
         probabilities, is_decoded = map_micro_batches(classify, (tf.range(total), encoded), specs)
         return probabilities, is_decoded
 
@@ -185,7 +192,6 @@ class ServedModel(tf.Module):
         error = tf.where(is_decoded, '', f'The image {_NOT_DECODED}.')
         return {**self._describe(probabilities, label), features.OUTPUT_ERROR: error}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *features.IMAGE_SHAPE], tf.uint8, name=features.IMAGE_KEY)])
     def serve_raw(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         # The Transform graph takes encoded images. PNG is lossless, so encoding the pixels first changes nothing.
         encoded = tf.map_fn(tf.io.encode_png, image, fn_output_signature=tf.string)
@@ -202,9 +208,9 @@ class ServedModel(tf.Module):
         ]
     )
     def explain(self, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-        total = tf.size(image)
-        is_right = tf.reduce_all((label >= features.NO_LABEL) & (label < features.NUM_CLASSES))
-        label_range = f'label must be {features.NO_LABEL} (the predicted class) to {features.NUM_CLASSES - 1}'
+        total, classes = tf.size(image), self._contract.num_classes
+        is_right = tf.reduce_all((label >= features.NO_LABEL) & (label < classes))
+        label_range = f'label must be {features.NO_LABEL} (the predicted class) to {classes - 1}'
         checks = [
             tf.debugging.Assert(tf.equal(total, tf.size(label)), ['image and label must have the same length']),
             tf.debugging.Assert(is_right, [label_range]),
@@ -215,7 +221,7 @@ class ServedModel(tf.Module):
             return *self._graph.explain(images, labels), self._undo_colors(images)
 
         specs = (
-            tf.TensorSpec([None, features.NUM_CLASSES]),
+            tf.TensorSpec([None, classes]),
             tf.TensorSpec([None, *self._graph.map_shape]),
             tf.TensorSpec([None, *self._graph.image_shape], tf.uint8),
         )
@@ -230,6 +236,10 @@ class ServedModel(tf.Module):
         total = tf.size(encoded)
         _, inputs = self._decode(tf.range(total), encoded, total, tf.constant(True))
         return {features.IMAGE_XF_KEY: inputs[:total]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name=features.LABEL_KEY)])
+    def name_classes(self, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {features.OUTPUT_CLASS_NAME: self._class_names.lookup(label)}
 
 
 def _mark(places: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

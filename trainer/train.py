@@ -12,6 +12,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from components.contract import DataContract
+from components.contract_schema import load_contract
 from components.errors import TrainingError
 from components.source_digest import compute_source_digest
 from trainer import export
@@ -187,6 +189,7 @@ def _write_outputs(
     report: TrainingReport,
     history: History,
     val: Split,
+    contract: DataContract,
 ) -> None:
     """Writes the Trainer's outputs: report, history, .keras file and predictions to model_run, and the SavedModel."""
     run_dir = fn_args.model_run_dir
@@ -196,7 +199,7 @@ def _write_outputs(
     write_predictions(model, val, run_dir)
     val_batches = make_batches(val, EpochOrder(val.count, None), MICRO_BATCH)
     export_config = ExportConfig(**fn_args.custom_config['export'])
-    export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches)
+    export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches, contract)
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -216,6 +219,7 @@ def run_fn(fn_args: FnArgs) -> None:
                 'statistics are estimated from the whole train split, and each of the '
                 f'{cluster.share.workers} workers of TF_CONFIG reads its own share; set trainer.weight_average=none.'
             )
+        contract = load_contract(fn_args.schema_path)
         transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
         train = read_split(fn_args.train_files, transform_output, config.augmentation, config.seed)
         val = read_split(fn_args.eval_files, transform_output)
@@ -229,17 +233,17 @@ def run_fn(fn_args: FnArgs) -> None:
         with cluster.scope():
             backbone = build_backbone(config)
             load_weights(backbone, config)
-            model = build_model(config, backbone)
+            model = build_model(config, backbone, contract.num_classes)
         history, cache = train_model(
             model, backbone, config, device, cluster, train, val, checkpoint_dir=checkpoint_dir, run_dir=run_dir
         )
 
     if cluster.is_chief:
         if cluster.is_distributed:  # what is exported must be free of tf.distribute
-            trained, model = model, build_model(config, build_backbone(config))
+            trained, model = model, build_model(config, build_backbone(config), contract.num_classes)
             model.set_weights(trained.get_weights())
         calibration = scale_temperature(model, val) if config.calibration == 'temperature' else None
         report = make_report(device, cache, history, calibration, measure_stages(model))
-        _write_outputs(model, fn_args, transform_output, report, history, val)
+        _write_outputs(model, fn_args, transform_output, report, history, val, contract)
         remove_checkpoints(checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

@@ -30,6 +30,7 @@ from benchmarks.ladder.results import Result, write_result
 from benchmarks.ladder.rows import Job, find_rows
 from benchmarks.models import write_transform_graph
 from components import features
+from components.data import cifar10
 from components.progress import track
 from components.source_digest import compute_source_digest
 from trainer.calibration import measure_calibration_error, scale_temperature
@@ -148,7 +149,7 @@ def build_network(config: TrainerConfig) -> tuple[keras.Model, keras.Model]:
     keras.utils.set_random_seed(config.seed)
     backbone = build_backbone(config)
     load_weights(backbone, config)
-    return build_model(config, backbone), backbone
+    return build_model(config, backbone, cifar10.CONTRACT.num_classes), backbone
 
 
 def describe_start(backbone: keras.Model, config: TrainerConfig) -> str:

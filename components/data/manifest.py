@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from components import features
+from components.contract import DataContract, parse_contract
+from components.data import cifar10
 from components.errors import DataError, UsageError
 from components.places import Place, locate
 
 MANIFEST_NAME = 'manifest.json'
 
-Manifest = dict[str, Any]  # as in the JSON file: source, limit, tool_version, counts, counts_by_class
+Manifest = dict[str, Any]  # as in the JSON file: source, limit, tool_version, contract, counts, counts_by_class
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,15 @@ def read_manifest(out: Place) -> Manifest | None:
     except ValueError as error:
         raise DataError(f'{path} is not JSON ({error}); remove {out} and write the data again.') from error
     return manifest
+
+
+def read_contract(manifest: Manifest) -> DataContract:
+    """Returns the class names and the image size of a data folder.
+
+    A manifest that does not say them is CIFAR-10's, because it was written before there were others.
+    """
+    content = manifest.get('contract')
+    return parse_contract(content) if content else cifar10.CONTRACT
 
 
 def check_splits(data: str) -> None:

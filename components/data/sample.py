@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components import features
 from components.data import cifar10
+from components.data.cifar10 import CONTRACT
 
-_SIZE = features.IMAGE_SHAPE[0]
+_SIZE = CONTRACT.image_shape[0]
 _ROWS, _COLUMNS = np.mgrid[0:_SIZE, 0:_SIZE].astype(np.float32)
 
 
@@ -40,18 +40,18 @@ def _draw_mask(label: int, row: float, column: float, radius: float) -> npt.NDAr
 
 def draw_image(label: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Draws one image of class `label`: uint8 [32, 32, 3], a coloured shape on a noisy grey ground."""
-    hue = (label + random.uniform(-0.2, 0.2)) / features.NUM_CLASSES
+    hue = (label + random.uniform(-0.2, 0.2)) / CONTRACT.num_classes
     colour = colorsys.hsv_to_rgb(hue, random.uniform(0.8, 1.0), random.uniform(0.75, 1.0))
     row, column = random.uniform(13, 19, size=2)
     mask = _draw_mask(label, row, column, random.uniform(10, 14))
-    image: npt.NDArray[np.float64] = np.full(features.IMAGE_SHAPE, random.uniform(0.2, 0.6))
+    image: npt.NDArray[np.float64] = np.full(CONTRACT.image_shape, random.uniform(0.2, 0.6))
     image[mask] = colour
     image += random.normal(0, 0.05, image.shape)
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
 def _write_batch(path: Path, count: int, random: np.random.Generator) -> cifar10.BatchFile:
-    labels = random.permutation(np.arange(count) % features.NUM_CLASSES)
+    labels = random.permutation(np.arange(count) % CONTRACT.num_classes)
     images = np.stack([draw_image(label, random) for label in labels])
     return cifar10.write_batch(path, images, labels)
 

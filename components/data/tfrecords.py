@@ -14,6 +14,7 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from components import features
+from components.contract import DataContract
 from components.data import cifar10
 from components.data.cifar10 import BatchFile
 from components.data.manifest import MANIFEST_NAME, Manifest, Source, describe_request
@@ -92,19 +93,25 @@ class WriteSplits(beam.PTransform):
         )
 
 
-def _read_counts(prefix: Path) -> dict[str, dict[str, int]]:
+def _read_counts(prefix: Path, class_names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Reads and removes the counts that the Beam job wrote; returns {split: {class name: records}}, zeros included."""
-    counts = {split: dict.fromkeys(features.CLASS_NAMES, 0) for split in features.SPLITS}
+    counts = {split: dict.fromkeys(class_names, 0) for split in features.SPLITS}
     for file in prefix.parent.glob(f'{prefix.name}*'):
         for line in file.read_text().splitlines():
             (split, label), count = json.loads(line)
-            counts[split][features.CLASS_NAMES[label]] += count
+            counts[split][class_names[label]] += count
         file.unlink()
     return counts
 
 
 def write_dataset(
-    batches: Sequence[BatchFile], out: Path, source: Source, *, limit: int | None, beam_args: Sequence[str]
+    batches: Sequence[BatchFile],
+    out: Path,
+    source: Source,
+    *,
+    limit: int | None,
+    beam_args: Sequence[str],
+    contract: DataContract = cifar10.CONTRACT,
 ) -> Manifest:
     """Writes `train/`, `val/`, `test/` and the manifest into the folder `out`, all at once or not at all.
 
@@ -114,6 +121,7 @@ def write_dataset(
       source: where the batches come from, for the manifest.
       limit: records to keep, the same share of every batch; None for all.
       beam_args: Beam's pipeline options.
+      contract: the class names, and the size of the images, for the manifest.
 
     Returns:
       The manifest.
@@ -133,14 +141,19 @@ def write_dataset(
                 | 'FormatCounts' >> beam.Map(json.dumps)
                 | 'WriteCounts' >> beam.io.WriteToText(str(staging / 'counts'))
             )
-        by_class = _read_counts(staging / 'counts')
+        by_class = _read_counts(staging / 'counts', contract.class_names)
         counts = {split: sum(by_class[split].values()) for split in features.SPLITS}
         empty = [split for split, count in counts.items() if not count]
         if empty:
             raise DataError(
                 f'{source.name} with limit {limit} leaves no record for {", ".join(empty)}; give a larger --limit.'
             )
-        manifest = {**describe_request(source, limit), 'counts': counts, 'counts_by_class': by_class}
+        manifest = {
+            **describe_request(source, limit),
+            'contract': contract.to_dict(),
+            'counts': counts,
+            'counts_by_class': by_class,
+        }
         (staging / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + '\n')
         if out.exists():
             out.rmdir()  # it is empty, or check_vacant would have refused it

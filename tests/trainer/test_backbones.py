@@ -39,7 +39,7 @@ def built(request) -> Built:
     config = TrainerConfig(backbone=request.param, image_size=size, head_units=(8,), learning_rate=1e-3)
     backbone = build_backbone(config)
     images = np.random.default_rng(0).normal(size=(4, size, size, 3)).astype('float32')
-    return Built(config, backbone, build_model(config, backbone), images)
+    return Built(config, backbone, build_model(config, backbone, 10), images)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_tables_parameters_and_channels_are_right(built):
     row = BACKBONES[built.config.backbone]
     assert built.backbone.count_params() == row.parameters
     assert built.backbone.output_shape[-1] == row.channels
-    assert built.model.name == f'cifar10_{built.config.backbone}'
+    assert built.model.name == f'{built.config.backbone}_classifier'
 
 
 def test_only_the_last_stage_is_trained(built):
@@ -98,7 +98,7 @@ def test_training_the_top_trains_the_model_and_does_not_change_the_trunk(built):
 def test_with_the_whole_backbone_frozen_the_trunk_includes_the_pooling(built):
     config = dataclasses.replace(built.config, train_from='none', pooling='average')
     try:
-        model = build_model(config, built.backbone)
+        model = build_model(config, built.backbone, 10)
         trunk, top = split_at_border(model)
     finally:
         freeze_below(built.backbone, built.config.get_train_from())
@@ -112,7 +112,7 @@ def test_a_model_that_was_cut_can_still_be_saved_and_loaded(name, tmp_path):
     """Cutting adds nodes to the graph that the layers remember, and Keras walks that graph when it saves."""
     size = BACKBONES[name].smallest_size
     config = TrainerConfig(backbone=name, image_size=size, head_units=(8,))
-    model = build_model(config, build_backbone(config))
+    model = build_model(config, build_backbone(config), 10)
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype('float32')
     expected = model.predict(images, verbose=0)
     split_at_border(model)
@@ -125,7 +125,7 @@ def test_a_model_that_was_cut_can_still_be_saved_and_loaded(name, tmp_path):
 
 def test_without_frozen_layers_there_is_no_trunk():
     config = TrainerConfig(backbone='vgg16', image_size=32, train_from='all')
-    model = build_model(config, build_backbone(config))
+    model = build_model(config, build_backbone(config), 10)
     assert all(layer.trainable for layer in model.layers)
     trunk, top = split_at_border(model)
     assert trunk is None
@@ -134,7 +134,7 @@ def test_without_frozen_layers_there_is_no_trunk():
 
 def test_a_border_crossed_by_more_than_one_tensor_is_refused():
     config = TrainerConfig(image_size=32, train_from='conv5_block1_1_conv')
-    model = build_model(config, build_backbone(config))
+    model = build_model(config, build_backbone(config), 10)
     with pytest.raises(ValueError, match=r'outputs of conv4_block6_out, conv5_block1_0_bn all enter .* whole stage'):
         split_at_border(model)
 
@@ -145,4 +145,4 @@ def test_a_layer_name_that_keras_numbered_is_refused_and_the_stages_are_listed(t
     """In a process that has built a model before, conv2d_90 is a different layer."""
     config = TrainerConfig(backbone='inception_v3', image_size=75, train_from=train_from)
     with pytest.raises(ValueError, match=rf"of inception_v3, such as mixed0, .*mixed10\. Received: '{train_from}'"):
-        build_model(config, build_backbone(config))
+        build_model(config, build_backbone(config), 10)

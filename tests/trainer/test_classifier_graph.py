@@ -19,7 +19,7 @@ def build_patch_model(pooling: str, seed: int = 0) -> keras.Model:
     config = TrainerConfig(pooling=pooling, head_units=(), head_batchnorm=False)
     inputs = keras.Input((32, 32, 3))
     channels = keras.layers.Conv2D(8, 4, strides=4, activation='relu')(inputs)
-    model = keras.Model(inputs, add_head(channels, config))
+    model = keras.Model(inputs, add_head(channels, config, 10))
     random = np.random.default_rng(seed)
     images, labels = random.normal(0, 0.05, (200, 32, 32, 3)), np.where(np.arange(200) % 2, RED, GREEN)
     for image, label in zip(images, labels, strict=True):
@@ -57,7 +57,7 @@ def test_grad_cam_lights_up_where_a_planted_patch_decides_the_class(patch_model,
 def test_the_parts_together_are_the_whole_network():
     keras.utils.set_random_seed(0)
     config = TrainerConfig(backbone='vgg16', image_size=64, head_units=(16,), weights='none')
-    model = build_model(config, build_backbone(config))
+    model = build_model(config, build_backbone(config), 10)
     kernel, bias = model.layers[-1].get_weights()
     model.layers[-1].set_weights([kernel * 50, bias])  # so that images get different probabilities
     images = tf.random.stateless_normal([3, 64, 64, 3], (0, 0), stddev=60)

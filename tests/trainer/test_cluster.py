@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from components import features
+from components.data import cifar10
 from components.errors import TrainingError
 from tests.conftest import IMAGE_SIZE, PROJECT
 from trainer.cluster import choose_strategy, join_cluster
@@ -47,6 +48,7 @@ def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Pa
     return {
         'custom_config': {'trainer': dataclasses.asdict(config), 'export': {'precision': 'float32'}},
         'transform_graph_path': str(transform_graph),
+        'schema_path': str(transform_graph / 'metadata' / 'schema.pbtxt'),
         'train_files': [str(sample_data / 'train' / '*')],
         'eval_files': [str(sample_data / 'val' / '*')],
         'model_run_dir': str(run_dir),
@@ -107,7 +109,9 @@ def one(sample_data, transform_graph, tmp_path_factory):
 def check_that_the_trainings_are_equal(one, other) -> None:
     """Compares two results of `read_results`, up to rounding errors."""
     keras.utils.set_random_seed(CONFIG.seed)
-    untrained = np.concatenate([weight.ravel() for weight in build_model(CONFIG, build_backbone(CONFIG)).get_weights()])
+    untrained = np.concatenate(
+        [weight.ravel() for weight in build_model(CONFIG, build_backbone(CONFIG), 10).get_weights()]
+    )
     change = np.linalg.norm(one[1] - untrained)
     assert change > 0
     assert np.linalg.norm(other[1] - one[1]) < 1e-2 * change
@@ -136,7 +140,7 @@ def test_two_workers_train_the_same_model_as_one_and_only_the_chief_writes(one, 
     # TensorBoard's logs: training and validation of two phases.
     assert len(list((tmp_path / 'Trainer').rglob('events.*'))) == 4
     loaded = tf.saved_model.load(str(tmp_path / 'Trainer' / 'model' / '1'))
-    outputs = loaded.signatures[features.SIGNATURE_RAW](image=tf.zeros([3, *features.IMAGE_SHAPE], tf.uint8))
+    outputs = loaded.signatures[features.SIGNATURE_RAW](image=tf.zeros([3, *cifar10.CONTRACT.image_shape], tf.uint8))
     assert outputs[features.OUTPUT_PROBABILITIES].shape == (3, 10)
 
 

@@ -38,7 +38,7 @@ def randomize_weights(model: keras.Model) -> None:
 def model() -> keras.Model:
     keras.utils.set_random_seed(0)
     config = TrainerConfig(image_size=IMAGE_SIZE, head_units=(16,))
-    return build_model(config, build_backbone(config))
+    return build_model(config, build_backbone(config), 10)
 
 
 @pytest.fixture(scope='module')

@@ -25,7 +25,7 @@ def read_epoch(kind, epoch=0, seed=5, share=None, **options):
     """The batches of an epoch as arrays; with several replicas, the parts of the first epoch."""
     order = EpochOrder(COUNT, seed, share.workers if share else 1)
     order.epoch = epoch
-    batches = make_batches(make_split(), order, 16, share, one_hot=True, mixer=Mixer(kind, seed), **options)
+    batches = make_batches(make_split(), order, 16, share, num_classes=10, mixer=Mixer(kind, seed), **options)
     parts = 3 * (len(share.replicas_here) if share else 1)
     return [tuple(tensor.numpy() for tensor in batch) for batch in batches.take(parts)]
 
@@ -104,5 +104,5 @@ def test_class_weights_weigh_each_share_of_a_mixed_label():
 
 
 def test_without_mixing_one_hot_labels_are_the_classes():
-    (_, labels), *_ = make_batches(make_split(), EpochOrder(COUNT, None), 16, one_hot=True)
+    (_, labels), *_ = make_batches(make_split(), EpochOrder(COUNT, None), 16, num_classes=10)
     np.testing.assert_array_equal(labels, np.eye(10)[LABELS[:16]])

@@ -25,7 +25,7 @@ CONFIG = TrainerConfig(image_size=IMAGE_SIZE, weights='none')
 @pytest.fixture
 def model():
     keras.utils.set_random_seed(0)
-    return build_model(CONFIG, build_backbone(CONFIG))
+    return build_model(CONFIG, build_backbone(CONFIG), 10)
 
 
 def test_the_backbone_is_resnet50_without_top():
@@ -94,17 +94,17 @@ def test_a_step_changes_only_the_trained_weights(model):
 )
 def test_train_from_moves_the_border(train_from, trained):
     backbone = build_backbone(CONFIG)
-    build_model(TrainerConfig(image_size=IMAGE_SIZE, train_from=train_from), backbone)
+    build_model(TrainerConfig(image_size=IMAGE_SIZE, train_from=train_from), backbone, 10)
     assert {layer.name.split('_')[0] for layer in backbone.layers if layer.trainable} == trained
 
 
 def test_an_unknown_train_from_is_refused():
     with pytest.raises(ValueError, match=r"such as .*conv5.*Received: 'conv9'"):
-        build_model(TrainerConfig(image_size=IMAGE_SIZE, train_from='conv9'), build_backbone(CONFIG))
+        build_model(TrainerConfig(image_size=IMAGE_SIZE, train_from='conv9'), build_backbone(CONFIG), 10)
 
 
 def test_the_momentum_is_that_of_every_trained_batchnorm_and_of_no_frozen_one():
-    model = build_model(TrainerConfig(image_size=IMAGE_SIZE), build_backbone(CONFIG))
+    model = build_model(TrainerConfig(image_size=IMAGE_SIZE), build_backbone(CONFIG), 10)
     set_batchnorm_momentum(model, 0.5)
     batchnorms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = {(layer.trainable, layer.momentum) for layer in batchnorms}
@@ -139,16 +139,16 @@ def test_the_optimizer_is_that_of_the_recipe(model):
 def test_average_pooling_gives_the_head_one_value_for_each_channel():
     config = dataclasses.replace(CONFIG, pooling='average')
     backbone = build_backbone(CONFIG)
-    model = build_model(config, backbone)
+    model = build_model(config, backbone, 10)
     assert model.get_layer('head_average').output.shape == (None, 2048)
     wide = build_model(
-        dataclasses.replace(CONFIG, image_size=64), build_backbone(dataclasses.replace(CONFIG, image_size=64))
+        dataclasses.replace(CONFIG, image_size=64), build_backbone(dataclasses.replace(CONFIG, image_size=64)), 10
     )
     assert wide.get_layer('head_flatten').output.shape == (None, 2 * 2 * 2048)
 
 
 def test_the_head_can_be_built_without_batchnorm():
-    model = build_model(dataclasses.replace(CONFIG, head_batchnorm=False), build_backbone(CONFIG))
+    model = build_model(dataclasses.replace(CONFIG, head_batchnorm=False), build_backbone(CONFIG), 10)
     head = [layer.name for layer in model.layers if layer.name.startswith('head')]
     assert head == ['head_flatten', *(f'head_{n}_{part}' for n in (1, 2, 3) for part in ('dense', 'dropout'))]
 

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from PIL import Image
+from PIL import Image, ImageOps
 
+from components.data import cifar10
+from components.errors import UsageError
 from tests.conftest import IMAGE_SIZE
 from trainer.backbones import BACKBONES
-from trainer.preprocessing import decode_image, preprocess_images
+from trainer.decoding import decode_image, read_orientation
+from trainer.preprocessing import preprocess_images
+
+SIZE = cifar10.CONTRACT.image_size
 
 
 def save(image: Image.Image, kind: str, **options) -> bytes:
@@ -27,14 +32,14 @@ def encode(image: np.ndarray, kind: str = 'PNG') -> bytes:
 
 
 def test_png_of_the_contract_size_is_decoded_exactly(images):
-    np.testing.assert_array_equal(decode_image(encode(images[0])).numpy(), images[0])
+    np.testing.assert_array_equal(decode_image(encode(images[0]), SIZE).numpy(), images[0])
 
 
 @pytest.mark.parametrize('size', [(64, 64), (300, 200), (8, 8), (1, 40)])
 def test_images_of_other_sizes_are_resized_to_the_contract_size(size):
     image = np.zeros((*size, 3), np.uint8)
     image[..., 0] = 250
-    decoded = decode_image(encode(image)).numpy()
+    decoded = decode_image(encode(image), SIZE).numpy()
     assert decoded.shape == (32, 32, 3)
     assert decoded.dtype == np.uint8
     assert (decoded == [250, 0, 0]).all()
@@ -42,7 +47,7 @@ def test_images_of_other_sizes_are_resized_to_the_contract_size(size):
 
 def test_a_large_image_is_averaged_not_sampled(images):
     enlarged = np.repeat(np.repeat(images[0], 4, axis=0), 4, axis=1)
-    decoded = decode_image(encode(enlarged)).numpy()
+    decoded = decode_image(encode(enlarged), SIZE).numpy()
     assert np.abs(decoded.astype(int) - images[0]).mean() < 12
 
 
@@ -85,7 +90,7 @@ FORMS = {
     'interlaced PNG': (interlace(COLORS), RGB, 0),
     'JPEG': (save(RGB, 'JPEG', quality=100, subsampling=0), RGB, 20),
     'progressive JPEG': (save(RGB, 'JPEG', quality=100, subsampling=0, progressive=True), RGB, 20),
-    'JPEG whose orientation is not applied': (save(RGB, 'JPEG', quality=100, subsampling=0, exif=TURNED), RGB, 20),
+    'JPEG that is upside down': (save(RGB.rotate(180), 'JPEG', quality=100, subsampling=0, exif=TURNED), RGB, 20),
     'grey JPEG': (save(GREY, 'JPEG', quality=100), GREY, 20),
     'JPEG with CMYK': (save(RGB.convert('CMYK'), 'JPEG', quality=100), RGB, 20),
     'GIF': (save(FEW, 'GIF'), FEW, 0),
@@ -94,6 +99,7 @@ FORMS = {
     'grey BMP': (save(GREY, 'BMP'), GREY, 0),
     'BMP with alpha': (save(RGBA, 'BMP'), RGB, 0),
     'WebP': (save(RGB, 'WEBP', lossless=True), RGB, 0),
+    'WebP with alpha, which is dropped': (save(RGBA, 'WEBP', lossless=True, exact=True), RGB, 0),
 }
 
 
@@ -101,18 +107,17 @@ FORMS = {
 def test_each_form_of_image_is_decoded_to_rgb(form):
     encoded, image, tolerance = FORMS[form]
     expected = np.asarray(image.convert('RGB')).astype(int)
-    assert np.abs(decode_image(encoded).numpy() - expected).max() <= tolerance
+    assert np.abs(decode_image(encoded, SIZE).numpy() - expected).max() <= tolerance
 
 
 def test_the_palette_of_a_bmp_is_not_read_as_docs_serving_says():
-    assert np.abs(decode_image(save(FEW, 'BMP')).numpy().astype(int) - COLORS).max() > 100
+    assert np.abs(decode_image(save(FEW, 'BMP'), SIZE).numpy().astype(int) - COLORS).max() > 100
 
 
 REFUSED = {
     'nothing': b'',
     'TIFF': save(RGB, 'TIFF'),
     'ICO': save(RGB, 'ICO'),
-    'WebP with alpha': save(RGBA, 'WEBP', lossless=True),
     'animated WebP': save(RGB, 'WEBP', save_all=True, append_images=[RGB.rotate(90)]),
     'AVIF': b'\0\0\0\x1cftypavif' + bytes(100),
     'HEIC': b'\0\0\0\x1cftypheic' + bytes(100),
@@ -125,12 +130,68 @@ REFUSED = {
 @pytest.mark.parametrize('form', REFUSED)
 def test_what_tensorflow_cannot_decode_is_refused(form):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_image(REFUSED[form])
+        decode_image(REFUSED[form], SIZE)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_a_photograph_is_turned_as_its_exif_orientation_says(orientation, order):
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x010F], exif[0x0112] = 'the maker of the camera', orientation
+    stored = Image.fromarray(np.random.default_rng(1).integers(0, 256, (5, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1))
+    encoded = save(stored, 'JPEG', quality=100, subsampling=0, exif=exif)
+    assert int(read_orientation(tf.constant(encoded))) == orientation
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    expected = decode_image(save(upright, 'PNG'), 40).numpy().astype(int)
+    assert np.abs(decode_image(encoded, 40).numpy() - expected).max() <= 20
+
+
+DAMAGED = {
+    'nothing': b'',
+    'only the mark of a JPEG': b'\xff\xd8\xff',
+    'the mark of Exif at the end': b'\xff\xd8\xff\xe1\0\0Exif\0\0',
+    'a directory far behind the end': b'\xff\xd8\xff\xe1\0\0Exif\0\0II*\0\xff\xff\xff\xff',
+    'more entries than bytes': b'\xff\xd8\xff\xe1\0\0Exif\0\0II*\0\x08\0\0\0\xff\xff' + bytes(10),
+    'an orientation of 9': b'\xff\xd8\xff\xe1\0\0Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\x09\0\0',
+    'Exif in something that is no JPEG': b'GIF89aExif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0',
+}
+
+
+@pytest.mark.parametrize('kind', DAMAGED)
+def test_damaged_exif_is_no_orientation(kind):
+    assert int(read_orientation(tf.constant(DAMAGED[kind]))) == 1
+
+
+def draw_photograph(width: int, height: int) -> Image.Image:
+    """A smooth image with a different colour in each place."""
+    small = np.random.default_rng(2).integers(0, 256, (max(2, height // 40), max(2, width // 40), 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize('shape', [(640, 480), (480, 640), (300, 1200), (250, 251), (100, 90), (96, 400)])
+def test_the_middle_of_an_image_is_kept_and_its_shape_too(shape):
+    image, size = draw_photograph(*shape), 96
+    scale = size / min(shape)
+    resized = image.resize([round(side * scale) for side in shape], Image.Resampling.BILINEAR)  # antialiased
+    left, top = ((side - size) // 2 for side in resized.size)
+    expected = np.asarray(resized.crop((left, top, left + size, top + size))).astype(int)
+    assert np.abs(decode_image(save(image, 'PNG'), size).numpy() - expected).max() <= 2
+
+
+def test_stretching_squeezes_the_whole_image_into_the_square():
+    image = draw_photograph(320, 80)
+    expected = np.asarray(image.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(decode_image(save(image, 'PNG'), 96, is_stretched=True).numpy() - expected).max() <= 2
+
+
+def test_a_very_long_image_takes_no_more_memory_than_its_own_pixels():
+    assert decode_image(save(Image.new('RGB', (1, 60_000), (9, 8, 7)), 'PNG'), 256).numpy().tolist()[5][5] == [9, 8, 7]
 
 
 def test_bytes_that_are_not_an_image_are_an_error():
     with pytest.raises(tf.errors.InvalidArgumentError, match='Unknown image file format'):
-        decode_image(b'not an image')
+        decode_image(b'not an image', SIZE)
 
 
 def test_the_default_preprocessing_is_resnet50s_caffe_mode():
@@ -163,6 +224,17 @@ FORMULAS = {
 def test_each_backbone_has_the_preprocessing_its_weights_were_trained_with(backbone, images):
     result = preprocess_images(tf.constant(images), 32, backbone=backbone)
     np.testing.assert_allclose(result, FORMULAS[backbone](images.astype('float64')), rtol=1e-4, atol=1e-4)
+
+
+def test_upsampling_to_no_multiple_of_the_size_is_an_error(images):
+    with pytest.raises(UsageError, match='must be a multiple of 32, the size of the data'):
+        preprocess_images(tf.constant(images), 100, resize='upsampling')
+
+
+def test_making_images_smaller_smooths_them():
+    checkered = np.indices((96, 96)).sum(axis=0)[None, ..., None].repeat(3, -1) % 2 * 255
+    result = preprocess_images(tf.constant(checkered, tf.uint8), 32, backbone='inception_v3').numpy()
+    assert np.abs(result[:, 2:-2, 2:-2]).max() < 0.1  # grey
 
 
 def test_upsampling_is_keras_upsampling2d(images):

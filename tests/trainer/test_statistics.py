@@ -56,7 +56,7 @@ def compare_statistics(config: TrainerConfig, sample_data, graph, folder, steps:
     """
     with use_device(config.precision) as device:
         keras.utils.set_random_seed(0)
-        model = build_model(config, build_backbone(config))
+        model = build_model(config, build_backbone(config), 10)
         transform_output = tft.TFTransformOutput(str(graph))
         train, val = (read_split([str(sample_data / split / '*')], transform_output) for split in ('train', 'val'))
         train = dataclasses.replace(train, encoded=train.encoded[:IMAGES], labels=train.labels[:IMAGES])

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from components import features
+from components.data import cifar10
 from tests.conftest import IMAGE_SIZE
 from trainer import train
 from trainer.backbones import BACKBONES
@@ -53,6 +54,7 @@ def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execu
         types.SimpleNamespace(
             custom_config={'trainer': settings, 'export': {'precision': 'float32'}, 'source_digest': ''},
             transform_graph_path=str(transform_graph),
+            schema_path=str(transform_graph / 'metadata' / 'schema.pbtxt'),
             train_files=[str(sample_data / 'train' / '*')],
             eval_files=[str(sample_data / 'val' / '*')],
             model_run_dir=str(run_dir),
@@ -114,7 +116,7 @@ def test_the_export_is_the_model_of_the_best_epoch(training, images):
 def test_the_predictions_file_has_the_trained_models_predictions(training, sample_data):
     spec = {
         features.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
-        features.OUTPUT_PROBABILITIES: tf.io.FixedLenFeature([features.NUM_CLASSES], tf.float32),
+        features.OUTPUT_PROBABILITIES: tf.io.FixedLenFeature([cifar10.CONTRACT.num_classes], tf.float32),
     }
     records = list(tf.data.TFRecordDataset(str(training[0] / features.PREDICTIONS_FILE)).as_numpy_iterator())
     kept = tf.io.parse_example(records, spec)
@@ -206,4 +208,4 @@ def test_every_backbone_trains_an_epoch_exports_and_predicts(
     preprocessed = preprocess_images(tf.constant(images), size, backbone=backbone, resize=config.resize)
     np.testing.assert_allclose(served['probabilities'], model.predict(preprocessed, verbose=0), atol=1e-4)
     np.testing.assert_allclose(tf.reduce_sum(served['probabilities'], axis=1), np.ones(10), rtol=1e-4)
-    assert model.name == f'cifar10_{backbone}'
+    assert model.name == f'{backbone}_classifier'

@@ -28,7 +28,7 @@ def make_config(**settings) -> TrainerConfig:
 def train_steps(config, sample_data, transform_output, folder, device=CPU, epochs=2):
     """Trains, and returns the loss of every step, where the trunk's outputs were cached, and the trained model."""
     keras.utils.set_random_seed(0)
-    model = build_model(config, build_backbone(config))
+    model = build_model(config, build_backbone(config), 10)
     train = read_split([str(sample_data / 'train' / '*')], transform_output, config.augmentation, config.seed)
     val = read_split([str(sample_data / 'val' / '*')], transform_output)
     losses = []
@@ -60,7 +60,7 @@ def test_cached_and_uncached_training_give_the_same_losses_step_for_step(
     assert kind == cache
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     keras.utils.set_random_seed(0)
-    untrained = build_model(config, build_backbone(config)).get_weights()
+    untrained = build_model(config, build_backbone(config), 10).get_weights()
     changes = [
         np.concatenate([(after - before).ravel() for after, before in zip(weights, untrained, strict=True)])
         for weights in (cached_model.get_weights(), model.get_weights())
@@ -104,7 +104,7 @@ def prepare(sample_data, transform_output, tmp_path):
 
     def make(share=None, epochs=2, **settings):
         config = make_config(**settings)
-        model = build_model(config, build_backbone(config))
+        model = build_model(config, build_backbone(config), 10)
         return prepare_rows(model, config, CPU, train, val, str(tmp_path), share, epochs=epochs)
 
     return make

@@ -16,6 +16,7 @@ from tfx.components.util import model_utils
 from tfx.types import standard_artifacts
 
 from components import features
+from components.data import cifar10
 from components.errors import UsageError
 from components.model_gate.verdict import Verdict, write_verdict
 from components.progress import listen
@@ -68,7 +69,12 @@ def predictions(model, transform_output, sample_data, tmp_path_factory) -> Path:
 
 def export_to(folder: Path, model: keras.Model, transform_output) -> Path:
     export.export_model(
-        model, transform_output, str(folder / 'Format-Serving'), ExportConfig(), tf.data.Dataset.range(0)
+        model,
+        transform_output,
+        str(folder / 'Format-Serving'),
+        ExportConfig(),
+        tf.data.Dataset.range(0),
+        cifar10.CONTRACT,
     )
     return folder
 

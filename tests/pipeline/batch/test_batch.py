@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from pyarrow import parquet
 
-from components.data import sample
+from components.data import cifar10, sample
 from components.errors import PipelineError, UsageError
 from components.places import locate
 from pipeline.batch import inference, results, shards
@@ -30,7 +30,7 @@ def serving(model, transform_output, tmp_path_factory) -> Path:
     """A serving folder with one version of a small model."""
     folder = tmp_path_factory.mktemp('serving')
     config = ExportConfig(precision='float32', min_agreement=0)
-    export_model(model, transform_output, str(folder / '7'), config, tf.data.Dataset.range(0))
+    export_model(model, transform_output, str(folder / '7'), config, tf.data.Dataset.range(0), cifar10.CONTRACT)
     return folder
 
 
