@@ -18,7 +18,8 @@ from pipeline.config import BeamConfig, SampleConfig
 from pipeline.imports import BEAM_MODULES, track_imports
 
 
-def _describe_counts(manifest: Manifest) -> str:
+def describe_counts(manifest: Manifest) -> str:
+    """Says how many records each split has: '80 train, 10 val, 10 test'."""
     return ', '.join(f'{count:,} {split}' for split, count in manifest['counts'].items())
 
 
@@ -32,7 +33,7 @@ def _describe_written(out: Path, source: Source, limit: int | None) -> str | Non
     if manifest is None:
         check_vacant(out)
         return None
-    return f'{_describe_counts(manifest)} already in {out}: nothing to do'
+    return f'{describe_counts(manifest)} already in {out}: nothing to do'
 
 
 def _write(batches: Sequence[cifar10.BatchFile], out: Path, source: Source, limit: int | None, beam: BeamConfig) -> str:
@@ -40,7 +41,7 @@ def _write(batches: Sequence[cifar10.BatchFile], out: Path, source: Source, limi
         from components.data.tfrecords import write_dataset  # imports Beam and TensorFlow
 
     manifest = write_dataset(batches, out, source, limit=limit, beam_args=beam.args)
-    return f'{_describe_counts(manifest)} written to {out}'
+    return f'{describe_counts(manifest)} written to {out}'
 
 
 def _extract_and_write(archive: Path, out: Path, source: Source, limit: int | None, beam: BeamConfig) -> str:
