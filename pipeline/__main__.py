@@ -71,17 +71,32 @@ def _run(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return local.run(_make_config(arguments), reporter, verbose=arguments.verbose, command=command)
 
 
+def _check_picture_options(arguments: argparse.Namespace) -> None:
+    if arguments.images and arguments.limit is not None:
+        raise UsageError(
+            '--limit does not apply to --images; take pictures out of the folder, or name some with --csv.'
+        )
+    given = [name for name in ('csv', 'size', 'group_by') if getattr(arguments, name) is not None]
+    if given and not arguments.images:
+        raise UsageError(f'--{given[0].replace("_", "-")} says something about your own pictures; it needs --images.')
+
+
 def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f'--limit takes a number of at least 1. Received: {arguments.limit}')
-    if arguments.labels and arguments.sample:
+    if arguments.labels and not (arguments.archive or arguments.download):
         raise UsageError('--labels chooses between the labels of CIFAR-100; it needs --archive FILE or --download.')
+    _check_picture_options(arguments)
     out, limit, beam, labels = Path(arguments.out).absolute(), arguments.limit, BeamConfig(), arguments.labels
     with divert_chatter(verbose=arguments.verbose):
-        from pipeline import data
+        from pipeline import data, data_images
 
         reporter.report(Started(command='data'))
-        if arguments.archive:
+        if arguments.images:
+            csv_file = Path(arguments.csv).absolute() if arguments.csv else None
+            folder, size = Path(arguments.images).absolute(), arguments.size
+            note = data_images.write_from_images(folder, out, csv_file=csv_file, size=size, group_by=arguments.group_by)
+        elif arguments.archive:
             note = data.write_from_archive(Path(arguments.archive), out, limit=limit, beam=beam, labels=labels)
         elif arguments.download:
             note = data.write_from_download(arguments.download, out, limit=limit, beam=beam, labels=labels)

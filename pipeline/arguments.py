@@ -18,7 +18,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         'batch': 'predict any number of images on Beam; can be stopped and resumed',
         'doctor': 'check whether this machine can run the pipeline',
     },
-    'your data': {'data': 'write CIFAR-10 as TFRecords'},
+    'your data': {'data': 'write CIFAR-10 or your own pictures as TFRecords'},
     'your runs': {
         'runs': 'list the runs: when, what was new, how accurate, what came of it',
         'report': 'write a run as one HTML page',
@@ -141,8 +141,13 @@ def _add_data(commands: Commands) -> None:
         const='cifar10',
         help='the official archive, 170 MB; without a name that of CIFAR-10',
     )
+    source.add_argument('--images', metavar='FOLDER', help='your own pictures, in FOLDER/CLASS or FOLDER/SPLIT/CLASS')
     data.add_argument('--labels', choices=('fine', 'coarse'), help="which of CIFAR-100's labels; default: fine")
     data.add_argument('--limit', metavar='N', type=int, help='keep N records, the same share of every batch')
+    own = data.add_argument_group('with --images')
+    own.add_argument('--csv', metavar='FILE', help='has the columns image,label[,split], with paths below FOLDER')
+    own.add_argument('--size', metavar='N', type=int, help='pixels of the shorter side of what is stored; default: 256')
+    own.add_argument('--group-by', metavar='REGEX', help='never divide pictures for which it matches the same text')
 
 
 def _add_package_commands(commands: Commands) -> None:

@@ -24,7 +24,8 @@ from pipeline.imports import BEAM_MODULES, track_imports
 _FORMATS = {'cifar10': cifar10.FORMAT, 'cifar100': cifar100.FORMAT}
 
 
-def _describe_counts(manifest: Manifest) -> str:
+def describe_counts(manifest: Manifest) -> str:
+    """Says how many records each split has: '80 train, 10 val, 10 test'."""
     return ', '.join(f'{count:,} {split}' for split, count in manifest['counts'].items())
 
 
@@ -38,7 +39,7 @@ def _describe_written(out: Path, source: Source, limit: int | None) -> str | Non
     if manifest is None:
         check_vacant(out)
         return None
-    return f'{_describe_counts(manifest)} already in {out}: nothing to do'
+    return f'{describe_counts(manifest)} already in {out}: nothing to do'
 
 
 def _write(
@@ -48,7 +49,7 @@ def _write(
         from components.data.tfrecords import write_dataset  # imports Beam and TensorFlow
 
     manifest = write_dataset(batches, out, source, limit=limit, beam_args=beam.args, contract=contract)
-    return f'{_describe_counts(manifest)} written to {out}'
+    return f'{describe_counts(manifest)} written to {out}'
 
 
 def _extract(archive: Path, folder: Path, labels: Labels | None) -> tuple[list[BatchFile], DataContract]:

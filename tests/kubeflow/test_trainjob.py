@@ -16,7 +16,6 @@ import yaml
 
 from components import features
 from components.errors import UsageError
-from components.schema import SCHEMA_FILE
 from kubeflow.compile import create_package
 from kubeflow.target import Target
 from kubeflow.trainjob import TrainJob, create_job
@@ -246,7 +245,7 @@ def test_the_pods_train_one_model_and_the_first_writes_it(job, shared, sample_da
         shutil.copytree(sample_data / split, folder / 'examples' / f'Split-{split}')
     shutil.copytree(transform_graph, folder / 'transform_graph')
     (folder / 'schema').mkdir()
-    shutil.copy(SCHEMA_FILE, folder / 'schema' / 'schema.pbtxt')
+    shutil.copy(transform_graph / 'metadata' / 'schema.pbtxt', folder / 'schema')
     container = copy.deepcopy(get_pod(create_job(job))['containers'][0])
     ports = find_ports(2)
     finish_workers([start_pod(container, index, ports, tmp_path) for index in range(2)])

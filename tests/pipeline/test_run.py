@@ -20,8 +20,7 @@ import requests
 import tensorflow as tf
 from PIL import Image
 
-from components import features
-from components.data import sample
+from components.data import cifar10, sample
 from components.serving_check.tf_serving import find_free_ports
 from pipeline.config import Layout
 from tests.conftest import PROJECT, run_cli
@@ -189,7 +188,7 @@ def test_predict_prints_a_json_line_for_each_image_and_names_what_is_wrong_with_
     first, second, *errors = (json.loads(line) for line in answer.stdout.splitlines())
     assert [line['image'] for line in (first, second, *errors)] == [str(image) for image in images]
     for line in (first, second):
-        assert line['class_name'] == features.CLASS_NAMES[line['label']]
+        assert line['class_name'] == cifar10.CONTRACT.class_names[line['label']]
         assert sum(line['probabilities']) == pytest.approx(1, abs=1e-4)
         assert line['label'] == np.argmax(line['probabilities'])
         assert (layout.serving / str(line['version'])).is_dir()

@@ -62,7 +62,7 @@ def test_the_tables_parameters_and_channels_are_right(built):
     row = BACKBONES[built.config.backbone]
     assert built.backbone.count_params() == row.parameters
     assert built.backbone.output_shape[-1] == row.channels
-    assert built.model.name == f'cifar10_{built.config.backbone}'
+    assert built.model.name == f'{built.config.backbone}_classifier'
 
 
 def test_only_the_last_stage_is_trained(built):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from components import features
 from components.data import cifar10, sample
 from components.errors import ExportError
+from components.model_contract import read_model_contract
 from tests.conftest import IMAGE_SIZE
 from trainer import export
 from trainer.config import EXPORT_FILE, ExportConfig
@@ -141,7 +142,7 @@ def test_micro_batches_are_bounded_and_in_order():
 
 
 BROKEN = {0: b'', 5: b'not an image', 34: b'\x89PNG\r\n\x1a\n'}  # by place; the last one is in the second micro-batch
-NOT_DECODED = 'cannot be decoded: it is not a whole PNG, JPEG, GIF or BMP file'
+NOT_DECODED = 'cannot be decoded: it is not a whole PNG, JPEG, GIF, BMP or WEBP file'
 
 
 @pytest.fixture(scope='module')
@@ -219,7 +220,7 @@ def test_the_colours_of_the_network_are_undone(backbone, images):
         return preprocess_images(decoded, 64, backbone=backbone, resize='upsampling')
 
     inputs = transform([tf.io.encode_png(image) for image in images])
-    np.testing.assert_array_equal(find_color_map(transform).undo(inputs), images.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(find_color_map(transform, (32, 32, 3)).undo(inputs), images.repeat(2, 1).repeat(2, 2))
 
 
 def test_the_weights_are_stored_once_and_bfloat16_halves_them(exported, exported_bfloat16, model):
@@ -298,6 +299,7 @@ def test_a_process_with_only_tensorflow_predicts_what_keras_predicts(predictions
 
 def test_signatures_have_the_documented_names_shapes_and_dtypes(predictions):
     assert predictions['signatures'] == [
+        'class_names',
         'examples',
         'explain',
         'serving_default',
@@ -310,6 +312,16 @@ def test_signatures_have_the_documented_names_shapes_and_dtypes(predictions):
     assert predictions['labels'] == list(cifar10.CONTRACT.class_names)
     labels = predictions['label']['serving_default']
     assert predictions['class_name'] == [cifar10.CONTRACT.class_names[label] for label in labels]
+
+
+def test_clients_can_ask_for_the_class_names(exported):
+    names = tf.saved_model.load(str(exported)).signatures[features.SIGNATURE_CLASS_NAMES]
+    answer = names(label=tf.range(-1, 11, dtype=tf.int64))[features.OUTPUT_CLASS_NAME].numpy()
+    assert [name.decode() for name in answer] == ['', *cifar10.CONTRACT.class_names, '']
+
+
+def test_the_model_says_what_its_images_and_classes_are(exported):
+    assert read_model_contract(exported) == cifar10.CONTRACT
 
 
 def test_a_session_runs_the_safe_signature_as_tensorflow_serving_does(predictions, expected):

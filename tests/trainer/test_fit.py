@@ -232,7 +232,7 @@ def test_soft_labels_reach_the_loss_and_validation_is_on_images_that_are_not_mix
 
 
 def test_class_weights_reach_the_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, 'compute_class_weights', lambda labels: np.zeros(10, np.float32))
+    monkeypatch.setattr(fit, 'compute_class_weights', lambda labels, num_classes: np.zeros(num_classes, np.float32))
     config = TrainerConfig(learning_rate=0.01, batch_size=16, epochs=1, class_weights='balanced')
     _, history = fit_model(tmp_path, config)
     assert history[0]['loss'] == 0

@@ -208,4 +208,4 @@ def test_every_backbone_trains_an_epoch_exports_and_predicts(
     preprocessed = preprocess_images(tf.constant(images), size, backbone=backbone, resize=config.resize)
     np.testing.assert_allclose(served['probabilities'], model.predict(preprocessed, verbose=0), atol=1e-4)
     np.testing.assert_allclose(tf.reduce_sum(served['probabilities'], axis=1), np.ones(10), rtol=1e-4)
-    assert model.name == f'cifar10_{backbone}'
+    assert model.name == f'{backbone}_classifier'
