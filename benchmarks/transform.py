@@ -37,12 +37,13 @@ def make_inputs(config: 'PipelineConfig') -> dict[str, list[Any]]:
     found: dict[str, Any] = {}
     layout = Layout(config.root)
     splits = [example_gen_pb2.Input.Split(name=split, pattern=f'{split}/*') for split in features.SPLITS]
+    example_gen = ImportExampleGen(input_base=config.data, input_config=example_gen_pb2.Input(splits=splits))
     graph = pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(layout.artifacts),
         components=[
-            ImportExampleGen(input_base=config.data, input_config=example_gen_pb2.Input(splits=splits)),
-            CuratedSchemaGen(),
+            example_gen,
+            CuratedSchemaGen(example_gen.outputs['examples']),
         ],
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(layout.metadata)),
         beam_pipeline_args=list(config.beam.args),
@@ -68,8 +69,11 @@ def make_sides(config: 'PipelineConfig') -> dict[str, Any]:
 
 
 def run_transform(component: Any, inputs: dict[str, list[Any]], out: Path, beam_args: tuple[str, ...]) -> None:
-    """Runs the executor of a Transform component once, as TFX's launcher would, and replaces the folder `out`."""
-    from tfx.components.transform.executor import Executor
+    """Runs a Transform component once, as TFX's launcher would, and replaces the folder `out`.
+
+    The executor is TFX's, which ours only gives the data contract.
+    """
+    from components.transform import Executor
 
     shutil.rmtree(out, ignore_errors=True)
     outputs = {}

@@ -17,9 +17,12 @@ from tfx.utils import path_utils
 
 from components import features
 from components.artifacts import Artifacts, Properties
+from components.contract import DataContract
 from components.errors import PipelineError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
+from components.model_contract import read_model_contract
 from components.places import Place, link_or_copy_folder, locate
+from components.serving.likeness import find_unlike_version
 from components.serving.versions import MODEL_FILE, find_serving_version, read_info
 
 BASELINE_FILE = 'baseline.json'
@@ -42,13 +45,21 @@ class BaselineInfo(NamedTuple):
     """Number of the candidate itself, if it is the serving version; else None."""
     removed: int | None = None
     """Number of the candidate's baseline, if that version has been removed since; else None."""
+    unlike: int | None = None
+    """Number of the version that is, or was when the candidate was pushed, serving and unlike it; else None."""
+    difference: str = ''
+    """What differs, in words; '' if there is no such version, or the candidate was pushed beside it already."""
 
     def describe_absence(self) -> str:
         """Says why there is no baseline, as part of a sentence."""
+        if self.candidate is None and self.unlike is not None:
+            return f'version {self.unlike} has {self.difference}'
         if self.candidate is None:
             # TFX reuses this when the same run is started again, so it must be true after the model was pushed too.
             return 'nothing was serving when this model was first evaluated'
         itself = f'this model is serving already, as version {self.candidate}'
+        if self.unlike is not None:
+            return f'{itself}, and version {self.unlike}, which was serving before, has other classes or images'
         if self.removed is None:
             return f'{itself}, and nothing was serving when it was pushed'
         return f'{itself}, and version {self.removed}, which it was compared with when it was pushed, has been removed'
@@ -69,15 +80,17 @@ def read_fingerprint(saved_model: str) -> str | None:
         return None
 
 
-def find_baseline(serving: Place, fingerprint: str | None) -> tuple[Place | None, BaselineInfo]:
+def find_baseline(serving: Place, fingerprint: str | None, contract: DataContract) -> tuple[Place | None, BaselineInfo]:
     """Finds the version that a candidate is compared with.
 
-    This is the serving version. If the candidate is itself the serving version, because an earlier run has pushed it,
-    its baseline is the version that it was compared with before that push.
+    This is the serving version, unless that has other classes or another image size: then there is none. If the
+    candidate is itself the serving version, because an earlier run has pushed it, its baseline is the version that it
+    was compared with before that push.
 
     Args:
       serving: the folder of versions.
       fingerprint: the candidate's, from `read_fingerprint`.
+      contract: the candidate's.
 
     Returns:
       The version's folder, None if there is no baseline; and what BASELINE_FILE is to say.
@@ -87,10 +100,13 @@ def find_baseline(serving: Place, fingerprint: str | None) -> tuple[Place | None
         return None, BaselineInfo()
     number, info = int(version.name), read_info(version)
     if fingerprint is None or info.get('model') != fingerprint:
+        unlike = find_unlike_version(serving, contract)
+        if unlike is not None:
+            return None, BaselineInfo(unlike=unlike.number, difference=unlike.describe_difference(contract))
         return version, BaselineInfo(version=number)
     before = info.get('baseline')
     if before is None:
-        return None, BaselineInfo(candidate=number)
+        return None, BaselineInfo(candidate=number, unlike=info.get('unlike'))
     if not (serving / str(before) / MODEL_FILE).exists():
         return None, BaselineInfo(candidate=number, removed=before)
     return serving / str(before), BaselineInfo(version=before, candidate=number)
@@ -102,9 +118,9 @@ def read_baseline(baseline_uri: str) -> BaselineInfo:
 
 
 def _find(input_dict: Artifacts, exec_properties: Properties) -> tuple[Place | None, BaselineInfo]:
-    model = artifact_utils.get_single_uri(input_dict[_MODEL_KEY])
-    fingerprint = read_fingerprint(path_utils.serving_model_path(model))
-    return find_baseline(locate(exec_properties[_SERVING_KEY]), fingerprint)
+    model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[_MODEL_KEY]))
+    contract = read_model_contract(Path(model))
+    return find_baseline(locate(exec_properties[_SERVING_KEY]), read_fingerprint(model), contract)
 
 
 def check_comparable(version: Place) -> None:
@@ -128,9 +144,12 @@ class Driver(IdentityDriver):
         """Returns the baseline's number, also where it has been removed; '' if the candidate never had one.
 
         A first run finds nothing serving, and the same run started again finds its own model serving. Both get '',
-        so that the second run reuses the results of the first.
+        so that the second run reuses the results of the first. For the same reason both get the number of a version
+        that is unlike the candidate.
         """
         _, info = _find(input_dict, exec_properties)
+        if info.unlike is not None:
+            return f'{info.unlike} unlike'
         if info.removed is not None:
             return f'{info.removed} removed'
         return '' if info.version is None else str(info.version)

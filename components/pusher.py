@@ -21,11 +21,15 @@ from tfx.utils import json_utils, proto_utils
 
 from components.artifacts import Artifacts, Properties
 from components.baseline import Baseline, read_baseline, read_fingerprint
+from components.contract import DataContract, parse_contract
 from components.data.manifest import read_manifest
+from components.errors import PipelineError
+from components.model_contract import read_model_contract
 from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
 from components.model_gate.slices import read_slices
 from components.model_gate.verdict import VERDICT_FILE, read_verdict
 from components.places import Place, link_or_copy_folder, locate
+from components.serving.likeness import HOW_TO_PUSH, ServingClasses, find_unlike_version
 from components.serving.model_card import CARD_FILE, render_card
 from components.serving.version_labels import list_pushed
 from components.serving.versions import (
@@ -43,7 +47,7 @@ from components.serving_check.component import WARMUP_FILE
 from components.serving_check.report import read_report
 
 _EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
-_DATA_KEY, _SETTINGS_KEY, _DEFAULTS_KEY = 'data', 'settings', 'defaults'
+_DATA_KEY, _SETTINGS_KEY, _DEFAULTS_KEY, _CLASSES_KEY = 'data', 'settings', 'defaults', 'serving_classes'
 
 
 class _Spec(standard_component_specs.PusherSpec):
@@ -56,7 +60,7 @@ class _Spec(standard_component_specs.PusherSpec):
 
 
 def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str, Any]) -> dict[str, Any]:
-    """Collects what a version says about how it was made: its accuracy, when it was pushed, data, settings and latency.
+    """Collects what a version says about itself: its accuracy, when it was pushed, data, classes, settings and latency.
 
     Args:
       saved_model: folder of the model that is to be pushed.
@@ -66,16 +70,19 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
     metrics = read_metrics(artifact_utils.get_single_uri(input_dict[_EVALUATION_KEY]))[None]
     data = config[_DATA_KEY]
     report = read_report(artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY]))
+    baseline = read_baseline(artifact_utils.get_single_uri(input_dict[_BASELINE_KEY]))
     trainer, usual = ((config.get(key) or {}).get('trainer', {}) for key in (_SETTINGS_KEY, _DEFAULTS_KEY))
     return {
         'accuracy': metrics[ACCURACY],
         'images': int(metrics[EXAMPLE_COUNT]),
         'pushed': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'data': read_manifest(locate(data)) or {'folder': data},
+        'contract': read_model_contract(saved_model).to_dict(),
         'settings': config.get(_SETTINGS_KEY),
         'changed': {name: value for name, value in trainer.items() if name not in usual or value != usual[name]},
         'model': read_fingerprint(str(saved_model)),
-        'baseline': read_baseline(artifact_utils.get_single_uri(input_dict[_BASELINE_KEY])).version,
+        'baseline': baseline.version,
+        'unlike': baseline.unlike,
         'batch_ms': report.batch_ms,
     }
 
@@ -114,6 +121,20 @@ def _find_pushed(serving: Place, info: dict[str, Any]) -> int | None:
     return int(newest.name) if newest is not None and is_pushed else None
 
 
+def _check_likeness(serving: Place, contract: DataContract) -> None:
+    """Checks that the serving version has the same classes and image size as a model that is to be pushed beside it.
+
+    Raises:
+      PipelineError: it has not.
+    """
+    unlike = find_unlike_version(serving, contract)
+    if unlike is not None:
+        raise PipelineError(
+            f'Nothing was pushed: version {unlike.number}, which is serving in {serving}, has '
+            f'{unlike.describe_difference(contract)}, and this model has {contract.describe()}; {HOW_TO_PUSH}.'
+        )
+
+
 def _push(saved_model: Path, staging: Path, serving: Place, info: dict[str, Any], input_dict: Artifacts) -> int:
     """Makes the model a new version, and returns its number."""
     version = choose_version(serving)
@@ -133,8 +154,11 @@ class Executor(executor.Executor):
         Args:
           input_dict: the stock executor's inputs, and 'evaluation', 'baseline' and 'statistics'.
           output_dict: 'pushed_model', which keeps the model too; it gets the stock executor's custom properties.
-          exec_properties: 'push_destination' as for the stock executor, and 'custom_config' with 'data', 'settings'
-            and 'defaults'.
+          exec_properties: 'push_destination' as for the stock executor, and 'custom_config' with 'data', 'settings',
+            'defaults' and 'serving_classes'.
+
+        Raises:
+          PipelineError: the serving version has other classes or another image size, and 'serving_classes' is 'same'.
         """
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
@@ -146,14 +170,17 @@ class Executor(executor.Executor):
                 pushed_model.set_int_custom_property('pushed', 0)
                 return
             saved_model = Path(self.GetModelPath(input_dict))
-            info = describe_version(
-                saved_model, input_dict, json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
-            )
+            config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
+            info = describe_version(saved_model, input_dict, config)
             if self._context:  # what a run on Kubeflow does not know is left empty
                 pipeline_info = self._context.pipeline_info
                 info['run'] = self._context.pipeline_run_id
                 info['pipeline'] = pipeline_info.id if pipeline_info else None
-            version = _find_pushed(serving, info) or _push(saved_model, staging, serving, info, input_dict)
+            version = _find_pushed(serving, info)
+            if version is None:
+                if config[_CLASSES_KEY] == 'same':
+                    _check_likeness(serving, parse_contract(info['contract']))
+                version = _push(saved_model, staging, serving, info, input_dict)
             list_pushed(serving, version)
             link_or_copy_folder(saved_model, Path(pushed_model.uri))
             pushed_model.set_int_custom_property('pushed', 1)
@@ -178,6 +205,7 @@ class Pusher(component.Pusher):
         two versions differ.
       defaults: what `settings` are if nobody changes them; the version keeps which of the Trainer's differ, because
         later code may have other defaults.
+      serving_classes: see `components.serving.likeness`.
     """
 
     SPEC_CLASS = _Spec
@@ -194,9 +222,16 @@ class Pusher(component.Pusher):
         statistics: types.BaseChannel,
         data: str,
         push_destination: pusher_pb2.PushDestination,
+        serving_classes: ServingClasses = 'same',
         settings: dict[str, Any] | None = None,
         defaults: dict[str, Any] | None = None,
     ):
+        config = {
+            _DATA_KEY: data,
+            _SETTINGS_KEY: settings,
+            _DEFAULTS_KEY: defaults,
+            _CLASSES_KEY: serving_classes,
+        }
         spec = _Spec(
             model=model,
             model_blessing=model_blessing,
@@ -205,7 +240,7 @@ class Pusher(component.Pusher):
             baseline=baseline,
             statistics=statistics,
             push_destination=push_destination,
-            custom_config=json_utils.dumps({_DATA_KEY: data, _SETTINGS_KEY: settings, _DEFAULTS_KEY: defaults}),
+            custom_config=json_utils.dumps(config),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
         )
         base_component.BaseComponent.__init__(self, spec=spec)

@@ -120,7 +120,7 @@ def run_step(argv: list[str]) -> None:
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
     kubeflow_v2_run_executor.main((arguments, beam_arguments))
-    fill_pages(pages, invocation['outputs'])
+    fill_pages(pages, invocation)
     map_output(Path(invocation['outputs']['outputFile']), root)
 
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components import features
 from components.reasons import Reason
 from components.serving.versions import PREDICTIONS_FILE
 from components.serving_check.report import read_report
@@ -30,11 +29,12 @@ Artifact = dict[str, Any]
 METRICS, CLASSIFICATION, HTML = 'system.Metrics', 'system.ClassificationMetrics', 'system.HTML'
 SCHEMA_VERSION = '0.0.1'  # of all three, as kfp.dsl has it
 PIPELINE_DESCRIPTION = (
-    'Fine-tunes an image classifier on CIFAR-10 or images like it, and pushes it for TensorFlow Serving. DataCheck and '
-    'DataGate refuse bad data before the training. Trainer trains and exports the model. Evaluator measures it on the '
-    'test split and compares it with the serving model, which BaselineFinder finds. ServingCheck asks it as clients '
-    'will. Pusher pushes it if both have accepted it, and Report writes a page of the whole run. A run whose model was '
-    'refused succeeds too; the page, and the metrics of Evaluator and ServingCheck, say why it was refused.'
+    'Fine-tunes an image classifier on your own images, or on CIFAR-10, and pushes it for TensorFlow Serving. '
+    'DataCheck and DataGate refuse bad data before the training. Trainer trains and exports the model. Evaluator '
+    'measures it on the test split and compares it with the serving model, which BaselineFinder finds. ServingCheck '
+    'asks it as clients will. Pusher pushes it if both have accepted it, and Report writes a page of the whole run. A '
+    'run whose model was refused succeeds too; the page, and the metrics of Evaluator and ServingCheck, say why it was '
+    'refused.'
 )
 
 
@@ -57,15 +57,20 @@ def _describe_reasons(reasons: Sequence[Reason], accepted: str) -> Metadata:
 
 
 def describe_evaluation(evaluation: Path) -> Metadata:
-    """Returns what the model gate measured and decided.
+    """Returns what the model gate measured and decided; of many classes only the lowest recalls.
 
     Args:
       evaluation: the Evaluator's artifact.
     """
+    from components.model_gate.metrics import RECALL
     from components.model_gate.verdict import read_verdict
+    from pipeline.report.figures import MAX_CLASSES
 
     verdict = read_verdict(str(evaluation))
-    values = {'_'.join(filter(None, (reason.metric, reason.slice))): reason.value for reason in verdict.reasons}
+    recalls = [reason for reason in verdict.reasons if reason.metric == RECALL]
+    hidden = sorted(recalls, key=lambda reason: reason.value)[MAX_CLASSES:]
+    shown = [reason for reason in verdict.reasons if reason not in hidden]
+    values = {'_'.join(filter(None, (reason.metric, reason.slice))): reason.value for reason in shown}
     return {
         **_describe_reasons(verdict.reasons, 'blessed'),
         **values,
@@ -74,23 +79,31 @@ def describe_evaluation(evaluation: Path) -> Metadata:
     }
 
 
-def describe_confusion(evaluation: Path) -> Metadata:
+def describe_confusion(evaluation: Path, model: Path) -> Metadata:
     """Returns the confusion matrix of the test split: a row for each true class, a column for each predicted one.
+
+    Of many classes it is the part that the report shows, see `pipeline.report.figures.Matrix`.
 
     Args:
       evaluation: the Evaluator's artifact.
+      model: the Trainer's artifact.
     """
-    import numpy as np
+    from tfx.utils import path_utils
 
+    from components.model_contract import read_model_contract
     from components.model_gate.predictions import read_predictions
+    from pipeline.report.figures import choose_matrix, count_confusion
 
+    contract = read_model_contract(Path(path_utils.serving_model_path(str(model))))
     kept = read_predictions(evaluation / PREDICTIONS_FILE.name)
-    counts = np.zeros((features.NUM_CLASSES, features.NUM_CLASSES), np.int64)
-    np.add.at(counts, (kept.labels, kept.probabilities.argmax(axis=1)), 1)
+    confusion = count_confusion(kept.labels, kept.probabilities.argmax(axis=1), contract.num_classes)
+    matrix = choose_matrix(confusion)
+    names = [contract.class_names[label] for label in matrix.labels]
+    names += ['all others'] * (len(matrix.rows) - len(names))
     return {
         'confusionMatrix': {
-            'annotationSpecs': [{'displayName': name} for name in features.CLASS_NAMES],
-            'rows': [{'row': row} for row in counts.tolist()],
+            'annotationSpecs': [{'displayName': name} for name in names],
+            'rows': [{'row': list(row)} for row in matrix.rows],
         }
     }
 
@@ -140,32 +153,36 @@ class Page(NamedTuple):
 
     step: the component that gets it.
     schema: METRICS, CLASSIFICATION or HTML.
-    source: the output of the component that it is made from.
-    describe: makes the metadata from the source's folder; that of HTML is the page itself.
+    sources: the artifacts that it is made from: outputs of the component, and inputs.
+    describe: makes the metadata from the sources' folders; that of HTML is the page itself.
     description: of the output, in a sentence.
     """
 
     step: str
     schema: str
-    source: str
-    describe: Callable[[Path], Metadata | str]
+    sources: tuple[str, ...]
+    describe: Callable[..., Metadata | str]
     description: str
 
 
 PAGES = {
     'training_metrics': Page(
-        'Trainer', METRICS, 'model_run', describe_training, 'Accuracy, speed and device of the training.'
+        'Trainer', METRICS, ('model_run',), describe_training, 'Accuracy, speed and device of the training.'
     ),
     'evaluation_metrics': Page(
-        'Evaluator', METRICS, 'evaluation', describe_evaluation, 'What the model gate measured, and what it refused.'
+        'Evaluator', METRICS, ('evaluation',), describe_evaluation, 'What the model gate measured, and what it refused.'
     ),
     'confusion_matrix': Page(
-        'Evaluator', CLASSIFICATION, 'evaluation', describe_confusion, 'How often each class was taken for each other.'
+        'Evaluator',
+        CLASSIFICATION,
+        ('evaluation', 'model'),
+        describe_confusion,
+        'How often each class was taken for each other.',
     ),
     'serving_metrics': Page(
-        'ServingCheck', METRICS, 'blessing', describe_serving_check, 'What requests to the model showed.'
+        'ServingCheck', METRICS, ('blessing',), describe_serving_check, 'What requests to the model showed.'
     ),
-    'report_page': Page('Report', HTML, 'report', read_report_page, 'The report of the run.'),
+    'report_page': Page('Report', HTML, ('report',), read_report_page, 'The report of the run.'),
 }
 """The outputs by their names, which no component's own output has."""
 
@@ -202,23 +219,23 @@ def take_pages(outputs: dict[str, Any]) -> dict[str, Artifact]:
     return {name: outputs['artifacts'].pop(name)['artifacts'][0] for name in PAGES if name in outputs['artifacts']}
 
 
-def fill_pages(pages: dict[str, Artifact], outputs: dict[str, Any]) -> None:
+def fill_pages(pages: dict[str, Artifact], invocation: dict[str, Any]) -> None:
     """Writes the outputs for the run's page, each into a file of its own: HTML, or JSON.
 
     The server reads the metrics from the artifact's metadata, which go into TFX's output file as well.
 
     Args:
       pages: from `take_pages`.
-      outputs: `outputs` of the ExecutorInput that TFX was given, with paths in place of URIs.
+      invocation: the ExecutorInput that TFX was given, with paths in place of URIs.
     """
     if not pages:
         return
-    file = Path(outputs['outputFile'])
+    file = Path(invocation['outputs']['outputFile'])
+    artifacts = {**invocation.get('inputs', {}).get('artifacts', {}), **invocation['outputs']['artifacts']}
     written = json.loads(file.read_text())
     for name, artifact in pages.items():
         page = PAGES[name]
-        folder = Path(outputs['artifacts'][page.source]['artifacts'][0]['uri'])
-        found = page.describe(folder)
+        found = page.describe(*(Path(artifacts[source]['artifacts'][0]['uri']) for source in page.sources))
         metadata = {} if isinstance(found, str) else {k: _to_value(v) for k, v in found.items() if v is not None}
         Path(artifact['uri']).parent.mkdir(parents=True, exist_ok=True)
         Path(artifact['uri']).write_text(found if isinstance(found, str) else json.dumps(metadata, indent=2))

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from components import features
+from components.data import cifar10
 from components.errors import PipelineError
 
 _BATCH_BYTES = 3_000_000  # gRPC servers take messages of 4 MiB unless they are told otherwise; so base64 fits too
@@ -18,7 +19,7 @@ class Prediction(NamedTuple):
     """What a model says of an image."""
 
     label: int
-    """Index of the most probable class in features.CLASS_NAMES."""
+    """Number of the most probable class, from 0."""
     class_name: str
     """Its name."""
     probabilities: list[float]
@@ -46,8 +47,18 @@ class Reply(NamedTuple):
     """A list of N for each output: numbers, texts, or lists of numbers."""
 
 
+class Interface(NamedTuple):
+    """What a model can be asked."""
+
+    signatures: frozenset[str]
+    """The names of its signatures."""
+    image_size: int | None
+    """To how many pixels it resizes the shorter side of an image, see `components.contract`; None if that is not
+    known."""
+
+
 class RefusedError(PipelineError):
-    """A model does not take the images of a batch, or the signature is not there any more."""
+    """A model does not take what it is asked, or the signature is not there any more."""
 
 
 class Model(Protocol):
@@ -60,8 +71,8 @@ class Model(Protocol):
     concurrency: int
     """How many batches are asked for at the same time, so that it never has to wait for the next one."""
 
-    def list_signatures(self) -> set[str]:
-        """Returns the names of the signatures.
+    def describe(self) -> Interface:
+        """Says what the model can be asked.
 
         Raises:
           PipelineError: there is no answer, or no such model, version or version label.
@@ -73,6 +84,14 @@ class Model(Protocol):
         Raises:
           RefusedError: the model has no such signature, or one of the images cannot be decoded. The message is what
             follows the name of a single image in a sentence.
+          PipelineError: there is no answer.
+        """
+
+    def name_classes(self, count: int) -> list[str]:
+        """Returns the names of the classes 0 to count - 1.
+
+        Raises:
+          RefusedError: the model does not say them, as models that were pushed before there was the signature for it.
           PipelineError: there is no answer.
         """
 
@@ -102,7 +121,8 @@ class Classifier:
     def __init__(self, model: Model):
         self._model = model
         self._lock = threading.Lock()
-        self._has_safe: bool | None = None  # until the model was asked
+        self._interface: Interface | None = None  # until the model was asked
+        self._class_names: dict[int | None, list[str]] = {}  # by version
 
     def __enter__(self) -> 'Classifier':
         return self
@@ -127,6 +147,15 @@ class Classifier:
         """How many threads keep the model busy."""
         return self._model.concurrency
 
+    @property
+    def image_size(self) -> int | None:
+        """To how many pixels the model resizes the shorter side of an image; None if that is not known.
+
+        Raises:
+          PipelineError: the model does not answer.
+        """
+        return self._describe().image_size
+
     def close(self) -> None:
         """Closes the connections."""
         self._model.close()
@@ -148,22 +177,46 @@ class Classifier:
             answers += self._classify_batch(batch)
         return answers
 
-    def _find_safe(self) -> bool:
-        """Asks once whether the model has the signature that answers for each image of a batch.
+    def name_classes(self, prediction: Prediction) -> list[str] | None:
+        """Returns the names of all classes that a prediction has probabilities of.
+
+        They are asked for once for each version. A model that does not say them was pushed before there were others
+        than CIFAR-10's. Names among which the predicted class has another name or place are not returned.
+
+        Returns:
+          A name for each probability; None if the names are not known.
+
+        Raises:
+          PipelineError: the model does not answer.
+        """
+        with self._lock:
+            names = self._class_names.get(prediction.version)
+            if names is None:
+                try:
+                    names = self._model.name_classes(len(prediction.probabilities))
+                except RefusedError:
+                    names = list(cifar10.CONTRACT.class_names)
+                self._class_names[prediction.version] = names
+        are_its = len(names) == len(prediction.probabilities) and names[prediction.label] == prediction.class_name
+        return names if are_its else None
+
+    def _describe(self) -> Interface:
+        """Asks once what the model can be asked, also whether it answers for each image of a batch.
 
         So a version label that does not exist is an error, and not taken for a fault of the images.
         """
         with self._lock:
-            if self._has_safe is None:
-                self._has_safe = features.SIGNATURE_SAFE in self._model.list_signatures()
-            return self._has_safe
+            if self._interface is None:
+                self._interface = self._model.describe()
+            return self._interface
 
     def _classify_batch(self, batch: Sequence[bytes]) -> list[Answer]:
-        if self._find_safe():
+        interface = self._describe()
+        if features.SIGNATURE_SAFE in interface.signatures:
             try:
                 return _read_reply(self._model.ask(features.SIGNATURE_SAFE, batch))
             except RefusedError:  # it refuses no image: an older version has taken the place of the first
-                self._has_safe = False
+                self._interface = interface._replace(signatures=interface.signatures - {features.SIGNATURE_SAFE})
         try:
             return _read_reply(self._model.ask(features.SIGNATURE_SERVING_DEFAULT, batch))
         except RefusedError as error:

@@ -12,7 +12,7 @@ import grpc  # type: ignore[import-untyped]  # grpcio has neither types nor stub
 import numpy as np
 
 from components import features
-from pipeline.classifier import RefusedError, Reply
+from pipeline.classifier import Interface, RefusedError, Reply
 from pipeline.client import (
     ATTEMPTS,
     FIRST_BACKOFF_S,
@@ -46,7 +46,7 @@ def _stand_in_tensorflow() -> Iterator[None]:
 
 
 with _stand_in_tensorflow():
-    from tensorflow.core.framework import types_pb2
+    from tensorflow.core.framework import tensor_pb2, types_pb2
     from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 _RETRY = {
@@ -96,8 +96,8 @@ class GrpcModel:
             self._channel = grpc.insecure_channel(target.address, options)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def list_signatures(self) -> set[str]:
-        """Returns the names of the signatures, see `pipeline.classifier.Model`."""
+    def describe(self) -> Interface:
+        """Says what the model can be asked, see `pipeline.classifier.Model`."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=['signature_def'])
         self._choose(request.model_spec)
         try:
@@ -106,17 +106,34 @@ class GrpcModel:
             raise self._explain(error) from error
         signatures = get_model_metadata_pb2.SignatureDefMap()
         response.metadata['signature_def'].Unpack(signatures)
-        return set(signatures.signature_def)
+        names = frozenset(signatures.signature_def)
+        if features.SIGNATURE_RAW not in names:
+            return Interface(names, None)
+        image = signatures.signature_def[features.SIGNATURE_RAW].inputs[features.IMAGE_KEY]
+        return Interface(names, image.tensor_shape.dim[1].size)
 
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature, see `pipeline.classifier.Model`."""
+        tensor = _make_tensor(types_pb2.DT_STRING, len(images))
+        tensor.string_val.extend(images)
+        return self._predict(signature, features.IMAGE_KEY, tensor)
+
+    def name_classes(self, count: int) -> list[str]:
+        """Asks for the names of the classes, see `pipeline.classifier.Model`."""
+        tensor = _make_tensor(types_pb2.DT_INT64, count)
+        tensor.int64_val.extend(range(count))
+        reply = self._predict(features.SIGNATURE_CLASS_NAMES, features.LABEL_KEY, tensor)
+        return reply.outputs[features.OUTPUT_CLASS_NAME]
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def _predict(self, signature: str, key: str, tensor: Any) -> Reply:
         request = predict_pb2.PredictRequest()
         self._choose(request.model_spec)
         request.model_spec.signature_name = signature
-        tensor = request.inputs[features.IMAGE_KEY]
-        tensor.dtype = types_pb2.DT_STRING
-        tensor.tensor_shape.dim.add(size=len(images))
-        tensor.string_val.extend(images)
+        request.inputs[key].CopyFrom(tensor)
         try:
             response = self._stub.Predict(request, timeout=self._deadline_s)
         except grpc.RpcError as error:
@@ -125,10 +142,6 @@ class GrpcModel:
             raise self._explain(error) from error
         version = response.model_spec.version.value if response.model_spec.HasField('version') else None
         return Reply(version, {name: _read_tensor(tensor) for name, tensor in response.outputs.items()})
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._channel.close()
 
     def _choose(self, spec: Any) -> None:
         """Fills in which version of which model is asked for."""
@@ -150,6 +163,13 @@ class GrpcModel:
 def _read_details(error: Any) -> str:
     """Returns the server's words in one line."""
     return ' '.join((error.details() or '').split())[:300]
+
+
+def _make_tensor(dtype: Any, size: int) -> Any:
+    """Makes a TensorProto of one dimension, still without values."""
+    tensor = tensor_pb2.TensorProto(dtype=dtype)
+    tensor.tensor_shape.dim.add(size=size)
+    return tensor
 
 
 def _read_tensor(tensor: Any) -> list[Any]:

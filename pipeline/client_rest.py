@@ -12,7 +12,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from components import features
-from pipeline.classifier import RefusedError, Reply
+from pipeline.classifier import Interface, RefusedError, Reply
 from pipeline.client import (
     ATTEMPTS,
     FIRST_BACKOFF_S,
@@ -51,35 +51,45 @@ class RestModel:
         self._session.mount(f'{scheme}://', HTTPAdapter(max_retries=_make_retry()))
         self._version: int | None = None  # that the metadata name
 
-    def list_signatures(self) -> set[str]:
-        """Returns the names of the signatures, see `pipeline.classifier.Model`."""
+    def describe(self) -> Interface:
+        """Says what the model can be asked, see `pipeline.classifier.Model`."""
         response = self._send('GET', f'{self._url}/metadata')
         try:
             content = response.json()
             version = str(content['model_spec'].get('version', ''))
-            signatures = set(content['metadata']['signature_def']['signature_def'])
-        except (requests.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+            signatures = content['metadata']['signature_def']['signature_def']
+            interface = Interface(frozenset(signatures), _find_image_size(signatures))
+        except (requests.JSONDecodeError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise self._explain(response) from error
         self._version = int(version) if version.isdigit() else None
-        return signatures
+        return interface
 
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature, see `pipeline.classifier.Model`."""
         rows = [{'b64': base64.b64encode(image).decode()} for image in images]
-        body = json.dumps({'signature_name': signature, 'inputs': {features.IMAGE_KEY: rows}})
-        response = self._send('POST', f'{self._url}:predict', body)
-        if response.status_code == _BAD_REQUEST:
-            raise RefusedError(f'cannot be classified: {_read_failure(response)}')
-        try:
-            outputs = response.json()['outputs']
-        except (requests.JSONDecodeError, TypeError, KeyError) as error:
-            raise self._explain(response) from error
-        version = response.headers.get(_VERSION_HEADER, '')
+        outputs, version = self._predict(signature, {features.IMAGE_KEY: rows})
         return Reply(int(version) if version.isdigit() else self._version, outputs)
+
+    def name_classes(self, count: int) -> list[str]:
+        """Asks for the names of the classes, see `pipeline.classifier.Model`."""
+        outputs, _ = self._predict(features.SIGNATURE_CLASS_NAMES, {features.LABEL_KEY: list(range(count))})
+        names: list[str] = outputs  # REST does not name an output that is the only one
+        return names
 
     def close(self) -> None:
         """Closes the connections."""
         self._session.close()
+
+    def _predict(self, signature: str, inputs: dict[str, Any]) -> tuple[Any, str]:
+        """Returns the outputs of a signature, and the version, or '' if the server does not say it."""
+        body = json.dumps({'signature_name': signature, 'inputs': inputs})
+        response = self._send('POST', f'{self._url}:predict', body)
+        if response.status_code == _BAD_REQUEST:
+            raise RefusedError(f'cannot be classified: {_read_failure(response)}')
+        try:
+            return response.json()['outputs'], response.headers.get(_VERSION_HEADER, '')
+        except (requests.JSONDecodeError, TypeError, KeyError) as error:
+            raise self._explain(response) from error
 
     def _send(self, method: str, url: str, body: str | None = None) -> requests.Response:
         timeouts = (min(_CONNECT_TIMEOUT_S, self._deadline_s), self._deadline_s)
@@ -94,6 +104,14 @@ class RestModel:
         if response.status_code == _GATEWAY_TIMEOUT:
             return explain_delay(self._target, self._deadline_s)
         return ServerError(f'{self.name} refuses a request with {response.status_code}: {_read_failure(response)}')
+
+
+def _find_image_size(signatures: dict[str, Any]) -> int | None:
+    """Returns the height of the images that `serving_raw` takes; None for a model without it."""
+    if features.SIGNATURE_RAW not in signatures:
+        return None
+    image = signatures[features.SIGNATURE_RAW]['inputs'][features.IMAGE_KEY]
+    return int(image['tensor_shape']['dim'][1]['size'])
 
 
 def _make_retry() -> Retry:

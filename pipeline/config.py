@@ -7,7 +7,7 @@ Each group of settings stands beside the code that reads it. `--set trainer.batc
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -66,6 +66,9 @@ class PipelineConfig(Settings):
     command wrote says them itself."""
     serving: str | None = None
     """Folder or URI that models are pushed to as numbered versions; None takes ROOT/serving."""
+    serving_classes: Literal['same', 'any'] = 'same'
+    """Whether a model may be pushed beside a serving version of other classes or another image size: 'same' refuses
+    that before anything is trained, 'any' does not, and compares neither the data nor the models."""
     bulk_input: str | None = None
     """Path or URI of images or TFRecords that BulkInferrer predicts with a model that passed its gates; None leaves
     BulkInferrer out."""

@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from components import features
+from components.contract import DataContract
 from components.data_gate.config import DataGateConfig
 from components.errors import UsageError
+from components.model_contract import read_model_contract
 from components.places import Place
 from components.serving.reference import CONFIDENCE, Reference, read_reference
 from components.serving.versions import REFERENCE_FILE, STABLE, Version, list_versions
+from pipeline.image_sizes import is_tiny, is_too_small
 from pipeline.request_log import RequestLog, read_log
 from pipeline.server.request_sample import AskedImage
 
@@ -134,14 +136,17 @@ def measure_drift(serving: Place, requests: str, number: int | None, label: str 
     reference = _read_reference(version)
     kept_settings = (version.info.get('settings') or {}).get('data_gate') or {}
     bound = float(kept_settings.get('max_drift', DataGateConfig().max_drift))
-    return judge(version.number, reference, read_log(requests, version.number), bound)
+    contract = read_model_contract(version.folder)
+    log = read_log(requests, version.number, contract.image_size)
+    return judge(version.number, contract, reference, log, bound)
 
 
-def judge(version: int, reference: Reference, log: RequestLog, bound: float) -> Drift:
+def judge(version: int, contract: DataContract, reference: Reference, log: RequestLog, bound: float) -> Drift:
     """Compares the images of a log with a version's reference.
 
     Args:
       version: its number.
+      contract: its class names and image size.
       reference: what its test images look like.
       log: what it was asked.
       bound: the least distance that counts, 0-1.
@@ -162,9 +167,9 @@ def judge(version: int, reference: Reference, log: RequestLog, bound: float) -> 
         )
         return Drift(version, len(images), first, last, 'too few', sentence, (), tuple(notes))
     comparisons = [_compare_property(name, reference, _get_values(name, images), bound) for name in _WORDS]
-    comparisons.append(_compare_shares(reference, images, bound))
+    comparisons.append(_compare_shares(contract, reference, images, bound))
     known = tuple(each for each in comparisons if each is not None)
-    notes = [*_describe_sizes(reference, images, bound), *notes]
+    notes = [*_describe_sizes(contract, reference, images, bound), *notes]
     drifted = [each for each in sorted(known, key=lambda each: -each.distance) if each.is_drift]
     if drifted:
         sentence = (
@@ -231,10 +236,12 @@ def _describe_change(name: str, quantiles: Values, values: Values) -> str:
     return f'{name} is spread differently (90% between {now_low} and {now_high}, test images {low_end} and {high_end})'
 
 
-def _compare_shares(reference: Reference, images: Sequence[AskedImage], bound: float) -> Comparison | None:
+def _compare_shares(
+    contract: DataContract, reference: Reference, images: Sequence[AskedImage], bound: float
+) -> Comparison | None:
     """Compares the shares of the predicted classes; chance is excluded by the chi-squared test of homogeneity."""
-    labels = [image.label for image in images if 0 <= image.label < features.NUM_CLASSES]
-    now = np.bincount(labels, minlength=features.NUM_CLASSES)
+    labels = [image.label for image in images if 0 <= image.label < contract.num_classes]
+    now = np.bincount(labels, minlength=contract.num_classes)
     before = np.array(reference.predicted)
     if not now.sum() or not before.sum():
         return None
@@ -245,21 +252,29 @@ def _compare_shares(reference: Reference, images: Sequence[AskedImage], bound: f
     is_chance = asked.sum() < 2 or (
         stats.chi2_contingency([now[asked], before[asked]]).pvalue > SIGNIFICANCE / _COMPARISONS
     )
-    sentence = (
-        f'{shares[label]:.0%} are called {features.CLASS_NAMES[label]} where {usual[label]:.0%} of the test images were'
-    )
+    name = contract.class_names[label]
+    sentence = f'{shares[label]:.0%} are called {name} where {usual[label]:.0%} of the test images were'
     is_drift = distance >= bound and not is_chance
     return Comparison(SHARES, distance, bound, is_drift, float(shares[label]), float(usual[label]), sentence)
 
 
-def _describe_sizes(reference: Reference, images: Sequence[AskedImage], bound: float) -> list[str]:
-    """Says that the images are of other sizes; that is no drift by itself, because the model resizes every image."""
+def _describe_sizes(
+    contract: DataContract, reference: Reference, images: Sequence[AskedImage], bound: float
+) -> list[str]:
+    """Says that the images are of other sizes; that is no drift by itself, because the model resizes every image.
+
+    A model that was trained with photographs is asked about photographs: only images that must be enlarged are unlike
+    them.
+    """
     sizes = [_compare_property(name, reference, _get_values(name, images), bound) for name in _SIZES]
     known = [each for each in sizes if each is not None]
     if not any(each.is_drift for each in known):
         return []
     now, before = ('x'.join(f'{getattr(each, side):.0f}' for each in known) for side in ('requests', 'reference'))
-    seen = 'x'.join(map(str, features.IMAGE_SHAPE[:2]))
+    shorter_side = min(each.requests for each in known)
+    if not is_tiny(contract.image_size) and not is_too_small(shorter_side, contract.image_size):
+        return []
+    seen = f'{contract.image_size}x{contract.image_size}'
     return [
         f'the images are of other sizes, in the median {now} where the test images had {before}; the model sees them '
         f'resized to {seen}, and its accuracy on such images was not measured'

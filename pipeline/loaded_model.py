@@ -6,11 +6,12 @@ import tensorflow as tf
 
 from components import features
 from components.errors import UsageError, to_one_line
+from components.model_contract import read_model_contract
 from components.model_gate.predictions import choose_batch_size
 from components.places import Place, fetch
 from components.progress import track
 from components.saved_model import skip_costly_passes
-from pipeline.classifier import RefusedError, Reply
+from pipeline.classifier import Interface, RefusedError, Reply
 
 _TEXTS = (features.OUTPUT_CLASS_NAME, features.OUTPUT_ERROR)
 
@@ -35,14 +36,15 @@ class LoadedModel:
         try:
             with track('loading the model'), fetch(version) as folder:
                 self._loaded = tf.saved_model.load(str(folder))
+                self._contract = read_model_contract(folder)
             self._signatures = {name: skip_costly_passes(each) for name, each in self._loaded.signatures.items()}
             self._signatures[features.SIGNATURE_SERVING_DEFAULT]
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             raise UsageError(f'{version} cannot be loaded as a model of this pipeline: {to_one_line(error)}') from error
 
-    def list_signatures(self) -> set[str]:
-        """Returns the names of the signatures."""
-        return set(self._signatures)
+    def describe(self) -> Interface:
+        """Says what the model can be asked."""
+        return Interface(frozenset(self._signatures), self._contract.image_size)
 
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         """Runs a signature, see `pipeline.classifier.Model`."""
@@ -51,11 +53,15 @@ class LoadedModel:
         try:
             outputs = self._signatures[signature](**{features.IMAGE_KEY: tf.constant(images)})
         except tf.errors.InvalidArgumentError as error:
-            raise RefusedError('is not an image that can be decoded; give a PNG or JPEG file') from error
+            raise RefusedError('is not an image that can be decoded; give a PNG, JPEG or WEBP file') from error
         columns = {name: output.numpy().tolist() for name, output in outputs.items()}
         for name in columns.keys() & _TEXTS:
             columns[name] = [text.decode() for text in columns[name]]
         return Reply(self._version, columns)
+
+    def name_classes(self, count: int) -> list[str]:
+        """Returns the names of the classes, see `pipeline.classifier.Model`; the contract has as many as there are."""
+        return list(self._contract.class_names)
 
     def close(self) -> None:
         """Does nothing: the memory is given back with the object."""

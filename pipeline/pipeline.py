@@ -79,6 +79,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         anomalies=example_validator.outputs['anomalies'],
         config=config.data_gate,
         serving=serving,
+        serving_classes=config.serving_classes,
     )
     data_gate = DataGate(data_check.outputs['report'])
 
@@ -133,6 +134,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         data=data,
         settings=settings,
         defaults=list_kept_settings(PipelineConfig(name=config.name, root=config.root)),
+        serving_classes=config.serving_classes,
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
         ),

@@ -19,15 +19,12 @@ from components.errors import UsageError
 from components.progress import track
 from components.staging import stage_folder
 from pipeline.classifier import Answer, Classifier, Prediction, Refusal
+from pipeline.image_sizes import MOST_TIMES_LARGER, MOST_TIMES_SMALLER, is_tiny, is_too_large, is_too_small
 from pipeline.image_sources import CSV_COLUMN, Source, Sources
 from pipeline.reporter import Reporter
 
 Format = Literal['json', 'csv']
 
-# An image is far from the training images if a side is more than this many times longer or shorter. Resizing by 4
-# leaves one pixel of sixteen; enlarged twice, three pixels of four are made up.
-_MOST_TIMES_LARGER = 4
-_MOST_TIMES_SMALLER = 2
 _NAMED = 5  # files that were passed over and are named
 
 
@@ -46,10 +43,11 @@ def make_output(format: Format, top: int | None, file: str | None) -> Output:
     """Makes an Output of what the command line has, and checks it before anything takes time.
 
     Raises:
-      UsageError: `top` is not a number of classes, or `file` is not in a folder that exists.
+      UsageError: `top` is not a number of classes, or `file` is not in a folder that exists. Whether there are so many
+        classes is known when the model answers.
     """
-    if top is not None and not 1 <= top <= features.NUM_CLASSES:
-        raise UsageError(f'--top takes a number from 1 to {features.NUM_CLASSES}. Received: {top}')
+    if top is not None and top < 1:
+        raise UsageError(f'--top takes a number from 1 to the number of classes. Received: {top}')
     out = Path(file).absolute() if file is not None else None
     if out and (out.is_dir() or not out.parent.is_dir()):
         raise UsageError(f'--out takes a file to write, in a folder that exists. Received: {file}')
@@ -62,7 +60,9 @@ class _Item(NamedTuple):
     source: Source
     answer: Answer
     size: tuple[int, int] | None
-    """Width and height in pixels; None if that is not known."""
+    """Width and height in pixels, before it is turned by its Exif orientation; None if that is not known."""
+    class_names: Sequence[str] | None = None
+    """The names of all classes, if more than the most probable one are to be named and they are known."""
 
 
 def _measure_size(image: bytes) -> tuple[int, int] | None:
@@ -108,18 +108,20 @@ def _classify_in_order(classifier: Classifier, sources: Sequence[Source]) -> Gen
         pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for a batch
 
 
-def _rank(answer: Prediction, count: int) -> list[dict[str, Any]]:
-    """Returns the most probable classes with their probabilities, at least one."""
+def _rank(answer: Prediction, count: int, class_names: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Returns the most probable classes with their probabilities, at least one; a name that is not known is None."""
     order = sorted(range(len(answer.probabilities)), key=answer.probabilities.__getitem__, reverse=True)
     order = [answer.label, *(label for label in order if label != answer.label)]
-    return [
+    ranked = [
         {
-            features.OUTPUT_CLASS_NAME: features.CLASS_NAMES[label],
+            features.OUTPUT_CLASS_NAME: class_names[label] if class_names else None,
             features.OUTPUT_LABEL: label,
             'probability': round(answer.probabilities[label], 6),
         }
         for label in order[: max(count, 1)]
     ]
+    ranked[0][features.OUTPUT_CLASS_NAME] = answer.class_name
+    return ranked
 
 
 def _explain(source: Source, answer: Refusal) -> str:
@@ -140,7 +142,7 @@ def _make_object(item: _Item, top: int) -> dict[str, Any]:
             'version': answer.version,
         }
         if top:
-            made['top'] = _rank(answer, top)
+            made['top'] = _rank(answer, top, item.class_names)
     return {**made, 'row': item.source.row} if item.source.row else made
 
 
@@ -152,7 +154,7 @@ def _make_row(item: _Item, top: int) -> dict[str, Any]:
         row['error'] = _explain(item.source, answer)
     else:
         row['version'] = answer.version
-        for place, ranked in enumerate(_rank(answer, top), 1):
+        for place, ranked in enumerate(_rank(answer, top, item.class_names), 1):
             row |= {_name_column(key, place): value for key, value in ranked.items()}
     return row | {f'row.{column}': value for column, value in item.source.row.items()}
 
@@ -182,13 +184,36 @@ def _make_formatter(output: Output, columns: list[str]) -> Callable[[list[_Item]
     return format_rows
 
 
+def _name_classes(classifier: Classifier, items: list[_Item], top: int) -> list[_Item]:
+    """Adds the names of all classes to the answers, if more than the most probable one are to be named.
+
+    Raises:
+      UsageError: the model has fewer classes than are to be named.
+    """
+    if top <= 1:
+        return items
+    named = []
+    for item in items:
+        if isinstance(item.answer, Prediction):
+            count = len(item.answer.probabilities)
+            if top > count:
+                raise UsageError(
+                    f'--top takes a number from 1 to {count}, the number of classes of {classifier.name}. Received: '
+                    f'{top}'
+                )
+            item = item._replace(class_names=classifier.name_classes(item.answer))
+        named.append(item)
+    return named
+
+
 class _Watch:
     """Follows the answers, and keeps what has to be said of them."""
 
-    def __init__(self, classifier: Classifier, reporter: Reporter):
+    def __init__(self, classifier: Classifier, reporter: Reporter, top: int):
         self.failures: list[str] = []
-        self._name, self._reporter = classifier.name, reporter
+        self._classifier, self._reporter, self._top = classifier, reporter, top
         self._versions: list[int | None] = []
+        self._has_unnamed = False
         self._count = self._larger = self._smaller = 0
 
     def follow(self, item: _Item) -> None:
@@ -197,31 +222,42 @@ class _Watch:
             self.failures.append(_explain(item.source, item.answer))
         elif not self._versions or item.answer.version != self._versions[-1]:
             self._note_version(item.answer.version, item.source.name)
-        if item.size:
-            height, width, _ = features.IMAGE_SHAPE
-            times = item.size[0] / width, item.size[1] / height
+        if self._top > 1 and isinstance(item.answer, Prediction) and item.class_names is None:
+            self._note_unnamed()
+        if item.size and self._classifier.image_size:
             self._count += 1
-            self._larger += max(times) > _MOST_TIMES_LARGER
-            self._smaller += min(times) * _MOST_TIMES_SMALLER < 1
+            self._larger += is_too_large(max(item.size), self._classifier.image_size)
+            self._smaller += is_too_small(min(item.size), self._classifier.image_size)
+
+    def _note_unnamed(self) -> None:
+        if not self._has_unnamed:
+            self._reporter.note(
+                f'{self._classifier.name} does not say the names of its classes, because its model has no signature '
+                f'{features.SIGNATURE_CLASS_NAMES}; only the most probable class has a name, the others have labels'
+            )
+        self._has_unnamed = True
 
     def _note_version(self, version: int | None, image: str) -> None:
-        answers = f'{self._name} answers; which version it is, is not known'
+        answers = f'{self._classifier.name} answers; which version it is, is not known'
         if version is not None:
-            answers = f'version {version} of {self._name} answers'
+            answers = f'version {version} of {self._classifier.name} answers'
         self._reporter.note(f'{answers}, from {image} on' if self._versions else answers)
         self._versions.append(version)
 
     def note_sizes(self) -> None:
         """Warns, once, of images that are far from the size of the training images."""
-        height, width, _ = features.IMAGE_SHAPE
-        far = [(self._larger, f'more than {_MOST_TIMES_LARGER} times larger')]
-        far.append((self._smaller, f'more than {_MOST_TIMES_SMALLER} times smaller'))
+        if not self._larger and not self._smaller:
+            return
+        size = self._classifier.image_size
+        assert size is not None
+        far = [(self._larger, f'more than {MOST_TIMES_LARGER} times larger')]
+        far.append((self._smaller, f'more than {MOST_TIMES_SMALLER} times smaller' if is_tiny(size) else 'smaller'))
         said = [f'{count:,} of {self._count:,} images are {how}' for count, how in far if count]
-        if said:
-            self._reporter.note(
-                f'{" and ".join(said)} than the {width}x{height} pixels of the training images, to which they are '
-                'resized; the accuracy that was measured may not hold for them'
-            )
+        sides = f'{size}x{size} pixels of' if is_tiny(size) else f'{size} pixels of the shorter side of'
+        self._reporter.note(
+            f'{" and ".join(said)} than the {sides} the training images, to which they are resized; the accuracy that '
+            'was measured may not hold for them'
+        )
 
 
 @contextlib.contextmanager
@@ -257,20 +293,21 @@ def predict(
       A sentence for each image that cannot be classified.
 
     Raises:
-      UsageError: the file of `output` cannot be written.
+      UsageError: the file of `output` cannot be written, or it names more classes than there are.
       PipelineError: the model does not answer.
     """
     if sources.skipped:
         named = ', '.join(sources.skipped[:_NAMED])
         more = f' and {len(sources.skipped) - _NAMED:,} more' if len(sources.skipped) > _NAMED else ''
         reporter.note(f'passed over, because they are no images by their names: {named}{more}')
-    watch = _Watch(classifier, reporter)
+    watch = _Watch(classifier, reporter, output.top)
     batches, make_lines = _classify_in_order(classifier, sources.images), _make_formatter(output, sources.columns)
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(_open_file(output.file)) if output.file else terminal
         advance = stack.enter_context(track('predictions', len(sources.images)))
         try:
             for items in batches:
+                items = _name_classes(classifier, items, output.top)
                 text = make_lines(items)
                 with reporter.step_aside():
                     stream.write(text)  # at once, so that Ctrl-C leaves no half line

@@ -55,12 +55,13 @@ def find_files(requests: str) -> list[Path]:
     return files
 
 
-def read_log(requests: str, version: int) -> RequestLog:
+def read_log(requests: str, version: int, image_size: int) -> RequestLog:
     """Reads what a version was asked; damaged lines and records are left out and named.
 
     Args:
       requests: as `find_files` takes it.
       version: number of the version.
+      image_size: of its contract.
 
     Raises:
       UsageError: there is no such file, or it cannot be read.
@@ -72,7 +73,7 @@ def read_log(requests: str, version: int) -> RequestLog:
         if file.suffix == _SUFFIX:
             _read_sample(file, version, log)
     if logs:
-        _read_prediction_logs(logs, version, log)
+        _read_prediction_logs(logs, version, image_size, log)
     hidden = len(log.faults) - _MAX_FAULTS
     return log._replace(faults=[*log.faults[:_MAX_FAULTS], *([f'and {hidden:,} more such faults'] * (hidden > 0))])
 
@@ -102,7 +103,7 @@ class _Answered(NamedTuple):
     signature: str
 
 
-def _read_prediction_logs(files: list[Path], version: int, log: RequestLog) -> None:
+def _read_prediction_logs(files: list[Path], version: int, image_size: int, log: RequestLog) -> None:
     """Adds a sample of the images in PredictionLogs to the log, and measures only these.
 
     PredictionLogs have no time, so that of the file stands for it.
@@ -111,7 +112,8 @@ def _read_prediction_logs(files: list[Path], version: int, log: RequestLog) -> N
     waiting: dict[int, tuple[Row, str, int | None, str]] = {}
 
     def measure() -> None:
-        kept.update(zip(waiting, (image for image, _ in describe_rows(list(waiting.values()))), strict=True))
+        described = describe_rows(list(waiting.values()), image_size)
+        kept.update(zip(waiting, (image for image, _ in described), strict=True))
         waiting.clear()
 
     index = 0

@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from components.contract import DataContract, parse_contract
+from components.data import cifar10
 from components.places import Place
 from components.serving import version_labels, versions
 from components.serving.versions import Version
@@ -36,12 +38,18 @@ def _describe_change(version: Version, before: Version | None) -> str:
     return f'settings that differ from version {before.number}: {", ".join(changes)}'
 
 
-def _describe(version: Version, before: Version | None) -> Iterator[str]:
+def _read_contract(info: dict[str, Any]) -> DataContract:
+    """Returns the classes of a version; those of one that does not say them are CIFAR-10's, as it is an older one."""
+    return parse_contract(info['contract']) if 'contract' in info else cifar10.CONTRACT
+
+
+def _describe(version: Version, before: Version | None, *, with_classes: bool) -> Iterator[str]:
     """Describes a version in paragraphs.
 
     Args:
       version: to describe.
       before: the last version before it that has settings; None if there is none.
+      with_classes: whether to say its classes.
     """
     status = ', '.join(version.labels) or _LISTINGS.get(version.listing, version.listing)
     yield f'{version.number}  {status}'
@@ -56,18 +64,25 @@ def _describe(version: Version, before: Version | None) -> Iterator[str]:
         parts.append(f'log logs/{run}.log')
     yield ', '.join(part for part in parts if part)
     yield _describe_data(info.get('data') or {})
+    if with_classes:
+        yield _read_contract(info).describe()
     yield _describe_change(version, before)
 
 
 def describe_versions(serving: Place) -> list[str]:
     """Describes each version in several lines of at most 80 columns, the oldest version first.
 
+    The classes are said only if they are not the same for all of them.
+
     Returns:
       The lines; the first line of a version starts with its number, and the others are indented.
     """
     lines, before = [], None
-    for version in versions.list_versions(serving):
-        first, *paragraphs = _describe(version, before)
+    listed = versions.list_versions(serving)
+    contracts = [_read_contract(version.info) for version in listed if version.info]
+    with_classes = any(not contract.is_like(contracts[0]) for contract in contracts)
+    for version in listed:
+        first, *paragraphs = _describe(version, before, with_classes=with_classes)
         lines.append(first)
         for paragraph in paragraphs:
             lines += textwrap.wrap(

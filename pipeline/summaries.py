@@ -8,10 +8,10 @@ from typing import NamedTuple
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx import types
 from tfx.types import artifact_utils
-from tfx.utils import io_utils
 
 from components import features
 from components.baseline import read_baseline
+from components.contract_schema import SCHEMA_NAME, load_contract
 from components.data_gate.report import read_anomalies, read_report
 from components.errors import PipelineError
 from components.model_gate.metrics import RECALL
@@ -59,8 +59,7 @@ def _summarize_statistics(outputs: Outputs, config: PipelineConfig) -> str:
 
 
 def _summarize_schema(outputs: Outputs, config: PipelineConfig) -> str:
-    schema = io_utils.SchemaReader().read(str(_get_uri(outputs, 'schema') / 'schema.pbtxt'))
-    return ', '.join(feature.name for feature in schema.feature)
+    return load_contract(_get_uri(outputs, 'schema') / SCHEMA_NAME).describe()
 
 
 def _summarize_anomalies(outputs: Outputs, config: PipelineConfig) -> str:

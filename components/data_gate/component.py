@@ -15,12 +15,14 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from components import features
 from components.artifacts import Artifacts, Properties
+from components.contract_schema import SCHEMA_NAME, read_contract
 from components.data_gate.checks import find_faults
 from components.data_gate.config import DataGateConfig
 from components.data_gate.drift import (
     find_changes,
     find_serving_statistics,
-    identify_serving_statistics,
+    identify_serving_data,
+    judge_serving_classes,
     read_statistics,
 )
 from components.data_gate.report import DataReport, describe_refusal, read_anomalies, read_report, write_report
@@ -29,20 +31,26 @@ from components.errors import DataRefusedError
 from components.identity_driver import IDENTITY_KEY, IdentityDriver
 from components.places import locate
 from components.progress import track
+from components.serving.likeness import ServingClasses
 
 _EXAMPLES_KEY, _ANOMALIES_KEY, _REPORT_KEY = 'examples', 'anomalies', 'report'
 _STATISTICS_KEY, _SCHEMA_KEY = 'statistics', 'schema'
-_SCHEMA_FILE = 'schema.pbtxt'  # TFX's name for the only file of a Schema artifact
-_CONFIG_KEY, _SERVING_KEY = 'config', 'serving'
+_CONFIG_KEY, _SERVING_KEY, _CLASSES_KEY = 'config', 'serving', 'serving_classes'
+
+
+def _read_schema(input_dict: Artifacts) -> schema_pb2.Schema:
+    file = Path(artifact_utils.get_single_uri(input_dict[_SCHEMA_KEY]), SCHEMA_NAME)
+    return text_format.Parse(file.read_text(encoding='utf-8'), schema_pb2.Schema())
 
 
 class CheckDriver(IdentityDriver):
     """Makes a cached report be reused only while the serving model's data is the same."""
 
     def identify(self, input_dict: Artifacts, exec_properties: Properties) -> str:
-        """See `identify_serving_statistics`."""
+        """See `identify_serving_data`."""
         statistics = Path(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
-        return identify_serving_statistics(locate(exec_properties[_SERVING_KEY]), statistics)
+        contract = read_contract(_read_schema(input_dict))
+        return identify_serving_data(locate(exec_properties[_SERVING_KEY]), statistics, contract)
 
 
 class CheckExecutor(base_beam_executor.BaseBeamExecutor):
@@ -54,23 +62,28 @@ class CheckExecutor(base_beam_executor.BaseBeamExecutor):
         Args:
           input_dict: 'examples', 'statistics', 'schema' and 'anomalies'.
           output_dict: 'report'.
-          exec_properties: 'config', a DataGateConfig as JSON; 'serving', path or URI of the serving folder.
+          exec_properties: 'config', a DataGateConfig as JSON; 'serving', path or URI of the serving folder;
+            'serving_classes', see `components.serving.likeness`.
         """
+        schema = _read_schema(input_dict)
+        contract = read_contract(schema)
         config = DataGateConfig.from_json(exec_properties[_CONFIG_KEY])
         (examples,) = input_dict[_EXAMPLES_KEY]
         patterns = {split: f'{artifact_utils.get_split_uri([examples], split)}/*' for split in features.SPLITS}
         report_uri = artifact_utils.get_single_uri(output_dict[_REPORT_KEY])
         tally_prefix = f'{report_uri}/tally'
         with track(WORK, None, 'records'), self._make_beam_pipeline() as pipeline:
-            write_tally(pipeline, patterns, config.max_pixels, tally_prefix)
+            write_tally(pipeline, patterns, config.max_pixels, contract, tally_prefix)
         tally = read_tally(tally_prefix)
-        findings = find_faults(tally, config)
+        findings = find_faults(tally, config, contract)
         findings += read_anomalies(artifact_utils.get_single_uri(input_dict[_ANOMALIES_KEY]))
-        before = find_serving_statistics(locate(exec_properties[_SERVING_KEY]))
-        if before:
+        serving = locate(exec_properties[_SERVING_KEY])
+        unlike = judge_serving_classes(serving, contract, exec_properties[_CLASSES_KEY])
+        before = find_serving_statistics(serving)
+        if unlike is not None:
+            findings.append(unlike)
+        elif before:
             now = Path(artifact_utils.get_single_uri(input_dict[_STATISTICS_KEY]))
-            schema_file = Path(artifact_utils.get_single_uri(input_dict[_SCHEMA_KEY]), _SCHEMA_FILE)
-            schema = text_format.Parse(schema_file.read_text(), schema_pb2.Schema())
             findings += find_changes(read_statistics(now), read_statistics(before), schema, config)
         write_report(report_uri, findings, tally.records)
 
@@ -93,7 +106,7 @@ class GateExecutor(base_executor.BaseExecutor):
 
 class _CheckSpec(types.ComponentSpec):
     PARAMETERS: ClassVar[dict[str, Any]] = {
-        key: ExecutionParameter(type=str) for key in (_CONFIG_KEY, _SERVING_KEY, IDENTITY_KEY)
+        key: ExecutionParameter(type=str) for key in (_CONFIG_KEY, _SERVING_KEY, _CLASSES_KEY, IDENTITY_KEY)
     }
     INPUTS: ClassVar[dict[str, Any]] = {
         _EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
@@ -121,6 +134,7 @@ class DataCheck(base_component.BaseComponent):
       config: the bounds.
       serving: path or URI of the folder that the Pusher pushes to; the data is compared with that of the model that
         is serving there.
+      serving_classes: see `components.serving.likeness`.
 
     Component `outputs` contains:
       - `report`: Channel of type `DataReport`.
@@ -139,6 +153,7 @@ class DataCheck(base_component.BaseComponent):
         anomalies: types.BaseChannel,
         config: DataGateConfig,
         serving: str,
+        serving_classes: ServingClasses,
     ):
         super().__init__(
             _CheckSpec(
@@ -148,6 +163,7 @@ class DataCheck(base_component.BaseComponent):
                 anomalies=anomalies,
                 config=config.to_json(),
                 serving=serving,
+                serving_classes=serving_classes,
                 identity='',
                 report=types.Channel(type=DataReport),
             )

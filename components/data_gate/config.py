@@ -22,7 +22,7 @@ class DataGateConfig(Settings):
     """Largest share of records whose image is neither PNG nor JPEG, or is cut short. The curated schema,
     components/schema.pbtxt, checks this as well."""
     max_wrong_size: Share = 0.0
-    """Largest share of images that are not 32x32."""
+    """Largest share of images that do not have the size of the data contract, as its manifest says it."""
     max_wrong_channels: Share = 0.0
     """Largest share of images that are not RGB."""
     max_oversized: Share = 0.0
@@ -30,7 +30,7 @@ class DataGateConfig(Settings):
     max_pixels: Annotated[int, Field(ge=1)] = 2**24
     """Pixels above which the size that an image declares counts as a decompression bomb."""
     max_bad_labels: Share = 0.0
-    """Largest share of labels that are not a class, 0 to 9. The curated schema checks this as well."""
+    """Largest share of labels that are not the number of a class, from 0 on. The curated schema checks this as well."""
     max_test_duplicates: Share = 0.0
     """Largest share of test images that are in a different split too, pixel by pixel. The accuracy on images that the
     model was trained on says nothing about new ones."""

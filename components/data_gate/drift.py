@@ -7,10 +7,12 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components import features
+from components.contract import DataContract
 from components.data_gate.config import DataGateConfig
 from components.data_gate.findings import Finding
 from components.places import Place
-from components.serving.versions import STATISTICS_FOLDER, find_serving_version
+from components.serving.likeness import HOW_TO_PUSH, ServingClasses, find_unlike_version
+from components.serving.versions import STATISTICS_FOLDER, find_serving_version, read_info
 
 Statistics = dict[str, statistics_pb2.DatasetFeatureStatisticsList]
 
@@ -33,21 +35,50 @@ def find_serving_statistics(serving: Place) -> Place | None:
     return folder if folder and folder.is_dir() else None
 
 
-def identify_serving_statistics(serving: Place, statistics: Place) -> str:
-    """Computes a digest of the statistics that a run's own must be compared with, for the cache key.
+def identify_serving_data(serving: Place, statistics: Place, contract: DataContract) -> str:
+    """Identifies the serving model's data, as far as a run's own is compared with it, for the cache key.
 
     Args:
       serving: the folder of versions.
       statistics: of this run's data.
+      contract: of this run's data.
 
     Returns:
-      SHA-256 in hex; '' when there are none, or when they equal this run's own, so that there is nothing to compare.
+      the version's number and 'unlike' if the serving version has other classes or another image size; else SHA-256 of
+      its statistics in hex; '' when it has none. Once this run's own model is serving, which its statistics tell, what
+      was returned before it was pushed.
     """
+    unlike = find_unlike_version(serving, contract)
+    if unlike is not None:
+        return f'{unlike.number} unlike'
     before = find_serving_statistics(serving)
     files = _read_files(before) if before else None
-    if files is None or files == _read_files(statistics):
+    if files is None:
         return ''
+    if files == _read_files(statistics):
+        version = find_serving_version(serving)
+        number = read_info(version).get('unlike') if version else None
+        return '' if number is None else f'{number} unlike'
     return hashlib.sha256(b''.join(files.values())).hexdigest()
+
+
+def judge_serving_classes(serving: Place, contract: DataContract, serving_classes: ServingClasses) -> Finding | None:
+    """Finds that the serving version has other classes, or another image size, than this run's data.
+
+    Args:
+      serving: the folder of versions.
+      contract: of this run's data.
+      serving_classes: whether that is an error ('same'), or only a warning ('any').
+    """
+    unlike = find_unlike_version(serving, contract)
+    if unlike is None:
+        return None
+    severity = 'error' if serving_classes == 'same' else 'warning'
+    found = f'version {unlike.number} of {serving} has {unlike.describe_difference(contract)}'
+    expected = f'{contract.describe()}, as in the data of this run'
+    if serving_classes == 'same':
+        expected += f'; {HOW_TO_PUSH}'
+    return Finding(severity, 'unlike_serving', 'serving', '', expected, found, 0)
 
 
 def _count(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> int:

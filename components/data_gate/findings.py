@@ -11,7 +11,7 @@ class Finding:
 
     severity: 'error' stops the run, 'warning' is only reported.
     kind: such as 'undecodable'.
-    split: the split that has the fault.
+    split: the split that has the fault; 'serving' if the serving folder does not fit the data.
     feature: the feature that has it; '' for the whole record.
     expected, found: in words.
     count: how many records have it.

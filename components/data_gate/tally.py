@@ -19,6 +19,7 @@ from google.protobuf import message
 from PIL import Image
 
 from components import features
+from components.contract import DataContract
 from components.progress import advance_tracked
 
 WORK = 'records'  # as what the inspection is tracked
@@ -41,12 +42,13 @@ class Tally(NamedTuple):
     ids: dict[str, dict[str, list[str]]]
 
 
-def inspect_image(encoded: bytes, max_pixels: int) -> tuple[str | None, bytes]:
+def inspect_image(encoded: bytes, max_pixels: int, contract: DataContract) -> tuple[str | None, bytes]:
     """Checks an encoded image.
 
     Args:
       encoded: the bytes of the image.
       max_pixels: an image that declares more pixels is not decoded.
+      contract: says which sizes are right.
 
     Returns:
       The kind of its fault, None if it has none, and the SHA-256 of its pixels, empty if it was not decoded.
@@ -57,7 +59,8 @@ def inspect_image(encoded: bytes, max_pixels: int) -> tuple[str | None, bytes]:
             image = Image.open(io.BytesIO(encoded), formats=_FORMATS)  # reads only the header
             if image.width * image.height > max_pixels:
                 return 'oversized', b''
-            if (image.height, image.width) != features.IMAGE_SHAPE[:2]:
+            longer = contract.image_size if contract.is_square else max(image.size)
+            if (min(image.size), max(image.size)) != (contract.image_size, longer):
                 return 'wrong_size', b''
             if image.mode != 'RGB':
                 return 'wrong_channels', b''
@@ -85,8 +88,8 @@ class Record(NamedTuple):
     digest: bytes
 
 
-def inspect_record(serialized: bytes, split: str, max_pixels: int) -> Record:
-    """Checks one serialized tf.Example of a split; see `inspect_image` for `max_pixels`."""
+def inspect_record(serialized: bytes, split: str, max_pixels: int, contract: DataContract) -> Record:
+    """Checks one serialized tf.Example of a split; see `inspect_image` for `max_pixels` and `contract`."""
     try:
         feature = tf.train.Example.FromString(serialized).features.feature
     except message.DecodeError:
@@ -100,10 +103,10 @@ def inspect_record(serialized: bytes, split: str, max_pixels: int) -> Record:
     if len(images) != 1 or len(labels) != 1:
         faults.append('missing')
     if len(images) == 1:
-        fault, digest = inspect_image(images[0], max_pixels)
+        fault, digest = inspect_image(images[0], max_pixels, contract)
         faults += [fault] if fault else []
     label = labels[0] if len(labels) == 1 else None
-    if label is not None and not 0 <= label < features.NUM_CLASSES:
+    if label is not None and not 0 <= label < contract.num_classes:
         faults.append('bad_labels')
     advance_tracked(WORK, 1)
     return Record(split, name, label, tuple(faults), digest)
@@ -127,13 +130,13 @@ def _find_duplicates(group: tuple[bytes, Iterable[tuple[str, str]]]) -> Iterator
                 yield (split, 'test_duplicates'), f'{name} = {others[0]}'
 
 
-def write_tally(pipeline: Any, patterns: dict[str, str], max_pixels: int, out: str) -> None:
+def write_tally(pipeline: Any, patterns: dict[str, str], max_pixels: int, contract: DataContract, out: str) -> None:
     """Adds the checks to a Beam pipeline; they write small JSON lines, which `read_tally` reads.
 
     Args:
       pipeline: the beam.Pipeline to add to.
       patterns: the GZIP TFRecord files of each split.
-      max_pixels: see `inspect_image`.
+      max_pixels, contract: see `inspect_image`.
       out: prefix of the files to write.
     """
     splits = []
@@ -141,7 +144,7 @@ def write_tally(pipeline: Any, patterns: dict[str, str], max_pixels: int, out: s
         read = pipeline | f'Read {split}' >> beam.io.ReadFromTFRecord(
             pattern, compression_type=beam.io.filesystem.CompressionTypes.GZIP, validate=False
         )
-        splits.append(read | f'Inspect {split}' >> beam.Map(inspect_record, split, max_pixels))
+        splits.append(read | f'Inspect {split}' >> beam.Map(inspect_record, split, max_pixels, contract))
     records = splits | beam.Flatten()
 
     classes = records | beam.Map(lambda record: (record.split, record.label)) | beam.combiners.Count.PerElement()

@@ -24,6 +24,7 @@ from components import features
 from components.artifacts import Artifacts, Properties
 from components.baseline import Baseline, read_baseline
 from components.image_statistics import measure_images
+from components.model_contract import read_model_contract
 from components.model_gate.config import GateConfig
 from components.model_gate.eval_config import BASELINE, CANDIDATE, add_baseline
 from components.model_gate.metrics import read_metrics
@@ -57,14 +58,14 @@ def _mark(blessing: types.Artifact, model: types.Artifact, is_blessed: bool) -> 
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
 
 
-def _predict_baseline(baseline_uri: str, version: int, records: Records) -> tuple[Probabilities, str]:
+def _predict_baseline(baseline_uri: str, version: int, records: Records, num_classes: int) -> tuple[Probabilities, str]:
     """Gets the baseline's predictions: those that were kept with the version if they are of these records, else new.
 
     Returns:
       The predictions, and where they come from, in words.
     """
     saved_model = path_utils.serving_model_path(baseline_uri)
-    probabilities, fault = find_predictions(Path(saved_model) / PREDICTIONS_FILE, records)
+    probabilities, fault = find_predictions(Path(saved_model) / PREDICTIONS_FILE, records, num_classes)
     if probabilities is None:
         source = f'version {version} predicted the {features.TEST_SPLIT} images again: {fault}'
         _log.info('%s', source)
@@ -96,21 +97,25 @@ class Executor(executor.Executor):
         records = read_records(io_utils.all_files_pattern(uri) for uri in uris)
 
         saved_model = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+        contract = read_model_contract(Path(saved_model))
+        gate = GateConfig.from_json(exec_properties[_GATE_KEY])
+        gate.list_recalls(contract.class_names)  # a class that the data does not have is named before any work
         predictions = {CANDIDATE: predict_records(saved_model, records, 'the new model')}
         write_predictions(Path(evaluation_uri) / PREDICTIONS_FILE.name, records, predictions[CANDIDATE])
         source = ''
         if baseline.version is not None:
-            predictions[BASELINE], source = _predict_baseline(baseline_uri, baseline.version, records)
+            predictions[BASELINE], source = _predict_baseline(
+                baseline_uri, baseline.version, records, contract.num_classes
+            )
         self._compute_metrics(records, predictions, output_dict, exec_properties)
 
-        gate = GateConfig.from_json(exec_properties[_GATE_KEY])
         measured = measure_images(read_images(records))
         slices = measure_slices(measured, find_right(predictions[CANDIDATE], records.labels))
         write_slices(Path(evaluation_uri), slices)
         reference = make_reference(measured, predictions[CANDIDATE])
         write_reference(Path(evaluation_uri) / REFERENCE_FILE.name, reference)
-        verdict = judge(read_metrics(evaluation_uri), gate, baseline, slices)._replace(baseline_predictions=source)
-        write_verdict(evaluation_uri, verdict)
+        verdict = judge(read_metrics(evaluation_uri), gate, baseline, contract.class_names, slices)
+        write_verdict(evaluation_uri, verdict._replace(baseline_predictions=source))
         blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
         _mark(blessing, model, verdict.is_blessed)
 

@@ -32,7 +32,7 @@ _CPU_BATCH_SIZE = 8
 _GPU_BATCH_SIZE = 256  # the exported graph cuts this into pieces that fit the memory
 
 Probabilities = npt.NDArray[np.float32]
-"""The predictions of one model for all records, in their order: float32 [N, NUM_CLASSES]."""
+"""The predictions of one model for all records, in their order: float32 [N, classes]."""
 
 
 class Records(NamedTuple):
@@ -59,7 +59,7 @@ class KeptPredictions(NamedTuple):
     labels: npt.NDArray[np.int64]
     """The records' class labels, int64 [N]."""
     probabilities: Probabilities
-    """The model's predictions for the records, float32 [N, NUM_CLASSES]."""
+    """The model's predictions for the records, float32 [N, classes]."""
 
 
 def _hash_record(image: bytes, label: int, name: bytes) -> bytes:
@@ -160,18 +160,19 @@ def read_predictions(file: Path) -> KeptPredictions:
             kept = KeptPredictions(*(arrays[name] for name in KeptPredictions._fields))
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f'{type(error).__name__}: {error}') from error
-    shape, dtype = (len(kept.labels), features.NUM_CLASSES), kept.probabilities.dtype
-    if kept.probabilities.shape != shape or dtype != np.float32:
-        raise ValueError(f'probabilities are {dtype} {kept.probabilities.shape} and must be float32 {shape}')
+    shape, dtype, count = kept.probabilities.shape, kept.probabilities.dtype, len(kept.labels)
+    if len(shape) != 2 or shape[0] != count or dtype != np.float32:
+        raise ValueError(f'probabilities are {dtype} {shape} and must be float32 [{count}, classes]')
     return kept
 
 
-def find_predictions(file: Path, records: Records) -> tuple[Probabilities | None, str]:
+def find_predictions(file: Path, records: Records, num_classes: int) -> tuple[Probabilities | None, str]:
     """Reads predictions that were kept, if they are of these records; a damaged file is ignored with a warning.
 
     Args:
       file: What `write_predictions` wrote; it may be missing or damaged.
       records: The records whose predictions are wanted.
+      num_classes: Number of classes that the model knows.
 
     Returns:
       The predictions, and ''; or None, and why there are none to use, in words.
@@ -180,6 +181,8 @@ def find_predictions(file: Path, records: Records) -> tuple[Probabilities | None
         return None, 'it was pushed without predictions'
     try:
         kept = read_predictions(file)
+        if kept.probabilities.shape[1] != num_classes:
+            raise ValueError(f'it has {kept.probabilities.shape[1]} probabilities an image, not {num_classes}')
     except ValueError as error:
         _log.warning('%s is damaged and is ignored (%s); the images are predicted again.', file, error)
         return None, 'the file of its predictions is damaged'

@@ -21,7 +21,9 @@ from components.model_gate.metrics import (
 )
 from components.model_gate.slices import Slice
 from components.reasons import Reason
+from components.shares import CONFIDENCE, Share, measure_share
 
+ACCURACY_LOW = 'accuracy_lower_bound'  # must be above the share of the most frequent class
 SLICE_ACCURACY = 'slice_accuracy'
 VERDICT_FILE = 'verdict.json'  # in the Evaluator's `evaluation` artifact
 
@@ -78,8 +80,19 @@ def measure_change(only_candidate: int, only_baseline: int, count: int, confiden
     return Change(value, low, high)
 
 
+def _measure_accuracy(values: dict[str, float]) -> Share:
+    count = int(values[EXAMPLE_COUNT])
+    return measure_share(round(values[ACCURACY] * count), count)
+
+
+def _describe_interval(share: Share) -> str:
+    return f'({CONFIDENCE:.0%} interval {share.low:.3f} to {share.high:.3f})'
+
+
 def _judge_accuracy(metric: str, part: str, values: dict[str, float], bound: float) -> Reason:
     """Compares the share of right predictions with the least share that is allowed.
+
+    The sentence has the interval of the share too, which says how little few images prove.
 
     Args:
       metric: ACCURACY or RECALL.
@@ -91,8 +104,27 @@ def _judge_accuracy(metric: str, part: str, values: dict[str, float], bound: flo
     is_kept = value >= bound
     name = f'{metric} of {part}' if part else metric
     images = f'{count:,}' if part else f'{count:,} {features.TEST_SPLIT} images'
-    sentence = f'{name} {value:.3f} {">=" if is_kept else "<"} {bound:.3f} on {images}'
+    interval = _describe_interval(_measure_accuracy(values))
+    sentence = f'{name} {value:.3f} {interval} {">=" if is_kept else "<"} {bound:.3f} on {images}'
     return Reason(metric, part, value, bound, count, is_kept, sentence)
+
+
+def _judge_majority(metrics: Metrics, class_names: Sequence[str]) -> Reason:
+    """Compares the accuracy with that of always answering the class that is most frequent in the test split.
+
+    The lower end of the accuracy's interval must be above that class's share, so that a model is not taken for better
+    by chance. A model that knows nothing of the images does not pass, whatever the number of classes.
+    """
+    accuracy = _measure_accuracy(metrics[None])
+    labels = sorted(label for label in metrics if label is not None)
+    label = max(labels, key=lambda label: metrics[label][EXAMPLE_COUNT])
+    share = metrics[label][EXAMPLE_COUNT] / accuracy.count
+    is_kept = accuracy.low > share
+    sentence = (
+        f'accuracy {accuracy.value:.3f} {_describe_interval(accuracy)} on {accuracy.count:,} {features.TEST_SPLIT} '
+        f'images is {"" if is_kept else "not "}better than always answering {class_names[label]}, which is {share:.3f}'
+    )
+    return Reason(ACCURACY_LOW, '', accuracy.low, share, accuracy.count, is_kept, sentence)
 
 
 def _judge_probabilities(values: dict[str, float], gate: GateConfig) -> Iterator[Reason]:
@@ -127,17 +159,29 @@ def _judge_slice(each: Slice, bound: float) -> Reason:
     return Reason(SLICE_ACCURACY, each.get_name(), value, bound, each.count, is_kept, sentence)
 
 
-def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo, slices: Sequence[Slice] = ()) -> Verdict:
+def judge(
+    metrics: Metrics,
+    gate: GateConfig,
+    baseline: BaselineInfo,
+    class_names: Sequence[str],
+    slices: Sequence[Slice] = (),
+) -> Verdict:
     """Compares what TFMA measured with the bounds.
 
     Args:
       metrics: from `read_metrics`.
       gate: the bounds.
       baseline: the version that the candidate was compared with, or why there is none.
+      class_names: of the model's data contract.
       slices: the quarters of the test images that `gate.slices` is a bound for.
+
+    Raises:
+      UsageError: the gate has a bound for a class that the model does not know.
     """
-    overall = metrics[None]
+    overall, recalls = metrics[None], gate.list_recalls(class_names)
     reasons = [_judge_accuracy(ACCURACY, '', overall, gate.accuracy)]
+    if gate.accuracy:
+        reasons.append(_judge_majority(metrics, class_names))
     reasons += _judge_probabilities(overall, gate)
     if baseline.version is None:
         compared = f'no baseline ({baseline.describe_absence()})'
@@ -146,7 +190,7 @@ def judge(metrics: Metrics, gate: GateConfig, baseline: BaselineInfo, slices: Se
         compared = change.sentence
         reasons.append(change)
     for label in sorted(label for label in metrics if label is not None):
-        reasons.append(_judge_accuracy(RECALL, features.CLASS_NAMES[label], metrics[label], gate.recall))
+        reasons.append(_judge_accuracy(RECALL, class_names[label], metrics[label], recalls[label]))
     reasons += [_judge_slice(each, gate.slices) for each in slices if gate.slices]
     return Verdict(all(reason.is_kept for reason in reasons), tuple(reasons), compared)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components import features
+from components.contract import DataContract
+from components.data import cifar10
 from components.model_gate.slices import read_slices
 from components.reasons import Reason
 from components.shares import Share, measure_share
@@ -17,7 +18,8 @@ from pipeline.report.folders import ComponentState, Folders
 from pipeline.report.suspects import find_suspects
 
 _BINS = 15  # of the calibration error, as the model gate has them
-_PICTURES_A_CELL, _PICTURES_A_LIST, _PAIRS = 8, 36, 10
+MAX_CLASSES = 20  # in a confusion matrix or a chart; of more, those with the most mistakes are shown
+_PICTURES_A_CELL, _PICTURES_OF_CELLS, _PICTURES_A_LIST, _PAIRS = 8, 800, 36, 10
 _COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 _SHARES = ('accuracy', 'recall', 'slice_accuracy')  # metrics of the gates that are shares of images
 
@@ -57,9 +59,26 @@ class ClassFigures:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of the confusion matrix, with its first pictures."""
+class Matrix:
+    """The part of a confusion matrix that is shown: all classes, or the MAX_CLASSES with the most mistakes.
 
+    labels: of the classes that are shown, ascending.
+    rows: counts by true class and answer; where not all classes are shown, the last row and the last column are those
+      of all other classes together.
+    """
+
+    labels: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the confusion matrix that is shown, or a pair of the most confused, with its first pictures.
+
+    id: of the pictures in the page.
+    """
+
+    id: str
     truth: str
     answer: str
     count: int
@@ -140,6 +159,7 @@ class TestFigures:
     accuracy: Share
     classes: tuple[ClassFigures, ...]
     confusion: tuple[tuple[int, ...], ...]
+    matrix: Matrix
     cells: tuple[Cell, ...]
     confused: tuple[Cell, ...]
     mistakes: tuple[Picture, ...]
@@ -165,6 +185,7 @@ class Figures:
     test: TestFigures | None = None
     training: dict[str, Any] | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    contract: DataContract = cifar10.CONTRACT
     findings: list[dict[str, Any]] | None = None
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     serving: dict[str, Any] | None = None
@@ -177,6 +198,7 @@ class Figures:
 class Predictions:
     """Predictions on the test split beside its images, all in the same order, and the digest of the records."""
 
+    class_names: tuple[str, ...]
     ids: list[str]
     labels: Ints
     probabilities: Floats
@@ -200,16 +222,35 @@ class Predictions:
         pictures = []
         for index in indices[:limit]:
             answer = int(self.answers[index])
-            name = features.CLASS_NAMES[answer] if answer >= 0 else 'not a number'
+            name = self.class_names[answer] if answer >= 0 else 'not a number'
             probability = float(self.probabilities[index, answer]) if answer >= 0 else 0.0
-            truth = features.CLASS_NAMES[self.labels[index]]
+            truth = self.class_names[self.labels[index]]
             pictures.append(Picture(int(index), self.ids[index], truth, name, probability))
         return tuple(pictures)
 
 
-def _measure_classes(confusion: Ints) -> tuple[ClassFigures, ...]:
+def count_confusion(labels: Ints, answers: Ints, num_classes: int) -> Ints:
+    """Counts how often each class, a row, got each answer, a column; answers below 0 are left out."""
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (labels[answers >= 0], answers[answers >= 0]), 1)
+    return confusion
+
+
+def choose_matrix(confusion: Ints) -> Matrix:
+    """Chooses the part of a confusion matrix that can be read."""
+    count = len(confusion)
+    mistakes = confusion.sum(0) + confusion.sum(1) - 2 * confusion.diagonal()
+    shown = np.sort(np.argsort(-mistakes, kind='stable')[:MAX_CLASSES])
+    places = np.full(count, len(shown))  # of all other classes
+    places[shown] = np.arange(len(shown))
+    rows = np.zeros((min(count, len(shown) + 1),) * 2, np.int64)
+    np.add.at(rows, (places[:, np.newaxis], places), confusion)
+    return Matrix(tuple(shown.tolist()), tuple(tuple(row) for row in rows.tolist()))
+
+
+def _measure_classes(confusion: Ints, class_names: tuple[str, ...]) -> tuple[ClassFigures, ...]:
     found = []
-    for label, name in enumerate(features.CLASS_NAMES):
+    for label, name in enumerate(class_names):
         right, support, answered = (
             int(confusion[label, label]),
             int(confusion[label].sum()),
@@ -257,6 +298,27 @@ def _measure_suspects(predictions: Predictions) -> Suspects:
     )
 
 
+def _find_pairs(confusion: Ints) -> list[tuple[int, int]]:
+    """Returns the most confused pairs of a class and its answer, the most frequent first."""
+    wrong = [(int(truth), int(answer)) for truth, answer in np.argwhere(confusion) if truth != answer]
+    return sorted(wrong, key=lambda pair: -confusion[pair])[:_PAIRS]
+
+
+def _show_cells(
+    predictions: Predictions, confidences: Floats, confusion: Ints, matrix: Matrix, pairs: list[tuple[int, int]]
+) -> dict[tuple[int, int], Cell]:
+    """Shows the images of the cells that the page links to, by label and answer; all together not too many."""
+    shown = [(truth, answer) for truth in matrix.labels for answer in matrix.labels if confusion[truth, answer]]
+    limit = max(1, min(_PICTURES_A_CELL, _PICTURES_OF_CELLS // max(1, len(shown))))
+    cells = {}
+    for truth, answer in sorted({*shown, *pairs}):
+        inside = np.flatnonzero((predictions.labels == truth) & (predictions.answers == answer))
+        inside = inside[np.argsort(-confidences[inside], kind='stable')]
+        names = predictions.class_names[truth], predictions.class_names[answer]
+        cells[truth, answer] = Cell(f'cell-{truth}-{answer}', *names, len(inside), predictions.show(inside, limit))
+    return cells
+
+
 def measure_test(predictions: Predictions, slices: tuple[Slice, ...]) -> TestFigures:
     """Computes everything that follows from the predictions on the test split.
 
@@ -266,22 +328,19 @@ def measure_test(predictions: Predictions, slices: tuple[Slice, ...]) -> TestFig
     """
     labels, answers, right = predictions.labels, predictions.answers, predictions.right
     confidences = np.nan_to_num(predictions.probabilities).max(1)
-    confusion = np.zeros((features.NUM_CLASSES, features.NUM_CLASSES), np.int64)
-    np.add.at(confusion, (labels[answers >= 0], answers[answers >= 0]), 1)
-    cells = []
-    for truth, answer in np.argwhere(confusion):
-        inside = np.flatnonzero((labels == truth) & (answers == answer))
-        inside = inside[np.argsort(-confidences[inside], kind='stable')]
-        names = features.CLASS_NAMES[truth], features.CLASS_NAMES[answer]
-        cells.append(Cell(*names, len(inside), predictions.show(inside, _PICTURES_A_CELL)))
+    confusion = count_confusion(labels, answers, len(predictions.class_names))
+    matrix = choose_matrix(confusion)
+    pairs = _find_pairs(confusion)
+    cells = _show_cells(predictions, confidences, confusion, matrix, pairs)
     wrong = np.flatnonzero(~right)
     wrong = wrong[np.argsort(-confidences[wrong], kind='stable')]
     return TestFigures(
         accuracy=measure_share(int(right.sum()), len(right)),
-        classes=_measure_classes(confusion),
+        classes=_measure_classes(confusion, predictions.class_names),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        cells=tuple(cells),
-        confused=tuple(sorted((c for c in cells if c.truth != c.answer), key=lambda c: -c.count)[:_PAIRS]),
+        matrix=matrix,
+        cells=tuple(cells.values()),
+        confused=tuple(cells[pair] for pair in pairs),
         mistakes=predictions.show(wrong, _PICTURES_A_LIST),
         suspects=_measure_suspects(predictions),
         slices=slices,
@@ -300,8 +359,8 @@ def measure_flips(predictions: Predictions, baseline: Floats, against: str, conf
     change = measure_change(len(better), len(worse), len(other), confidence)
 
     def count_classes(indices: Ints) -> dict[str, int]:
-        counts = np.bincount(predictions.labels[indices], minlength=features.NUM_CLASSES).tolist()
-        return dict(zip(features.CLASS_NAMES, counts, strict=True))
+        counts = np.bincount(predictions.labels[indices], minlength=len(predictions.class_names)).tolist()
+        return dict(zip(predictions.class_names, counts, strict=True))
 
     order = np.argsort(predictions.labels, kind='stable')
     right, wrong = (order[np.isin(order, each)] for each in (better, worse))

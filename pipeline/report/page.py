@@ -11,11 +11,10 @@ import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from components import features
 from components.serving import model_card
 from components.shares import Share, format_share
 from pipeline.report.charts import draw_intervals, draw_lines, draw_pairs
-from pipeline.report.figures import Figures, Picture
+from pipeline.report.figures import MAX_CLASSES, ClassFigures, Figures, Picture
 from pipeline.report.pictures import make_overlay, make_picture, make_thumbnail
 
 _TEMPLATE = 'page.html.jinja'
@@ -32,7 +31,9 @@ def _make_island(figures: Figures) -> Markup:
 
 
 def _clean(value: Any) -> Any:
-    """Replaces numbers that JSON does not have by None."""
+    """Replaces numbers that JSON does not have by None, and named tuples by dictionaries."""
+    if hasattr(value, '_asdict'):
+        return _clean(value._asdict())
     if isinstance(value, dict):
         return {key: _clean(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -59,6 +60,14 @@ def _list_ends(shares: Mapping[str, Share]) -> dict[str, tuple[float, float, flo
     }
 
 
+def _choose_lowest(classes: Sequence[ClassFigures]) -> Sequence[ClassFigures]:
+    """Returns all classes in their order, or, of many, those of the lowest recall, the lowest first."""
+    if len(classes) <= MAX_CLASSES:
+        return classes
+    known = [each for each in classes if each.recall.value is not None]
+    return sorted(known, key=lambda each: each.recall.value or 0)[:MAX_CLASSES]
+
+
 def _draw_charts(figures: Figures) -> dict[str, Markup]:
     charts = {}
     if figures.test:
@@ -80,7 +89,7 @@ def _draw_charts(figures: Figures) -> dict[str, Markup]:
             'share of images answered',
             'accuracy',
         )
-        known = {each.name: each.recall for each in figures.test.classes if each.support}
+        known = {each.name: each.recall for each in _choose_lowest(figures.test.classes) if each.support}
         charts['recall'] = draw_intervals(
             'recall', 'Recall of each class with its interval', _list_ends(known), 'recall'
         )
@@ -91,7 +100,8 @@ def _draw_charts(figures: Figures) -> dict[str, Markup]:
             )
     if figures.flips:
         right, wrong = figures.flips.newly_right, figures.flips.newly_wrong
-        rows = {name: (wrong[name], right[name]) for name in right}
+        most = set(sorted(right, key=lambda name: -(wrong[name] + right[name]))[:MAX_CLASSES])
+        rows = {name: (wrong[name], right[name]) for name in right if name in most}
         charts['flips'] = draw_pairs(
             'flips', 'Images newly wrong and newly right, by class', rows, ('newly wrong', 'newly right')
         )
@@ -141,16 +151,18 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters |= {'share': functools.partial(format_share, digits=4), 'number': _format_number}
+    inputs = shown_network.inputs
     shown = sorted({picture.index for picture in _list_shown(figures, samples)})
     return environment.get_template(_TEMPLATE).render(
         figures=figures,
         samples=samples,
         thumbnails={index: make_thumbnail(images[index]) for index in shown},
         charts=_draw_charts(figures),
-        inputs={index: make_picture(pixels) for index, pixels in shown_network.inputs.items()},
-        input_size=next((len(pixels) for pixels in shown_network.inputs.values()), 0),
-        overlays={index: make_overlay(images[index], cam) for index, cam in shown_network.cams.items()},
-        classes=features.CLASS_NAMES,
+        inputs={each.index: make_picture(inputs[each.index]) for each in samples if each.index in inputs},
+        input_size=next((len(pixels) for pixels in inputs.values()), 0),
+        overlays={index: make_overlay(inputs[index], cam) for index, cam in shown_network.cams.items()},
+        classes=figures.contract.class_names,
+        max_classes=MAX_CLASSES,
         island=_make_island(figures),
         suspects_file=suspects_file,
         card=model_card,

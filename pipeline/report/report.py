@@ -15,8 +15,12 @@ from typing import Any
 import numpy as np
 
 from components import features
+from components.contract import DataContract
+from components.contract_schema import SCHEMA_NAME, load_contract
+from components.data import cifar10
 from components.data.manifest import MANIFEST_NAME
 from components.errors import DataError, StorageError, UsageError
+from components.model_contract import read_model_contract
 from components.staging import write_text
 from pipeline.compare import Table, tabulate
 from pipeline.imports import TENSORFLOW_MODULES, track_imports
@@ -28,10 +32,23 @@ from pipeline.report.pictures import is_image
 from pipeline.run_history import Run
 
 _PREDICTIONS_FILE = 'test_predictions.npz'
+_SAMPLES, _SAMPLES_A_CLASS = 50, 5  # at most
+_NAMED_BOUNDS = 10  # in the verdict
 _MODEL_FILE = 'Format-Serving/saved_model.pb'
 
 
-def _read_predictions(folders: Folders) -> Predictions | None:
+def _read_contract(folders: Folders) -> DataContract:
+    """Reads what the model or, before there was one, the schema says of the data."""
+    model, schema_file = (
+        folders.find('Trainer.model', _MODEL_FILE),
+        folders.find('CuratedSchemaGen.schema', SCHEMA_NAME),
+    )
+    if model is not None:
+        return read_model_contract(model.parent)
+    return load_contract(schema_file) if schema_file is not None else cifar10.CONTRACT
+
+
+def _read_predictions(folders: Folders, class_names: tuple[str, ...]) -> Predictions | None:
     """Reads the Evaluator's predictions and the images that they belong to; None if a part is missing."""
     file, examples = folders.find('Evaluator.evaluation', _PREDICTIONS_FILE), folders.find('ImportExampleGen.examples')
     if file is None or examples is None:
@@ -47,7 +64,7 @@ def _read_predictions(folders: Folders) -> Predictions | None:
     if str(kept.digest) != records.digest:
         raise DataError(f'{file} holds predictions for other images than {examples}; run the pipeline again.')
     ids = [name.decode(errors='replace') or f'record {index}' for index, name in enumerate(kept.ids)]
-    return Predictions(ids, kept.labels, kept.probabilities, read_images(records), records.digest)
+    return Predictions(class_names, ids, kept.labels, kept.probabilities, read_images(records), records.digest)
 
 
 def _find_serving_predictions(folders: Folders) -> tuple[str, Path] | None:
@@ -97,7 +114,7 @@ def _compare_answers(
     return flips, f'the predictions of run {other.run} are for other test images, or damaged, so there are no flips'
 
 
-def _count_labels(folders: Folders) -> dict[str, dict[str, int]]:
+def _count_labels(folders: Folders, class_names: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Counts the records by split and class, in the statistics."""
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
@@ -113,7 +130,7 @@ def _count_labels(folders: Folders) -> dict[str, dict[str, int]]:
                 for bucket in feature.string_stats.rank_histogram.buckets
             ]
             by_label = {bucket.label: int(bucket.sample_count) for bucket in buckets}
-            counts[split] = {name: by_label.get(str(label), 0) for label, name in enumerate(features.CLASS_NAMES)}
+            counts[split] = {name: by_label.get(str(label), 0) for label, name in enumerate(class_names)}
     return counts
 
 
@@ -164,7 +181,8 @@ def _describe_verdict(folders: Folders, gates: tuple[measured.Gate, ...], findin
         return f'The data was refused with {errors} error{"s" if errors > 1 else ""}, and nothing was trained.'
     if broken:
         bounds = '1 bound was' if len(broken) == 1 else f'{len(broken)} bounds were'
-        return f'Nothing was pushed: {bounds} not kept ({"; ".join(broken)}).'
+        more = f'; and {len(broken) - _NAMED_BOUNDS} more' if len(broken) > _NAMED_BOUNDS else ''
+        return f'Nothing was pushed: {bounds} not kept ({"; ".join(broken[:_NAMED_BOUNDS])}{more}).'
     if failed:
         return f'Nothing was pushed: {failed[0]} did not finish. Below is what there is.'
     return 'Nothing was pushed. Below is what there is.'
@@ -188,7 +206,9 @@ def _trace_lineage(folders: Folders) -> dict[str, str]:
     return lineage | ({'version': folders.version} if folders.version else {})
 
 
-def measure_run(folders: Folders, predictions: Predictions | None, other: Folders | None = None) -> Figures:
+def measure_run(
+    folders: Folders, contract: DataContract, predictions: Predictions | None, other: Folders | None = None
+) -> Figures:
     """Computes all figures of a run from what it wrote, compared with the model that was serving, or another run's."""
     gates = measured.list_gates(folders)
     paths = {
@@ -203,7 +223,7 @@ def measure_run(folders: Folders, predictions: Predictions | None, other: Folder
     evaluation = folders.find('Evaluator.evaluation')
     slices = measured.list_slices(evaluation) if evaluation else ()
     test = measured.measure_test(predictions, slices) if predictions else None
-    labels = _count_labels(folders)
+    labels = _count_labels(folders, contract.class_names)
     verdict = read['verdict']['baseline'] if read['verdict'] else ''
     flips, comparison = _compare_answers(folders, predictions, other, verdict)
     return Figures(
@@ -212,6 +232,7 @@ def measure_run(folders: Folders, predictions: Predictions | None, other: Folder
         verdict=_describe_verdict(folders, gates, findings),
         command=_describe_command(folders),
         version=folders.version,
+        contract=contract,
         components=_measure_speeds(folders.components, labels, read['training']),
         gates=gates,
         comparison=comparison,
@@ -239,22 +260,24 @@ def _list_suspects(predictions: Predictions, figures: Figures) -> str:
 
 
 def _choose_samples(predictions: Predictions) -> tuple[measured.Picture, ...]:
-    """Chooses five images of each class."""
-    positions = [np.flatnonzero(predictions.labels == label)[:5] for label in range(features.NUM_CLASSES)]
-    chosen = np.concatenate(positions)
+    """Chooses some images of each class, or, of many classes, one of some."""
+    count = len(predictions.class_names)
+    labels = np.linspace(0, count - 1, min(count, _SAMPLES)).astype(int)
+    each = min(_SAMPLES_A_CLASS, _SAMPLES // len(labels))
+    chosen = np.concatenate([np.flatnonzero(predictions.labels == label)[:each] for label in labels])
     return predictions.show(chosen, len(chosen))
 
 
 def _show_network(
-    folders: Folders, figures: Figures, samples: tuple[measured.Picture, ...], images: list[bytes]
+    folders: Folders, figures: Figures, samples: tuple[measured.Picture, ...], predictions: Predictions | None
 ) -> Shown:
-    """Shows samples at the network's input size, and where the network looked in its mistakes, if the model says it."""
+    """Shows samples at the network's input size, and where it looked in its mistakes, if the model says it."""
     model = folders.find('Trainer.model', _MODEL_FILE)
-    if figures.test is None or model is None:
+    if figures.test is None or predictions is None or model is None:
         return Shown()
-    mistakes = [each for each in figures.test.mistakes if each.answer in features.CLASS_NAMES]
-    labels = {each.index: features.NO_LABEL for each in samples}
-    labels |= {each.index: features.CLASS_NAMES.index(each.answer) for each in mistakes}
+    images, answers = predictions.images, predictions.answers
+    mistakes = {each.index: int(answers[each.index]) for each in figures.test.mistakes if answers[each.index] >= 0}
+    labels = {each.index: features.NO_LABEL for each in samples} | mistakes
     labels = {index: label for index, label in labels.items() if is_image(images[index])}
     if not labels:
         return Shown()
@@ -265,8 +288,8 @@ def _show_network(
         return Shown()
     places = {index: place for place, index in enumerate(labels)}
     return Shown(
-        inputs={each.index: found.seen[places[each.index]] for each in samples if each.index in places},
-        cams={each.index: found.heat_maps[places[each.index]] for each in mistakes if each.index in places},
+        inputs={index: found.seen[place] for index, place in places.items()},
+        cams={index: found.heat_maps[place] for index, place in places.items() if index in mistakes},
     )
 
 
@@ -288,8 +311,9 @@ def make_report(folders: Folders, out: Path, other: Folders | None = None, table
       DataError: the predictions are damaged, or for different images.
       StorageError: the page cannot be written.
     """
-    predictions = _read_predictions(folders)
-    figures = measure_run(folders, predictions, other)
+    contract = _read_contract(folders)
+    predictions = _read_predictions(folders, contract.class_names)
+    figures = measure_run(folders, contract, predictions, other)
     if other is not None:
         figures = dataclasses.replace(figures, other=measured.OtherRun(other.run, tables))
     images = predictions.images if predictions else []
@@ -298,9 +322,8 @@ def make_report(folders: Folders, out: Path, other: Folders | None = None, table
     try:
         if predictions:
             write_text(suspects, _list_suspects(predictions, figures))
-        write_text(
-            out, render_page(figures, samples, images, _show_network(folders, figures, samples, images), suspects.name)
-        )
+        shown = _show_network(folders, figures, samples, predictions)
+        write_text(out, render_page(figures, samples, images, shown, suspects.name))
     except OSError as error:
         raise StorageError(f'{out} cannot be written: {error.strerror}.') from error
     return figures

@@ -22,6 +22,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from components import features
 from components.errors import UsageError, to_one_line
+from components.model_contract import read_model_contract
 from components.saved_model import skip_costly_passes
 from components.serving.versions import MODEL_FILE, WARMUP_FILE, list_folders
 from pipeline.server.faults import ServiceError, refuse, translate
@@ -89,6 +90,7 @@ class LoadedVersion:
 
     def __init__(self, name: str, number: int, folder: Path):
         self.name, self.number, self.folder = name, number, folder
+        self.contract = read_model_contract(folder)
         declared = _read_signatures(folder)
         self._model = tf.saved_model.load(str(folder))
         self._run = {key: skip_costly_passes(each) for key, each in self._model.signatures.items()}

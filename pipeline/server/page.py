@@ -36,7 +36,6 @@ MAX_IMAGE_BYTES = 20_000_000  # a photo of today's cameras has less
 _MAX_ASKING = 16  # images that are here at the same time
 _MAX_SAMPLES = 12  # that are shown
 _PAGE = Path(__file__).with_name('page.html')
-_LABELS_FILE = Path('assets') / 'labels.txt'  # in a version: the class names, one a line
 _TIMEOUT_S = 60.0
 _ASSERTION = re.compile(r'assertion failed: \[(.*)\]', re.DOTALL)  # what TensorFlow makes of a model's own sentence
 _ONLY_HERE = (  # lets the page load nothing from elsewhere, whatever is written into it
@@ -57,11 +56,10 @@ def _color_heat(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.dstack([np.broadcast_to(_HOT, (*heat.shape, 3)), alpha])
 
 
-def _read_class_names(version: LoadedVersion, count: int) -> list[str]:
-    """Returns the names of the classes; their numbers for a model that keeps none."""
-    file = version.folder / _LABELS_FILE
-    names = file.read_text().splitlines() if file.exists() else []
-    return names if len(names) == count else [str(number) for number in range(count)]
+def _list_class_names(version: LoadedVersion, count: int) -> list[str]:
+    """Returns the names of the classes; their numbers for a model of others that does not say them."""
+    names = version.contract.class_names
+    return list(names) if len(names) == count else [str(number) for number in range(count)]
 
 
 def _read_samples(version: LoadedVersion) -> list[bytes]:
@@ -193,12 +191,13 @@ class Page:
             probabilities = [float(value) for value in outputs[features.OUTPUT_PROBABILITIES][0]]
             if not all(map(math.isfinite, probabilities)):
                 raise ServiceError(grpc.StatusCode.INTERNAL, 'The model answered with values that are not numbers.')
-            names = _read_class_names(version, len(probabilities))
+            names = _list_class_names(version, len(probabilities))
         best = int(outputs[features.OUTPUT_LABEL][0])
         answer = {
             'version': version.number,
             'class_name': names[best],
-            'probabilities': dict(zip(names, probabilities, strict=True)),
+            'class_names': names,
+            'probabilities': probabilities,
             'milliseconds': round(seconds * 1000, 1),
         }
         if does_explain:

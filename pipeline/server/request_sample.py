@@ -17,6 +17,7 @@ import dataclasses
 import datetime
 import fcntl
 import io
+import itertools
 import json
 import logging
 import math
@@ -25,7 +26,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -144,18 +145,22 @@ def list_rows(inputs: dict[str, Any], outputs: dict[str, Any]) -> list[Row]:
     ]
 
 
-def describe_rows(rows: list[tuple[Row, str, int | None, str]]) -> list[tuple[AskedImage, EncodedOrPixels]]:
+def describe_rows(
+    rows: Sequence[tuple[Row, str, int | None, str]], image_size: int
+) -> list[tuple[AskedImage, EncodedOrPixels]]:
     """Measures images.
 
     Args:
       rows: each with the time, the version and the signature.
+      image_size: of the version's contract.
 
     Returns:
       What is kept of each, and the image.
     """
     images = [_read_example(bytes(row.image)) if row.is_example else row.image for row, *_ in rows]
     described = []
-    for (row, moment, version, signature), image, measured in zip(rows, images, measure_images(images), strict=True):
+    measures = measure_images(images, image_size)
+    for (row, moment, version, signature), image, measured in zip(rows, images, measures, strict=True):
         statistics = {
             name: round(value, 2) if math.isfinite(value) else None
             for name, value in zip(PROPERTIES, measured.tolist(), strict=True)
@@ -202,6 +207,7 @@ class _Chosen(NamedTuple):
     time: str
     version: int
     signature: str
+    image_size: int
 
 
 class _Kept(NamedTuple):
@@ -321,7 +327,9 @@ class RequestSample:
                 if not isinstance(row.image, bytes):
                     row = row._replace(image=row.image.copy())  # else the whole request would be kept
                 moment = now.isoformat(timespec='seconds')
-                self._queue.put(_Chosen(self._day, slot, row, moment, answer.version, answer.signature))
+                self._queue.put(
+                    _Chosen(self._day, slot, row, moment, answer.version, answer.signature, answer.image_size)
+                )
 
     def close(self) -> None:
         """Writes what was offered so far, and ends."""
@@ -373,7 +381,10 @@ class RequestSample:
 
     def _keep(self, chosen: list[_Chosen]) -> None:
         """Measures images and puts them into the sample."""
-        described = describe_rows([(each.row, each.time, each.version, each.signature) for each in chosen])
+        described: list[tuple[AskedImage, EncodedOrPixels]] = []
+        for image_size, group in itertools.groupby(chosen, key=lambda each: each.image_size):
+            rows = [(each.row, each.time, each.version, each.signature) for each in group]
+            described += describe_rows(rows, image_size)
         for (day, slot, *_), (asked, image) in zip(chosen, described, strict=True):
             if day != self._written_day:
                 self._write()

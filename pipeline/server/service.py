@@ -38,6 +38,8 @@ class Answer(NamedTuple):
     signature: str
     outputs: dict[str, Array]
     """By name; strings are an array of objects of type bytes."""
+    image_size: int
+    """To how many pixels the version resizes the shorter side of an image."""
 
 
 class Runner(Protocol):
@@ -95,7 +97,7 @@ class Service:
         outputs = self._runner.run(version, name, asked.inputs, asked.deadline)
         microseconds = (time.perf_counter() - began) * 1e6
         self.metrics.runtime_latency.labels(version.name, 'Predict', 'TF2').observe(microseconds)
-        answer = Answer(version.number, name, outputs)
+        answer = Answer(version.number, name, outputs, version.contract.image_size)
         for observe in self.observers:
             observe(asked, answer)
         return answer

@@ -20,10 +20,14 @@ from components.baseline import (
     read_baseline,
     read_fingerprint,
 )
+from components.contract import CONTRACT_FILE, DataContract
+from components.data.cifar10 import CONTRACT
 from components.errors import PipelineError
 from components.places import remove_folder
 from components.serving import version_labels, versions
 from pipeline.summaries import summarize
+
+ANIMALS = DataContract(('cat', 'cow', 'dog'), 256, False)
 
 
 def save_model(folder, weight: float, signature: str = 'examples') -> None:
@@ -52,7 +56,7 @@ def push(serving):
 
 
 def test_a_first_run_has_no_baseline(serving):
-    version, info = find_baseline(serving, 'candidate')
+    version, info = find_baseline(serving, 'candidate', CONTRACT)
     assert (version, info) == (None, BaselineInfo())
     assert info.describe_absence() == 'nothing was serving when this model was first evaluated'
 
@@ -60,21 +64,21 @@ def test_a_first_run_has_no_baseline(serving):
 def test_the_baseline_is_the_newest_version_or_the_stable_one(serving, push):
     push(5, 'a', None)
     push(7, 'b', 5)
-    assert find_baseline(serving, 'candidate') == (serving / '7', BaselineInfo(7))
+    assert find_baseline(serving, 'candidate', CONTRACT) == (serving / '7', BaselineInfo(7))
     version_labels.promote(serving, 5, 'stable')
-    assert find_baseline(serving, 'candidate') == (serving / '5', BaselineInfo(5))
+    assert find_baseline(serving, 'candidate', CONTRACT) == (serving / '5', BaselineInfo(5))
 
 
 def test_a_model_that_is_serving_keeps_the_baseline_that_it_had_when_it_was_pushed(serving, push):
     push(5, 'a', None)
     push(7, 'b', 5)
-    assert find_baseline(serving, 'b') == (serving / '5', BaselineInfo(5, candidate=7))
+    assert find_baseline(serving, 'b', CONTRACT) == (serving / '5', BaselineInfo(5, candidate=7))
 
 
 def test_a_model_that_is_serving_and_was_the_first_one_has_no_baseline(serving, push):
     push(5, 'a', None)
     version_labels.promote(serving, 5, 'stable')
-    version, info = find_baseline(serving, 'a')
+    version, info = find_baseline(serving, 'a', CONTRACT)
     assert (version, info) == (None, BaselineInfo(candidate=5))
     expected = 'this model is serving already, as version 5, and nothing was serving when it was pushed'
     assert info.describe_absence() == expected
@@ -84,7 +88,7 @@ def test_a_model_that_is_serving_and_whose_baseline_was_removed_has_none(serving
     push(5, 'a', None)
     push(7, 'b', 5)
     remove_folder(serving / '5')
-    version, info = find_baseline(serving, 'b')
+    version, info = find_baseline(serving, 'b', CONTRACT)
     assert (version, info) == (None, BaselineInfo(candidate=7, removed=5))
     assert info.describe_absence() == (
         'this model is serving already, as version 7, and version 5, which it was compared with when it was pushed, '
@@ -93,8 +97,40 @@ def test_a_model_that_is_serving_and_whose_baseline_was_removed_has_none(serving
 
 
 @pytest.mark.parametrize(
+    ('served', 'difference'),
+    [
+        (ANIMALS, 'other classes: 3 classes (cat, cow, dog) at 256 pixels'),
+        (CONTRACT._replace(image_size=64), f'another image size: {CONTRACT._replace(image_size=64).describe()}'),
+        (
+            CONTRACT._replace(class_names=CONTRACT.class_names[::-1]),
+            'the same classes in another order: 10 classes (truck, ',
+        ),
+    ],
+)
+def test_a_version_of_other_classes_is_named_and_not_compared(serving, push, served, difference):
+    push(7, 'a', None)
+    (serving / '7' / CONTRACT_FILE).write_text(served.to_json())
+    version, info = find_baseline(serving, 'candidate', CONTRACT)
+    assert (version, info.version, info.unlike) == (None, None, 7)
+    assert info.describe_absence().startswith(f'version 7 has {difference}')
+    assert find_baseline(serving, 'candidate', served) == (serving / '7', BaselineInfo(7))
+
+
+def test_a_model_that_was_pushed_beside_other_classes_says_so(serving, push):
+    push(8, 'a', None)
+    (serving / '8' / versions.INFO_FILE).write_text(json.dumps({'model': 'a', 'baseline': None, 'unlike': 7}))
+    version, info = find_baseline(serving, 'a', CONTRACT)
+    assert (version, info) == (None, BaselineInfo(candidate=8, unlike=7))
+    assert info.describe_absence() == (
+        'this model is serving already, as version 8, and version 7, which was serving before, has other classes or '
+        'images'
+    )
+
+
+@pytest.mark.parametrize(
     ('info', 'expected'),
     [
+        (BaselineInfo(unlike=7, difference='other classes: x'), 'none: version 7 has other classes: x'),
         (BaselineInfo(7), 'version 7'),
         (BaselineInfo(5, candidate=7), 'version 5'),
         (BaselineInfo(), 'none: nothing was serving when this model was first evaluated'),
@@ -156,12 +192,12 @@ def test_the_component_keeps_the_serving_model_and_its_cache_key_follows_it(serv
     assert tf.saved_model.contains_saved_model(str(folder / 'Format-Serving'))
 
 
-def describe(serving, number: int, model: str, baseline: int | None) -> None:
+def describe(serving, number: int, model: str, baseline: int | None, unlike: int | None = None) -> None:
     """Writes what the Pusher writes about a version."""
     info = serving / str(number) / versions.INFO_FILE
     if isinstance(info, Path):
         info.parent.mkdir(parents=True, exist_ok=True)
-    info.write_text(json.dumps({'model': model, 'baseline': baseline}))
+    info.write_text(json.dumps({'model': model, 'baseline': baseline, 'unlike': unlike}))
 
 
 def test_the_cache_key_is_the_same_after_the_first_model_was_pushed_and_not_once_a_baseline_is_removed(
@@ -175,6 +211,17 @@ def test_the_cache_key_is_the_same_after_the_first_model_was_pushed_and_not_once
     describe(serving, 7, fingerprint, 5)
     identity, folder = find()
     assert (identity, read_baseline(str(folder))) == ('5 removed', BaselineInfo(candidate=7, removed=5))
+
+
+def test_the_cache_key_names_a_version_of_other_classes_and_is_the_same_after_the_push(serving, find, tmp_path):
+    publish_model(serving, 2.0)
+    describe(serving, 7, 'another', None)
+    (serving / '7' / CONTRACT_FILE).write_text(ANIMALS.to_json())
+    identity, folder = find()
+    assert (identity, read_baseline(str(folder)).unlike) == ('7 unlike', 7)
+    assert not (folder / 'Format-Serving').exists()
+    describe(serving, 7, read_fingerprint(str(tmp_path / 'model' / 'Format-Serving')), None, unlike=5)
+    assert find()[0] == '5 unlike'
 
 
 def test_the_kept_model_is_linked_and_outlives_the_version(tmp_path):

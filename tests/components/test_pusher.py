@@ -15,8 +15,11 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components import features, pusher
+from components import pusher
 from components.baseline import BASELINE_FILE, Baseline, BaselineInfo
+from components.contract import CONTRACT_FILE, DataContract
+from components.data import cifar10
+from components.errors import PipelineError
 from components.model_gate.slices import Slice, write_slices
 from components.model_gate.verdict import Verdict, write_verdict
 from components.reasons import Reason
@@ -41,7 +44,7 @@ def push(tmp_path, place, monkeypatch):
     (folder / 'variables' / 'variables.index').write_text('weights')
     destination = pusher_pb2.PushDestination(filesystem={'base_directory': str(serving)})
 
-    def run(is_blessed: bool = True, is_servable: bool = True, **settings):
+    def run(is_blessed: bool = True, is_servable: bool = True, serving_classes: str = 'same', **settings):
         blessing = standard_artifacts.ModelBlessing()
         blessing.uri = str(tmp_path / 'blessing')
         blessing.set_int_custom_property('blessed', int(is_blessed))
@@ -80,7 +83,12 @@ def push(tmp_path, place, monkeypatch):
             {
                 'push_destination': proto_utils.proto_to_json(destination),
                 'custom_config': json.dumps(
-                    {'data': str(tmp_path / 'data'), 'settings': settings, 'defaults': DEFAULTS}
+                    {
+                        'data': str(tmp_path / 'data'),
+                        'settings': settings,
+                        'defaults': DEFAULTS,
+                        'serving_classes': serving_classes,
+                    }
                 ),
             },
         )
@@ -107,7 +115,8 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert version.info['accuracy'] == 0.93
     assert version.info['images'] == 100
     assert version.info['data'] == {'source': {'name': 'cifar.tar.gz'}}
-    assert version.info['baseline'] == 5
+    assert (version.info['baseline'], version.info['unlike']) == (5, None)
+    assert version.info['contract'] == cifar10.CONTRACT.to_dict()
     assert version.info['batch_ms'] == {'1': 20.0, '8': 82.0}
     assert (version.folder / versions.STATISTICS_FOLDER / 'Split-train' / 'FeatureStats.pb').read_text() == 'statistics'
     assert (version.folder / 'assets.extra' / WARMUP_FILE).read_text() == 'requests'
@@ -121,7 +130,7 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
 
 
 def test_the_model_card_of_a_version_has_the_figures_of_the_verdict(push, tmp_path):
-    right, count = {name: 8 + label % 3 for label, name in enumerate(features.CLASS_NAMES)}, 10
+    right, count = {name: 8 + label % 3 for label, name in enumerate(cifar10.CONTRACT.class_names)}, 10
     reasons = [
         Reason('accuracy', '', 0.93, 0.5, 100, True, ''),
         Reason('calibration_error', '', 0.02, 1, 100, True, ''),
@@ -225,7 +234,33 @@ def test_the_settings_are_in_the_cache_key():
 
     assert make(settings={'seed': 1}) == make(settings={'seed': 1})
     assert make(settings={'seed': 1}) != make(settings={'seed': 2})
-    assert json.loads(make()['custom_config']) == {'data': 'data', 'settings': None, 'defaults': None}
+    assert json.loads(make()['custom_config']) == {
+        'data': 'data',
+        'settings': None,
+        'defaults': None,
+        'serving_classes': 'same',
+    }
+
+
+def test_a_model_of_other_classes_is_pushed_beside_the_serving_one_only_if_that_is_said(push, place, tmp_path):
+    serving, _ = push()
+    (version,) = versions.list_versions(serving)
+    contract = tmp_path / 'model' / 'Format-Serving' / CONTRACT_FILE
+    contract.parent.mkdir(exist_ok=True)
+    contract.write_text(DataContract(('cat', 'cow', 'dog'), 256, False).to_json())
+    with pytest.raises(PipelineError, match='Nothing was pushed: ') as caught:
+        push()
+    assert str(caught.value) == (
+        f'Nothing was pushed: version {version.number}, which is serving in {serving}, has other classes: '
+        f'{cifar10.CONTRACT.describe()}, and this model has 3 classes (cat, cow, dog) at 256 pixels; give another '
+        'folder with --set serving=DIR, or push there anyway with --set serving_classes=any.'
+    )
+    assert len(versions.list_versions(serving)) == 1
+    push(serving_classes='any')
+    _, second = versions.list_versions(serving)
+    assert second.info['contract'] == {'class_names': ['cat', 'cow', 'dog'], 'image_size': 256, 'is_square': False}
+    push()
+    assert len(versions.list_versions(serving)) == 3, 'the serving version has the same classes now'
 
 
 @pytest.mark.parametrize('blessings', [(False, True), (True, False)])

@@ -8,26 +8,26 @@ from google.protobuf import json_format
 from kfp import dsl
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from components import features
 from components.baseline import BaselineInfo
+from components.contract import CONTRACT_FILE, DataContract
 from components.model_gate.config import GateConfig
 from components.model_gate.predictions import Records, write_predictions
 from components.model_gate.verdict import judge, write_verdict
 from components.serving_check.report import make_reason, make_skipped_report, write_report
 from kubeflow import pages
 from kubeflow.mirrors import LOGS_KEY
-from tests.components.model_gate.test_verdict import make_metrics
+from tests.components.model_gate.test_verdict import NAMES, make_metrics
 from trainer.train import REPORT_FILE, TrainingReport
 
 
 def write_evaluation(folder, metrics: dict) -> None:
     """Writes the Evaluator's artifact: a verdict on the metrics, and predictions of which one takes a cat for a dog."""
-    write_verdict(str(folder), judge(metrics, GateConfig(), BaselineInfo()))
-    labels = np.array([features.CLASS_NAMES.index(name) for name in ('cat', 'cat', 'ship')])
-    predicted = np.array([features.CLASS_NAMES.index(name) for name in ('cat', 'dog', 'ship')])
+    write_verdict(str(folder), judge(metrics, GateConfig(), BaselineInfo(), NAMES))
+    labels = np.array([NAMES.index(name) for name in ('cat', 'cat', 'ship')])
+    predicted = np.array([NAMES.index(name) for name in ('cat', 'dog', 'ship')])
     records = Records([b''] * 3, np.array([b'a', b'b', b'c']), labels, 'digest')
     file = folder / pages.PREDICTIONS_FILE.name
-    write_predictions(file, records, np.eye(features.NUM_CLASSES, dtype=np.float32)[predicted])
+    write_predictions(file, records, np.eye(len(NAMES), dtype=np.float32)[predicted])
 
 
 def test_an_accepted_model_shows_its_figures_and_no_refusal(tmp_path):
@@ -45,16 +45,16 @@ def test_a_refused_model_shows_each_bound_with_its_name_value_and_count(tmp_path
     metrics[3]['accuracy'] = 0.412
     write_evaluation(tmp_path, metrics)
     metadata = pages.describe_evaluation(tmp_path)
-    assert metadata['verdict'] == 'refused: 2 of 13 bounds were not kept'
+    assert metadata['verdict'] == 'refused: 2 of 14 bounds were not kept'
     assert {name: text for name, text in metadata.items() if name.startswith('refused')} == {
-        'refused_recall_cat': 'recall of cat 0.412 < 0.750 on 1,000',
+        'refused_recall_cat': 'recall of cat 0.412 (95% interval 0.382 to 0.443) < 0.750 on 1,000',
         'refused_calibration_error': 'calibration error 0.300 > 0.150 on 10,000',
     }
 
 
 def test_the_confusion_matrix_has_a_row_for_each_true_class_and_the_form_that_the_page_reads(tmp_path):
     write_evaluation(tmp_path, make_metrics(0.93))
-    matrix = pages.describe_confusion(tmp_path)['confusionMatrix']
+    matrix = pages.describe_confusion(tmp_path, tmp_path / 'model')['confusionMatrix']
     names = [spec['displayName'] for spec in matrix['annotationSpecs']]
     counts = {name: dict(zip(names, row['row'], strict=True)) for name, row in zip(names, matrix['rows'], strict=True)}
     assert counts['cat'] == {**dict.fromkeys(names, 0), 'cat': 1, 'dog': 1}
@@ -63,6 +63,38 @@ def test_the_confusion_matrix_has_a_row_for_each_true_class_and_the_form_that_th
     of_sdk = dsl.ClassificationMetrics()
     of_sdk.log_confusion_matrix(names, [row['row'] for row in matrix['rows']])
     assert of_sdk.metadata['confusionMatrix'] == matrix
+
+
+@pytest.mark.parametrize('count', [3, 100])
+def test_of_many_classes_the_pages_show_those_with_the_most_mistakes(count, tmp_path):
+    contract = DataContract(tuple(f'class {number}' for number in range(count)), 256, is_square=False)
+    file = tmp_path / 'model' / 'Format-Serving' / CONTRACT_FILE
+    file.parent.mkdir(parents=True)
+    file.write_text(contract.to_json())
+    labels = np.arange(4 * count) % count
+    answers = np.where(np.arange(4 * count) < count, (labels + 1) % count, labels)  # a quarter is wrong
+    records = Records([b''] * len(labels), np.full(len(labels), b'id'), labels, 'digest')
+    write_predictions(tmp_path / pages.PREDICTIONS_FILE.name, records, np.eye(count, dtype=np.float32)[answers])
+    names = [*contract.class_names[:20], *(['all others'] if count > 20 else [])]
+    outputs = {'artifacts': {'evaluation': {'artifacts': [{'uri': str(tmp_path)}]}}}
+    outputs['artifacts']['confusion_matrix'] = {'artifacts': [{'name': 'confusion', 'uri': str(tmp_path / 'page')}]}
+    inputs = {'artifacts': {'model': {'artifacts': [{'uri': str(tmp_path / 'model')}]}}}
+    (tmp_path / 'output.json').write_text('{}')
+    invocation = {'inputs': inputs, 'outputs': {**outputs, 'outputFile': str(tmp_path / 'output.json')}}
+    pages.fill_pages(pages.take_pages(outputs), invocation)
+    matrix = json.loads((tmp_path / 'page').read_text())['confusionMatrix']
+    assert [spec['displayName'] for spec in matrix['annotationSpecs']] == names
+    assert [sum(row['row']) for row in matrix['rows']] == [4] * min(count, 20) + [320] * (count > 20)
+
+    metrics = {
+        None: make_metrics(0.9)[None],
+        **{label: {'accuracy': 0.8, 'example_count': 4} for label in range(count)},
+    }
+    metrics[count - 1]['accuracy'] = 0.5
+    write_verdict(str(tmp_path), judge(metrics, GateConfig(), BaselineInfo(), contract.class_names))
+    recalls = [name for name in pages.describe_evaluation(tmp_path) if name.startswith('recall_')]
+    assert len(recalls) == min(count, 20)
+    assert f'recall_class {count - 1}' in recalls
 
 
 def test_the_types_are_those_of_the_sdk():
@@ -109,7 +141,7 @@ def outputs(tmp_path) -> dict:
 def test_tfx_does_not_see_the_pages_outputs_and_the_launcher_reads_them(outputs, tmp_path):
     taken = pages.take_pages(outputs)
     assert [*outputs['artifacts']] == ['model_run', LOGS_KEY]
-    pages.fill_pages(taken, outputs)
+    pages.fill_pages(taken, {'outputs': outputs})
     # As the launcher reads it (getExecutorOutputFile): JSON has no NaN, and a null could not be recorded.
     output = json_format.Parse((tmp_path / 'output.json').read_text(), pipeline_spec_pb2.ExecutorOutput())
     [artifact] = output.artifacts['training_metrics'].artifacts
@@ -124,7 +156,7 @@ def test_tfx_does_not_see_the_pages_outputs_and_the_launcher_reads_them(outputs,
 def test_a_step_without_pages_keeps_its_output_file(outputs, tmp_path):
     del outputs['artifacts']['training_metrics']
     before = (tmp_path / 'output.json').read_bytes()
-    pages.fill_pages(pages.take_pages(outputs), outputs)
+    pages.fill_pages(pages.take_pages(outputs), {'outputs': outputs})
     assert (tmp_path / 'output.json').read_bytes() == before
 
 
@@ -135,7 +167,7 @@ def test_the_report_becomes_the_file_that_the_page_shows(tmp_path):
     artifacts = {name: {'artifacts': [{'name': name, 'uri': str(tmp_path / name)}]} for name in names}
     outputs = {'artifacts': artifacts, 'outputFile': str(tmp_path / 'output.json')}
     (tmp_path / 'output.json').write_text('{}')
-    pages.fill_pages(pages.take_pages(outputs), outputs)
+    pages.fill_pages(pages.take_pages(outputs), {'outputs': outputs})
     assert (tmp_path / 'report_page').read_text() == '<p>the page</p>'
     output = json_format.Parse((tmp_path / 'output.json').read_text(), pipeline_spec_pb2.ExecutorOutput())
     assert output.artifacts['report_page'].artifacts[0].uri == str(tmp_path / 'report_page')

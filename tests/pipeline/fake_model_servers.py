@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
-from components import features
+from components.contract import DataContract
+from components.data import cifar10
 
 BROKEN = b'broken'
 NEWEST, STABLE = 12, 7  # the versions that are served
@@ -44,6 +45,8 @@ class FakeServer:
     Args:
       protocol: the only one that it speaks.
       has_safe: whether its model has the signature that answers for each image of a batch.
+      has_names: whether its model has the signature that says the names of the classes.
+      contract: its model's.
       names_version: whether REST answers say which version has answered.
       port: 0 for a free one.
       certificate: files of the key and the certificate, for TLS.
@@ -54,13 +57,15 @@ class FakeServer:
         protocol: Literal['rest', 'grpc'],
         *,
         has_safe: bool = True,
+        has_names: bool = True,
+        contract: DataContract = cifar10.CONTRACT,
         names_version: bool = True,
         port: int = 0,
         certificate: tuple[str, str] | None = None,
     ):
-        self.has_safe, self.names_version = has_safe, names_version
+        self.has_safe, self.has_names, self.contract, self.names_version = has_safe, has_names, contract, names_version
         self.plan: list[Step] = []  # what to do with the next requests
-        self.asked: list[tuple[str, int]] = []  # signature and number of images of each request
+        self.asked: list[tuple[str, int]] = []  # signature and number of images or labels of each request
         self.connections = 0
         start = self._start_rest if protocol == 'rest' else self._start_grpc
         self.port = start(port, certificate)
@@ -73,27 +78,31 @@ class FakeServer:
 
     def list_signatures(self) -> list[str]:
         """Returns the names of the model's signatures."""
-        return ['serving_default', *(['serving_default_safe'] if self.has_safe else [])]
+        optional = {'serving_default_safe': self.has_safe, 'class_names': self.has_names}
+        return ['serving_default', 'serving_raw', *(name for name, is_there in optional.items() if is_there)]
 
     def answer(
-        self, signature: str, images: list[bytes], label: str | None, version: int | None
+        self, signature: str, asked: list[Any], label: str | None, version: int | None
     ) -> tuple[int, dict[str, Any]]:
         """Returns the version, and the outputs as arrays."""
-        self.asked.append((signature, len(images)))
+        self.asked.append((signature, len(asked)))
         step = self.plan.pop(0) if self.plan else 0.0
         if isinstance(step, grpc.StatusCode):
             raise _Refusal(step, 'as the test has it')
         time.sleep(step)
         if signature not in self.list_signatures():
             raise _Refusal(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
+        names = self.contract.class_names
+        if signature == 'class_names':
+            return self.choose(label, version), {'class_name': np.array([names[each] for each in asked], object)}
         is_safe = signature != 'serving_default'
-        if BROKEN in images and not is_safe:
+        if BROKEN in asked and not is_safe:
             raise _Refusal(grpc.StatusCode.INVALID_ARGUMENT, 'Unknown image file format.')
-        labels = [-1 if image == BROKEN else int(image[:1]) for image in images]
+        labels = [-1 if image == BROKEN else int(image[:1]) for image in asked]
         outputs = {
             'label': np.array(labels, np.int64),
-            'class_name': np.array(['' if each < 0 else features.CLASS_NAMES[each] for each in labels], object),
-            'probabilities': np.eye(features.NUM_CLASSES, dtype=np.float32)[labels] * 0.5 + 0.05,
+            'class_name': np.array(['' if each < 0 else names[each] for each in labels], object),
+            'probabilities': np.eye(len(names), dtype=np.float32)[labels] * 0.5 + 0.5 / len(names),
         }
         if is_safe:
             outputs['error'] = np.array(['it is broken' if each < 0 else '' for each in labels], object)
@@ -115,17 +124,20 @@ class FakeServer:
                     context.abort(refusal.code, str(refusal))
                 for name in owner.list_signatures():
                     signatures.signature_def[name].method_name = 'tensorflow/serving/predict'
+                image = signatures.signature_def['serving_raw'].inputs['image']
+                for size in (-1, *owner.contract.image_shape):
+                    image.tensor_shape.dim.add(size=size)
                 response = get_model_metadata_pb2.GetModelMetadataResponse()
                 response.metadata['signature_def'].Pack(signatures)
                 return response
 
             def Predict(self, request, context):
                 spec = request.model_spec
-                images = list(tf.make_ndarray(request.inputs['image']))
+                (asked,) = map(tf.make_ndarray, request.inputs.values())
                 label, version = spec.version_label or None, spec.version.value or None
                 response = predict_pb2.PredictResponse()
                 try:
-                    number, outputs = owner.answer(spec.signature_name, images, label, version)
+                    number, outputs = owner.answer(spec.signature_name, list(asked), label, version)
                 except _Refusal as refusal:
                     context.abort(refusal.code, str(refusal))
                 response.model_spec.version.value = number
@@ -174,20 +186,25 @@ class FakeServer:
                 except _Refusal as refusal:
                     self.send(_HTTP[refusal.code], {'error': str(refusal)})
                     return
-                signatures = {name: {} for name in owner.list_signatures()}
+                signatures: dict[str, Any] = {name: {} for name in owner.list_signatures()}
+                shape = [{'size': str(size)} for size in (-1, *owner.contract.image_shape)]
+                signatures['serving_raw'] = {'inputs': {'image': {'tensor_shape': {'dim': shape}}}}
                 metadata = {'signature_def': {'signature_def': signatures}}
                 self.send(200, {'model_spec': {'version': str(version)}, 'metadata': metadata})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
                 label, version = self.read_path(':predict')
-                images = [base64.b64decode(row['b64']) for row in body['inputs']['image']]
+                (rows,) = body['inputs'].values()
+                asked = [base64.b64decode(row['b64']) if isinstance(row, dict) else row for row in rows]
                 try:
-                    number, outputs = owner.answer(body['signature_name'], images, label, version)
+                    number, outputs = owner.answer(body['signature_name'], asked, label, version)
                 except _Refusal as refusal:
                     self.send(_HTTP[refusal.code], {'error': str(refusal)})
                 else:
-                    self.send(200, {'outputs': {name: value.tolist() for name, value in outputs.items()}}, number)
+                    lists = {name: value.tolist() for name, value in outputs.items()}
+                    only = next(iter(lists.values()))  # has no name in REST
+                    self.send(200, {'outputs': lists if len(lists) > 1 else only}, number)
 
             def log_message(self, *arguments):
                 pass

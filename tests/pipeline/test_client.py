@@ -8,6 +8,8 @@ import time
 import grpc
 import pytest
 
+from components.contract import DataContract
+from components.data import cifar10
 from components.errors import UsageError
 from pipeline.classifier import Prediction, Refusal
 from pipeline.client import ATTEMPTS, ServerError, connect
@@ -88,6 +90,38 @@ def test_an_older_version_may_take_the_place_of_the_first(protocol, start):
     client.classify([b'1'])
     server.has_safe = False
     assert [answer.label for answer in client.classify([b'3', b'4'])] == [3, 4]
+
+
+THREE = DataContract(('cat', 'cow', 'größer'), 256, is_square=False)
+
+
+@both
+def test_the_model_is_asked_once_for_the_names_of_all_classes_and_says_to_which_size_it_resizes(protocol, start):
+    client, server = start(protocol, contract=THREE)
+    answers = client.classify([b'2', b'0'])
+    assert [answer.class_name for answer in answers] == ['größer', 'cat']
+    assert [client.name_classes(answer) for answer in answers] == [['cat', 'cow', 'größer']] * 2
+    assert server.asked == [('serving_default_safe', 2), ('class_names', 3)]
+    assert client.image_size == 256
+
+
+@both
+def test_a_model_that_says_no_names_has_those_of_cifar10_or_none_that_are_known(protocol, start):
+    client, server = start(protocol, has_names=False)
+    (answer,) = client.classify([b'3'])
+    assert client.name_classes(answer) == list(cifar10.CONTRACT.class_names)
+    assert client.image_size == 32
+    client, server = start(protocol, has_names=False, contract=THREE)
+    for answer in client.classify([b'0', b'1']):
+        assert client.name_classes(answer) is None
+    assert server.asked == [('serving_default_safe', 2), ('class_names', 3)]
+
+
+@both
+def test_names_among_which_the_predicted_class_has_another_place_are_not_taken(protocol, start):
+    turned = cifar10.CONTRACT._replace(class_names=cifar10.CONTRACT.class_names[::-1])
+    client, _ = start(protocol, has_names=False, contract=turned)
+    assert client.name_classes(client.classify([b'3'])[0]) is None
 
 
 @both

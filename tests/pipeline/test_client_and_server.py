@@ -10,7 +10,7 @@ import pytest
 import requests
 import tensorflow as tf
 
-from components import features
+from components.data import cifar10
 from components.serving.models_config import MODEL_NAME
 from pipeline.classifier import Refusal
 from pipeline.client import ServerError, connect
@@ -25,7 +25,10 @@ def save_version(folder: Path, *, has_safe: bool) -> None:
 
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
         label = tf.strings.to_number(tf.strings.regex_replace(image, '^[^0-9].*', '0'), tf.int64)
-        names, probabilities = tf.constant(features.CLASS_NAMES), tf.one_hot(label, features.NUM_CLASSES)
+        names, probabilities = (
+            tf.constant(cifar10.CONTRACT.class_names),
+            tf.one_hot(label, cifar10.CONTRACT.num_classes),
+        )
         return {'label': label, 'class_name': tf.gather(names, label), 'probabilities': probabilities}
 
     def classify_strictly(image: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from components import features
+from components.contract import CONTRACT_FILE, DataContract
+from components.data import cifar10
 from components.image_statistics import PROPERTIES
 from components.serving.models_config import write_config
 from components.serving.reference import CONFIDENCE, make_reference, write_reference
@@ -19,6 +20,8 @@ from pipeline.server import request_sample
 from pipeline.server.request_sample import AskedImage
 from tests.pipeline.server.test_request_sample import IMAGES, ask
 
+CONTRACT = cifar10.CONTRACT
+SIZE = CONTRACT.image_size
 COUNT = 2_000
 BOUND = 0.1
 
@@ -68,7 +71,7 @@ REFERENCE = make_reference(*draw(COUNT, 0))
 
 def find(count: int, seed: int, **shifts: float):
     images = list_asked(count, seed, **shifts)
-    return judge(3, REFERENCE, RequestLog(images, {3: count}, []), BOUND)
+    return judge(3, CONTRACT, REFERENCE, RequestLog(images, {3: count}, []), BOUND)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_a_wider_spread_around_the_same_middle_is_found():
     images = list_asked(1_240, 1)
     for image in images:
         image.statistics['brightness'] = 120 + 2 * (image.statistics['brightness'] - 120)
-    drift = judge(3, REFERENCE, RequestLog(images, {3: 1_240}, []), BOUND)
+    drift = judge(3, CONTRACT, REFERENCE, RequestLog(images, {3: 1_240}, []), BOUND)
     assert 'brightness is spread differently (90% between ' in drift.sentence
 
 
@@ -123,6 +126,33 @@ def test_other_sizes_are_a_note_and_no_drift_because_the_model_resizes_every_ima
     assert f'note: {note}' in describe_drift(drift)
 
 
+@pytest.mark.parametrize(('size', 'is_noted'), [((4_000, 3_000), False), ((400, 100), True)])
+def test_of_a_model_that_was_trained_with_photographs_only_small_images_are_of_other_sizes(size, is_noted):
+    contract = DataContract(CONTRACT.class_names, 256, is_square=False)
+    measured, probabilities = draw(COUNT, 0)
+    measured[:, 3:] = 341, 256
+    images = list_asked(1_240, 1)
+    for image in images:
+        image.statistics.update(zip(('width', 'height'), map(float, size), strict=True))
+    drift = judge(3, contract, make_reference(measured, probabilities), RequestLog(images, {3: 1_240}, []), BOUND)
+    assert [note.split(';')[0] for note in drift.notes] == [
+        'the images are of other sizes, in the median 400x100 where the test images had 341x256'
+    ] * is_noted
+
+
+def test_the_classes_are_those_of_the_version(serving, tmp_path, capsys):
+    contract = DataContract(('cow', 'goat', 'sheep'), 256, is_square=False)
+    labels = np.arange(COUNT) % 3
+    images = [dataclasses.replace(image, label=2, probabilities=(0.1, 0.1, 0.8)) for image in list_asked(600, 1)]
+    probabilities = np.eye(3, dtype=np.float32)[labels] * 0.7 + 0.1
+    write_reference(serving / '3' / REFERENCE_FILE, make_reference(draw(COUNT, 0)[0], probabilities))
+    (serving / '3' / CONTRACT_FILE).write_text(contract.to_json())
+    (tmp_path / 'a.jsonl').write_text(''.join(image.to_line() for image in images))
+    code, out, _ = call(capsys, '--serving', serving, '--requests', tmp_path / 'a.jsonl')
+    assert code == 3
+    assert '100% are called sheep where 33% of the test images were' in out
+
+
 @pytest.mark.parametrize('count', [LEAST_IMAGES, 1_240])
 def test_chance_is_not_called_drift(count):
     found = [find(count, seed) for seed in range(1, 41)]
@@ -142,7 +172,7 @@ def test_a_difference_too_small_to_matter_is_not_called_drift_however_many_image
 def test_with_few_test_images_chance_explains_more():
     small = make_reference(*draw(100, 0))
     verdicts = [
-        judge(3, small, RequestLog(list_asked(LEAST_IMAGES, seed), {3: LEAST_IMAGES}, []), BOUND).verdict
+        judge(3, CONTRACT, small, RequestLog(list_asked(LEAST_IMAGES, seed), {3: LEAST_IMAGES}, []), BOUND).verdict
         for seed in range(1, 41)
     ]
     assert verdicts.count('drift') <= 2
@@ -150,7 +180,7 @@ def test_with_few_test_images_chance_explains_more():
 
 def test_too_few_images_say_so_and_who_answered_the_others():
     images = list_asked(LEAST_IMAGES - 1, 1, brightness=-3)
-    drift = judge(3, REFERENCE, RequestLog(images, {3: len(images), 4: 900, None: 2}, []), BOUND)
+    drift = judge(3, CONTRACT, REFERENCE, RequestLog(images, {3: len(images), 4: 900, None: 2}, []), BOUND)
     assert drift.verdict == 'too few'
     assert drift.comparisons == ()
     assert drift.sentence == (
@@ -165,14 +195,14 @@ def test_images_that_could_not_be_decoded_are_counted_and_not_compared():
         dataclasses.replace(image, label=-1, statistics=dict.fromkeys(PROPERTIES), probabilities=())
         for image in images[:40]
     ]
-    drift = judge(3, REFERENCE, RequestLog([*images, *broken], {3: 1_280}, []), BOUND)
+    drift = judge(3, CONTRACT, REFERENCE, RequestLog([*images, *broken], {3: 1_280}, []), BOUND)
     assert (drift.verdict, drift.images) == ('no drift', 1_240)
     assert drift.notes == ('40 of 1,280 images could not be decoded or are too large to be measured',)
 
 
 def test_answers_without_probabilities_are_compared_as_far_as_they_go():
     images = [dataclasses.replace(image, probabilities=()) for image in list_asked(1_240, 1, cats=0.3)]
-    drift = judge(3, REFERENCE, RequestLog(images, {3: 1_240}, []), BOUND)
+    drift = judge(3, CONTRACT, REFERENCE, RequestLog(images, {3: 1_240}, []), BOUND)
     assert CONFIDENCE not in [each.property for each in drift.comparisons]
     assert '% are called cat' in drift.sentence
 
@@ -310,7 +340,7 @@ def test_prediction_logs_of_tensorflow_serving_are_read(tmp_path):
     )
     write_logs(tmp_path / 'b.log.gz', [ask(IMAGES[100:200], [7] * 100)], 'GZIP')
     (tmp_path / 'c.log').write_bytes((tmp_path / 'a.log').read_bytes()[:-5])
-    log = read_log(str(tmp_path / '*.log*'), 3)
+    log = read_log(str(tmp_path / '*.log*'), 3, SIZE)
     brightness = [image.statistics['brightness'] for image in log.images]
     assert sorted(brightness) == sorted([*range(200), *range(100)])
     assert {image.signature for image in log.images} == {'serving_default'}
@@ -324,7 +354,7 @@ def test_prediction_logs_of_tensorflow_serving_are_read(tmp_path):
 def test_a_long_log_is_sampled(tmp_path, monkeypatch):
     monkeypatch.setattr('pipeline.request_log.SAMPLE_SIZE', 50)
     write_logs(tmp_path / 'a.log', [ask(IMAGES)])
-    first, again = (read_log(str(tmp_path / 'a.log'), 3) for _ in range(2))
+    first, again = (read_log(str(tmp_path / 'a.log'), 3, SIZE) for _ in range(2))
     assert first.images == again.images
     assert len(first.images) == 50
     assert first.faults == ['of 200 images in the TFRecords a sample of 50 was measured']
@@ -335,7 +365,7 @@ def test_the_sample_that_the_server_writes_is_what_the_command_reads(tmp_path):
     sample = request_sample.RequestSample(tmp_path / 'requests')
     sample.offer(*ask(IMAGES, version=3))
     sample.close()
-    log = read_log(str(tmp_path / 'requests'), 3)
+    log = read_log(str(tmp_path / 'requests'), 3, SIZE)
     assert [image.statistics['brightness'] for image in log.images] == list(range(200))
     assert log.faults == []
-    assert len(log.images[0].probabilities) == features.NUM_CLASSES
+    assert len(log.images[0].probabilities) == CONTRACT.num_classes

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from components.contract import CONTRACT_FILE, DataContract
 from components.errors import UsageError
 from components.serving.models_config import CONFIG_FILE
 from components.serving.versions import MODEL_FILE
-from pipeline.local_model import choose_version
+from pipeline.local_model import choose_version, load_model
+from tests.pipeline.server.small_model import encode_image, save_version
 
 
 @pytest.fixture
@@ -49,3 +51,18 @@ def test_without_labels_the_refusal_says_how_to_give_one(serving):
     (serving / CONFIG_FILE).unlink()
     with pytest.raises(UsageError, match='there are: none; `promote` gives one'):
         choose_version(serving, label='stable')
+
+
+def test_a_loaded_model_has_the_class_names_and_the_image_size_of_its_contract(tmp_path):
+    folder = save_version(tmp_path, 1)
+    contract = DataContract(('version 0', 'version 1', 'version 2'), 256, is_square=False)
+    (folder / CONTRACT_FILE).parent.mkdir()
+    (folder / CONTRACT_FILE).write_text(contract.to_json())
+    with load_model(tmp_path) as classifier:
+        (answer,) = classifier.classify([encode_image()])
+        assert (answer.class_name, len(answer.probabilities)) == ('version 1', 3)
+        assert classifier.name_classes(answer) == ['version 0', 'version 1', 'version 2']
+        assert classifier.image_size == 256
+    (folder / CONTRACT_FILE).unlink()
+    with load_model(tmp_path) as classifier:
+        assert classifier.name_classes(answer) is None, 'what it answers does not fit CIFAR-10'

@@ -26,6 +26,8 @@ def config() -> PipelineConfig:
         ('trainer.precision=float32', 'trainer', 'precision', 'float32'),
         ('trainer.weights=/a=b.h5', 'trainer', 'weights', '/a=b.h5'),
         ('gate.accuracy=0.94', 'gate', 'accuracy', 0.94),
+        ('gate.recall_by_class=cat=0.9,dog=0.5', 'gate', 'recall_by_class', ('cat=0.9', 'dog=0.5')),
+        ('gate.recall_by_class=["a, b=0.9"]', 'gate', 'recall_by_class', ('a, b=0.9',)),
         ('export.precision=bfloat16', 'export', 'precision', 'bfloat16'),
         ('beam.args=--a=1,--b=2', 'beam', 'args', ('--a=1', '--b=2')),
     ],
@@ -70,6 +72,14 @@ def test_one_step_of_kubeflow_can_be_set(config):
         ('trainer.image_size=16', r"must be at least 32, resnet50's smallest\. Received: 16"),
         ('trainer.dropout=1', r'trainer\.dropout must be 0 to below 1\. Received: 1'),
         ('gate.accuracy=94', r'gate\.accuracy must be 0 to 1\. Received: 94'),
+        *(
+            (
+                f'gate.recall_by_class={floor}',
+                r'Each value of gate\.recall_by_class must be CLASS=SHARE with a share of 0 to 1, such as cat=0\.9\. '
+                rf"Received: '{floor}'",
+            )
+            for floor in ('cat', 'cat=', '=0.9', 'cat=90', 'cat=nan')
+        ),
         ('export.precision=float16', r'export\.precision must be one of float32, bfloat16\.'),
         ('export.min_agreement=99.5', r'export\.min_agreement must be 0 to 1\. Received: 99\.5'),
         ('kubeflow.steps.Trainr.gpu=1', r'did you mean kubeflow\.steps\.Trainer\.gpu\?'),

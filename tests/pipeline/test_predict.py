@@ -15,16 +15,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from components import features
+from components.contract import DataContract
+from components.data import cifar10
 from components.errors import PipelineError, UsageError
 from pipeline.__main__ import main
-from pipeline.classifier import Classifier, Reply
+from pipeline.classifier import Classifier, Interface, RefusedError, Reply
 from pipeline.image_sources import find_sources
 from pipeline.predict import Output, make_output, predict
 from pipeline.reporter import LineReporter
 from tests.conftest import PROJECT, run_cli
 from tests.pipeline.fake_model_servers import BROKEN, NEWEST, FakeServer
 
+THREE = DataContract(('cow', 'cat', 'owl'), 256, is_square=False)
 JSON = Output('json', 0, None)
 PROBABILITIES = [0.04, 0.3, 0.01, 0.5, 0.02, 0.03, 0.05, 0.02, 0.02, 0.01]
 
@@ -34,13 +36,14 @@ class FakeModel:
 
     name, batch_size, concurrency = 'fake', 3, 2
 
-    def __init__(self):
+    def __init__(self, contract: DataContract = cifar10.CONTRACT):
+        self.contract, self.has_names = contract, True
         self.versions = [7]
         self.asked = self.busy = self.most_busy = 0
         self.lock = threading.Lock()
 
-    def list_signatures(self) -> set[str]:
-        return {'serving_default', 'serving_default_safe'}
+    def describe(self) -> Interface:
+        return Interface(frozenset({'serving_default', 'serving_default_safe'}), self.contract.image_size)
 
     def ask(self, signature: str, images: Sequence[bytes]) -> Reply:
         with self.lock:
@@ -53,8 +56,15 @@ class FakeModel:
             self.busy -= 1
         errors = ['it is broken' if image == BROKEN else '' for image in images]
         count = len(images)
-        outputs = {'label': [3] * count, 'class_name': ['cat'] * count, 'probabilities': [PROBABILITIES] * count}
+        label = self.contract.class_names.index('cat')
+        probabilities = PROBABILITIES if self.contract == cifar10.CONTRACT else [0.2, 0.7, 0.1]
+        outputs = {'label': [label] * count, 'class_name': ['cat'] * count, 'probabilities': [probabilities] * count}
         return Reply(version, {**outputs, 'error': errors})
+
+    def name_classes(self, count: int) -> list[str]:
+        if not self.has_names:
+            raise RefusedError('no such signature')
+        return list(self.contract.class_names)
 
     def close(self) -> None:
         pass
@@ -108,6 +118,25 @@ def test_top_names_the_most_probable_classes(ask):
         {'class_name': 'cat', 'label': 3, 'probability': 0.5},
         {'class_name': 'automobile', 'label': 1, 'probability': 0.3},
     ]
+
+
+def test_top_names_the_classes_of_the_model_and_no_more_than_it_has(ask):
+    (name,) = write_images(1, (256, 256))
+    line = json.loads(ask(name, output=Output('json', 3, None), model=FakeModel(THREE))[0])
+    assert [(each['class_name'], each['label']) for each in line['top']] == [('cat', 1), ('cow', 0), ('owl', 2)]
+    with pytest.raises(UsageError) as refusal:
+        ask(name, output=Output('csv', 4, None), model=FakeModel(THREE))
+    assert str(refusal.value) == '--top takes a number from 1 to 3, the number of classes of fake. Received: 4'
+
+
+def test_without_the_names_of_the_classes_the_others_have_only_their_labels_and_that_is_said(ask):
+    names, model = write_images(2, (256, 256)), FakeModel(THREE)
+    model.has_names = False
+    out, said, _ = ask(*names, output=Output('csv', 2, None), model=model)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [(row['class_name'], row['class_name_2'], row['label_2']) for row in rows] == [('cat', '', '0')] * 2
+    assert said.count('fake does not say the names of its classes') == 1
+    assert 'does not say' not in ask(*names, model=model)[1], 'the most probable class has its name'
 
 
 def test_broken_and_missing_images_have_their_own_lines_and_sentences(ask):
@@ -167,6 +196,22 @@ def test_it_warns_once_of_images_far_from_the_training_size(ask, size, warning):
     assert said[-1].strip().startswith(warning or 'version 7')
 
 
+@pytest.mark.parametrize(
+    ('size', 'warning'),
+    [
+        ((256, 2000), ''),
+        ((3000, 2000), ''),
+        ((2000, 255), '2 of 3 images are smaller than the 256 pixels of the shorter side of the training images, '),
+    ],
+)
+def test_photographs_are_nothing_to_warn_about_for_a_model_that_was_trained_with_some(ask, size, warning):
+    names = write_images(2, size)
+    Image.new('RGB', (256, 256)).save('right.png')
+    said = ask(*names, 'right.png', model=FakeModel(THREE))[1].splitlines()
+    assert len(said) == (2 if warning else 1)
+    assert said[-1].strip().startswith(warning or 'version 7')
+
+
 def test_files_of_a_folder_that_are_passed_over_are_named(ask):
     Path('photos').mkdir()
     Image.new('RGB', (32, 32)).save('photos/a.png')
@@ -202,8 +247,7 @@ def test_the_file_appears_whole_or_not_at_all(ask):
 @pytest.mark.parametrize(
     ('top', 'file', 'message'),
     [
-        (0, None, '--top takes a number from 1 to 10. Received: 0'),
-        (11, None, 'Received: 11'),
+        (0, None, '--top takes a number from 1 to the number of classes. Received: 0'),
         (None, 'no/such/out.csv', '--out takes a file to write, in a folder that exists. Received: no/such/out.csv'),
         (None, '.', '--out takes a file'),
     ],
@@ -336,4 +380,4 @@ def test_ctrl_c_ends_with_a_sentence_and_what_was_written_is_whole(server, folde
 
 
 def test_the_probabilities_have_a_class_each():
-    assert len(PROBABILITIES) == features.NUM_CLASSES
+    assert len(PROBABILITIES) == cifar10.CONTRACT.num_classes

@@ -20,8 +20,7 @@ import requests
 import tensorflow as tf
 from PIL import Image
 
-from components import features
-from components.data import sample
+from components.data import cifar10, sample
 from components.serving_check.tf_serving import find_free_ports
 from pipeline.config import Layout
 from tests.conftest import PROJECT, run_cli
@@ -50,6 +49,7 @@ SMALL = [
     *('--set', 'trainer.epochs=1'),
     *('--set', 'trainer.head_units=16'),
 ]
+INTERVAL = r'\(95% interval [01]\.\d{3} to [01]\.\d{3}\)'
 UNGATED = ['--set', 'gate.accuracy=0', '--set', 'gate.recall=0', '--set', 'gate.calibration_error=1']
 
 
@@ -100,7 +100,7 @@ def test_a_run_shows_each_component_and_ends_with_a_pushed_model(full_run):
     parts += [r'    data: embedded sample \(drawn with seed 0\)']
     assert re.fullmatch('\n'.join(parts) + '\n', listed)
     verdict, *next_steps = answer.stdout.splitlines()[-4:]
-    assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.800 on 100 test images: pushed', verdict)
+    assert re.fullmatch(rf'accuracy [01]\.\d{{3}} {INTERVAL} >= 0\.800 on 100 test images: pushed', verdict)
     assert next_steps == [
         f'  next       python -m pipeline predict --model {layout.serving} IMAGE',
         f'  next       python -m pipeline promote {version.name} --serving {layout.serving}',
@@ -186,7 +186,7 @@ def test_predict_prints_a_json_line_for_each_image_and_names_what_is_wrong_with_
     first, second, *errors = (json.loads(line) for line in answer.stdout.splitlines())
     assert [line['image'] for line in (first, second, *errors)] == [str(image) for image in images]
     for line in (first, second):
-        assert line['class_name'] == features.CLASS_NAMES[line['label']]
+        assert line['class_name'] == cifar10.CONTRACT.class_names[line['label']]
         assert sum(line['probabilities']) == pytest.approx(1, abs=1e-4)
         assert line['label'] == np.argmax(line['probabilities'])
         assert (layout.serving / str(line['version'])).is_dir()
@@ -271,7 +271,9 @@ def test_a_model_trained_on_shuffled_labels_is_refused(full_run, tmp_path):
     verdict, next_step = answer.stdout.splitlines()[-2:]
     assert re.fullmatch(r'not pushed: \d+ of \d+ bounds were not kept', verdict)
     assert next_step == f'  next       python -m pipeline report --root {tmp_path}/root --open'
-    assert re.search(r'^  accuracy 0\.[0-4]\d\d < 0\.800 on 100 test images$', answer.stdout, flags=re.MULTILINE)
+    assert re.search(
+        rf'^  accuracy 0\.[0-4]\d\d {INTERVAL} < 0\.800 on 100 test images$', answer.stdout, flags=re.MULTILINE
+    )
 
 
 @pytest.fixture(scope='module')
@@ -290,10 +292,11 @@ def test_a_refused_model_is_not_pushed_and_the_last_lines_say_why_a_line_for_eac
     assert answer.returncode == 3, answer.stdout + answer.stderr
     *closing, next_step = answer.stdout[answer.stdout.index('\n  log ') + 1 :].splitlines()[1:]
     assert next_step == f'  next       python -m pipeline report --root {layout.root} --open'
-    assert re.fullmatch(r'  accuracy 0\.\d{3} < 0\.800 on 50 test images', closing[0])
+    assert re.fullmatch(rf'  accuracy 0\.\d{{3}} {INTERVAL} < 0\.800 on 50 test images', closing[0])
     broken, bounds = re.fullmatch(r'not pushed: (\d+) of (\d+) bounds were not kept', closing[-1]).groups()
     assert int(broken) == len(closing) - 1 < int(bounds)
-    assert all(re.fullmatch(r'  \S.* [\d.]+ [<>] [\d.]+ .*', line) for line in closing[:-1]), closing
+    assert closing[1].endswith('is not better than always answering airplane, which is 0.100')
+    assert all(re.fullmatch(r'  \S.* [<>] [\d.]+ .*', line) for line in closing[2:-1]), closing
     assert read_lines(answer)['Pusher'] == 'nothing pushed'
     assert read_lines(answer)['ServingCheck'] == 'not asked: the model gate refused the model'
     assert not [folder for folder in layout.serving.glob('*') if folder.name.isdigit()]
@@ -356,7 +359,7 @@ def check_events(answer: subprocess.CompletedProcess, train: int) -> None:
     assert (verdict['is_pushed'], verdict['lines']) == (True, [])
     assert {reason['metric'] for reason in verdict['reasons']} >= {'accuracy', 'recall', 'latency', 'size'}
     assert (finished['exit_code'], answer.returncode) == (0, 0)
-    assert re.fullmatch(r'accuracy [01]\.\d{3} >= 0\.000 on \d+ test images: pushed', finished['message'])
+    assert re.fullmatch(rf'accuracy [01]\.\d{{3}} {INTERVAL} >= 0\.000 on \d+ test images: pushed', finished['message'])
     assert finished['seconds'] >= sum(event['seconds'] for event in ended)
 
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from components.contract import DataContract
+from components.data import cifar10
 from components.errors import PipelineError
 from components.serving import version_labels, versions
 from components.serving.models_config import list_loaded, read_config
@@ -91,6 +93,16 @@ def test_a_version_shows_its_run_and_the_settings_that_differ_from_the_version_b
         *known,
         '    settings: the same as those of version 30',
     ]
+
+
+def test_classes_are_shown_only_where_versions_differ_in_them(tmp_path):
+    describe(tmp_path, 10)
+    describe(tmp_path, 20, contract=cifar10.CONTRACT.to_dict())
+    assert not any('classes (' in line for line in serving.describe_versions(tmp_path))
+    describe(tmp_path, 30, contract=DataContract(('cat', 'cow', 'dog'), 256, False).to_dict())
+    shown = [line for line in serving.describe_versions(tmp_path) if 'classes (' in line]
+    assert [line[:19] for line in shown] == ['    10 classes (air'] * 2 + ['    3 classes (cat,']
+    assert shown[-1] == '    3 classes (cat, cow, dog) at 256 pixels'
 
 
 def test_no_line_is_longer_than_80_columns(tmp_path):

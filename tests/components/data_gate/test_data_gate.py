@@ -18,22 +18,23 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.types import standard_artifacts
 
 from components import features
+from components.contract import CONTRACT_FILE, DataContract
+from components.contract_schema import SCHEMA_NAME, make_schema
 from components.data import cifar10, sample
 from components.data.tfrecords import encode_example
-from components.data_gate import checks
-from components.data_gate.checks import find_faults
+from components.data_gate.checks import describe_record_faults, find_faults
 from components.data_gate.component import CheckExecutor, GateExecutor
 from components.data_gate.config import DataGateConfig
-from components.data_gate.drift import identify_serving_statistics
+from components.data_gate.drift import identify_serving_data
 from components.data_gate.findings import Finding
 from components.data_gate.report import REPORT_FILE, DataReport, describe_refusal
-from components.data_gate.tally import inspect_image, read_tally, write_tally
+from components.data_gate.tally import Tally, inspect_image, read_tally, write_tally
 from components.errors import DataRefusedError, UsageError, to_one_line
-from components.schema import SCHEMA_FILE
-from components.serving.versions import STATISTICS_FOLDER
+from components.serving.versions import INFO_FILE, STATISTICS_FOLDER
 from pipeline.config import BeamConfig
 
 MAX_PIXELS = DataGateConfig().max_pixels
+ANIMALS = DataContract(('cat', 'cow', 'dog'), 256, False)
 
 
 def draw_png(seed: int, label: int) -> bytes:
@@ -73,10 +74,10 @@ def check(tmp_path):
     def run(splits: dict[str, list[bytes]], config: DataGateConfig | None = None) -> list[Finding]:
         patterns = write_splits(splits, tmp_path / 'examples')
         with beam.Pipeline(options=PipelineOptions(list(BeamConfig().args))) as pipeline:
-            write_tally(pipeline, patterns, MAX_PIXELS, str(tmp_path / 'tally'))
+            write_tally(pipeline, patterns, MAX_PIXELS, cifar10.CONTRACT, str(tmp_path / 'tally'))
         tally = read_tally(str(tmp_path / 'tally'))
         assert tally.records == {split: len(records) for split, records in splits.items()}
-        return find_faults(tally, config or DataGateConfig())
+        return find_faults(tally, config or DataGateConfig(), cifar10.CONTRACT)
 
     return run
 
@@ -214,8 +215,63 @@ def test_faults_within_their_bound_are_a_warning(check, splits):
 
 
 def test_every_kind_of_record_fault_has_a_bound():
-    for kind in checks.RECORD_FAULTS:
+    for kind in describe_record_faults(cifar10.CONTRACT):
         assert getattr(DataGateConfig(), f'max_{kind}') == 0.0
+
+
+@pytest.mark.parametrize(
+    ('contract', 'size', 'fault'),
+    [
+        (ANIMALS, (341, 256), None),
+        (ANIMALS, (256, 256), None),
+        (ANIMALS, (256, 1024), None),
+        (ANIMALS, (255, 341), 'wrong_size'),
+        (ANIMALS, (341, 257), 'wrong_size'),
+        (ANIMALS._replace(is_square=True), (256, 256), None),
+        (ANIMALS._replace(is_square=True), (341, 256), 'wrong_size'),
+    ],
+)
+def test_the_size_that_an_image_must_have_is_the_contracts(contract, size, fault):
+    assert inspect_image(make_png(size=size), MAX_PIXELS, contract)[0] == fault
+
+
+def test_the_words_about_wrong_records_are_the_contracts():
+    faults = describe_record_faults(ANIMALS)
+    assert faults['wrong_size'].expected == 'a shorter side of 256 pixels'
+    assert faults['bad_labels'].expected == '0 to 2'
+
+
+def find_class_faults(train: list[int], test: list[int]) -> list[Finding]:
+    """Finds the faults of records that have only labels; `train` and `test` are how many of each class."""
+    contract = DataContract(tuple(f'class{label}' for label in range(len(train))), 64, False)
+    counts = {'train': train, 'val': train, 'test': test}
+    classes = {split: dict(enumerate(each)) for split, each in counts.items()}
+    records = {split: sum(each) for split, each in counts.items()}
+    empty = {split: {} for split in counts}
+    return find_faults(Tally(records, classes, empty, empty), DataGateConfig(), contract)
+
+
+def test_thirty_test_images_of_three_classes_are_within_chance_and_a_missing_class_is_not():
+    assert find_class_faults([80, 80, 80], [10, 10, 10]) == []
+    assert find_class_faults([80, 80, 80], [18, 9, 3]) == []
+    assert [finding.kind for finding in find_class_faults([80, 80, 80], [27, 2, 1])] == ['imbalance']
+    assert [finding.kind for finding in find_class_faults([80, 80, 80], [15, 15, 0])] == ['missing_class']
+
+
+def test_random_splits_of_many_classes_are_within_chance():
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        train, test = (random.poisson(mean, 300).tolist() for mean in (80, 3))
+        assert {finding.kind for finding in find_class_faults(train, test)} <= {'missing_class'}
+
+
+def test_findings_about_many_classes_stay_short():
+    missing, *imbalances = find_class_faults([100] * 300, [0] * 150 + [200] * 150)
+    assert missing.to_sentence() == (
+        'test, label: no record of class0, class1, class2, class3, class4 and 145 more; expected every class'
+    )
+    assert len(imbalances) == 6
+    assert imbalances[-1].found == '295 more classes have a different share of the records'
 
 
 @pytest.mark.parametrize('settings', [{'max_imbalance': 1.5}, {'max_missing': -0.1}, {'max_pixels': 0}])
@@ -225,28 +281,42 @@ def test_impossible_bounds_are_refused(settings):
 
 
 def test_a_jpeg_is_as_good_as_a_png():
-    fault, digest = inspect_image(make_png(kind='JPEG'), MAX_PIXELS)
+    fault, digest = inspect_image(make_png(kind='JPEG'), MAX_PIXELS, cifar10.CONTRACT)
     assert fault is None
-    assert digest == inspect_image(make_png(), MAX_PIXELS)[1]
+    assert digest == inspect_image(make_png(), MAX_PIXELS, cifar10.CONTRACT)[1]
 
 
 def write_statistics(patterns: dict[str, str], out: Path) -> None:
     """Writes TFDV's statistics of each split as StatisticsGen does."""
-    schema = tfdv.load_schema_text(str(SCHEMA_FILE))
+    schema = make_schema(cifar10.CONTRACT)
     for split, pattern in patterns.items():
         statistics = tfdv.generate_statistics_from_tfrecord(pattern, stats_options=tfdv.StatsOptions(schema=schema))
         (out / f'Split-{split}').mkdir(parents=True)
         (out / f'Split-{split}' / 'FeatureStats.pb').write_bytes(statistics.SerializeToString())
 
 
+def make_version(serving: Path, number: int, contract: DataContract) -> None:
+    """Makes a version of these classes."""
+    extra = serving / str(number) / CONTRACT_FILE.parent
+    extra.mkdir(parents=True)
+    (extra.parent / 'saved_model.pb').touch()
+    (extra / CONTRACT_FILE.name).write_text(contract.to_json())
+
+
 @pytest.fixture
 def run_gate(tmp_path):
     """Calls both components' executors as TFX does, on records and an anomaly in train; returns the report.
 
-    `before` is the data of the serving model.
+    `before` is the data of the serving model, and `served` its contract.
     """
 
-    def run(splits, anomaly: anomalies_pb2.AnomalyInfo | None = None, before=None) -> dict:
+    def run(
+        splits,
+        anomaly: anomalies_pb2.AnomalyInfo | None = None,
+        before=None,
+        served: DataContract = cifar10.CONTRACT,
+        serving_classes: str = 'same',
+    ) -> dict:
         write_splits(splits, tmp_path / 'examples')
         examples, anomalies, report = standard_artifacts.Examples(), standard_artifacts.ExampleAnomalies(), DataReport()
         examples.split_names = json.dumps(list(features.SPLITS))
@@ -261,10 +331,10 @@ def run_gate(tmp_path):
         for name, artifact in artifacts.items():
             artifact.uri = str(tmp_path / name)
             Path(artifact.uri).mkdir(exist_ok=True)
-        shutil.copy(SCHEMA_FILE, schema.uri)
+        tfdv.write_schema_text(make_schema(cifar10.CONTRACT), str(Path(schema.uri, SCHEMA_NAME)))
+        if before or served != cifar10.CONTRACT:
+            make_version(tmp_path / 'serving', 7, served)
         if before:
-            (tmp_path / 'serving' / '7').mkdir(parents=True)
-            (tmp_path / 'serving' / '7' / 'saved_model.pb').touch()
             write_statistics(write_splits(before, tmp_path / 'before'), tmp_path / 'serving' / '7' / STATISTICS_FOLDER)
             write_statistics(write_splits(splits, tmp_path / 'now'), tmp_path / 'statistics')
         for split in features.SPLITS:
@@ -275,7 +345,7 @@ def run_gate(tmp_path):
             (tmp_path / 'anomalies' / f'Split-{split}' / 'SchemaDiff.pb').write_bytes(found.SerializeToString())
         context = CheckExecutor.Context(beam_pipeline_args=list(BeamConfig().args), tmp_dir=str(tmp_path))
         inputs = {name: [artifact] for name, artifact in artifacts.items() if name != 'report'}
-        properties = {'config': '{}', 'serving': str(tmp_path / 'serving')}
+        properties = {'config': '{}', 'serving': str(tmp_path / 'serving'), 'serving_classes': serving_classes}
         CheckExecutor(context).Do(inputs, {'report': [report]}, properties)
         GateExecutor().Do({'report': [report]}, {}, {})
         return json.loads((tmp_path / 'report' / REPORT_FILE).read_text())
@@ -352,19 +422,46 @@ def test_drift_from_the_data_of_the_serving_model_stops_the_run(run_gate, splits
     assert 'above the threshold 0.1. The feature value with maximum difference is: 8; expected the class' in sentence
 
 
+def test_a_serving_version_of_other_classes_stops_the_run_and_says_what_to_do(run_gate, splits, tmp_path):
+    with pytest.raises(DataRefusedError) as caught:
+        run_gate(splits, served=ANIMALS)
+    assert caught.value.exit_code == 4
+    assert (
+        f'  serving: version 7 of {tmp_path / "serving"} has other classes: 3 classes (cat, cow, dog) at 256 pixels; '
+        f'expected {cifar10.CONTRACT.describe()}, as in the data of this run; give another folder with --set '
+        'serving=DIR, or push there anyway with --set serving_classes=any.\n'
+    ) in str(caught.value)
+
+
+def test_other_classes_are_a_warning_if_they_are_allowed_and_the_data_is_not_compared(run_gate, splits):
+    shrunk = {**splits, 'val': splits['val'] * 2}
+    (finding,) = run_gate(splits, before=shrunk, served=ANIMALS, serving_classes='any')['findings']
+    assert (finding['severity'], finding['kind']) == ('warning', 'unlike_serving')
+    assert 'serving_classes' not in finding['expected']
+
+
 @pytest.mark.slow
 def test_the_cache_key_changes_with_the_serving_models_data_and_not_with_the_runs_own(splits, tmp_path):
     serving, now = tmp_path / 'serving', tmp_path / 'now'
     write_statistics(write_splits(splits, tmp_path / 'examples'), now)
-    assert identify_serving_statistics(serving, now) == ''
-    (serving / '7').mkdir(parents=True)
-    (serving / '7' / 'saved_model.pb').touch()
-    assert identify_serving_statistics(serving, now) == '', 'pushed without statistics, not by this pipeline'
+
+    def identify(contract: DataContract = cifar10.CONTRACT) -> str:
+        return identify_serving_data(serving, now, contract)
+
+    assert identify() == ''
+    make_version(serving, 7, cifar10.CONTRACT)
+    assert identify() == '', 'pushed without statistics, not by this pipeline'
     served = serving / '7' / STATISTICS_FOLDER
     shutil.copytree(now, served)
-    assert identify_serving_statistics(serving, now) == ''
+    assert identify() == ''
+    assert identify(ANIMALS) == '7 unlike'
+    make_version(serving, 8, ANIMALS)
+    shutil.copytree(now, serving / '8' / STATISTICS_FOLDER)
+    (serving / '8' / INFO_FILE).write_text(json.dumps({'unlike': 7}))
+    assert identify(ANIMALS) == '7 unlike', "the run's own model is serving, and the key is what it was before"
+    shutil.rmtree(serving / '8')
     (served / 'Split-val' / 'FeatureStats.pb').write_bytes(b'')
-    assert identify_serving_statistics(serving, now) != ''
+    assert identify() not in ('', '7 unlike')
 
 
 def test_real_images_have_no_fault(check, real_archive, tmp_path):

@@ -15,6 +15,7 @@ from tfx.utils import proto_utils
 from benchmarks.evaluator import evaluate_with_tfma
 from components import features
 from components.baseline import BASELINE_FILE, Baseline, BaselineInfo
+from components.data import cifar10
 from components.model_gate import component
 from components.model_gate.component import Executor
 from components.model_gate.eval_config import make_eval_config
@@ -27,6 +28,8 @@ from components.serving.versions import PREDICTIONS_FILE, REFERENCE_FILE
 from pipeline.config import BeamConfig
 
 pytestmark = pytest.mark.slow
+
+NUM_CLASSES = cifar10.CONTRACT.num_classes
 
 
 class Echo(tf.Module):
@@ -46,7 +49,7 @@ class Echo(tf.Module):
         words = tf.strings.split(names).to_tensor()[:, self._word]
         is_nan = tf.equal(words, 'nan')
         label = tf.strings.to_number(tf.where(is_nan, '0', words), tf.int32)
-        probabilities = tf.one_hot(label, features.NUM_CLASSES, on_value=0.91, off_value=0.01)
+        probabilities = tf.one_hot(label, NUM_CLASSES, on_value=0.91, off_value=0.01)
         nothing = tf.fill(tf.shape(probabilities), float('nan'))
         return {features.OUTPUT_PROBABILITIES: tf.where(is_nan[:, tf.newaxis], nothing, probabilities)}
 
@@ -63,7 +66,7 @@ class Noisy(tf.Module):
         hashes = tf.strings.to_hash_bucket_fast(examples, 1_000_000)
 
         def draw(number):
-            return tf.random.stateless_normal([features.NUM_CLASSES], [number, self._seed])
+            return tf.random.stateless_normal([NUM_CLASSES], [number, self._seed])
 
         probabilities = tf.nn.softmax(tf.map_fn(draw, hashes, fn_output_signature=tf.float32))
         is_nan = tf.equal(hashes % 17, 0)[:, tf.newaxis]
@@ -140,13 +143,13 @@ def evaluate(tmp_path):
 
 
 def predict_rightly(count: int) -> list[tuple[int, str]]:
-    return [(label, str(label)) for label in range(features.NUM_CLASSES) for _ in range(count)]
+    return [(label, str(label)) for label in range(NUM_CLASSES) for _ in range(count)]
 
 
 def test_a_model_that_is_right_is_blessed(evaluate):
     verdict = evaluate(predict_rightly(4), {})
     assert verdict.is_blessed
-    assert verdict.overall.sentence == 'accuracy 1.000 >= 0.900 on 40 test images'
+    assert verdict.overall.sentence == 'accuracy 1.000 (95% interval 0.912 to 1.000) >= 0.900 on 40 test images'
     (error,) = [reason.value for reason in verdict.reasons if reason.metric == 'calibration_error']
     assert error == pytest.approx(0.09), 'always right, with a confidence of 0.91'
     assert verdict.baseline == 'no baseline (nothing was serving when this model was first evaluated)'
@@ -156,13 +159,17 @@ def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine(evaluate
     pairs = predict_rightly(4)
     pairs[12:14] = [(3, '5')] * 2
     assert list_broken(evaluate(pairs, {'accuracy': 0.9, 'recall': 0.75}).reasons) == [
-        'recall of cat 0.500 < 0.750 on 4'
+        'recall of cat 0.500 (95% interval 0.150 to 0.850) < 0.750 on 4'
     ]
 
 
 def test_a_constant_model_is_refused(evaluate):
     verdict = evaluate([(label, '0') for label, _ in predict_rightly(2)], {'recall': 0, 'calibration_error': 1})
-    assert list_broken(verdict.reasons) == ['accuracy 0.100 < 0.900 on 20 test images']
+    assert list_broken(verdict.reasons) == [
+        'accuracy 0.100 (95% interval 0.028 to 0.301) < 0.900 on 20 test images',
+        'accuracy 0.100 (95% interval 0.028 to 0.301) on 20 test images is not better than always answering airplane, '
+        'which is 0.100',
+    ]
 
 
 def test_a_model_whose_probabilities_are_not_numbers_is_refused_whatever_the_bounds(evaluate):
@@ -190,7 +197,7 @@ def test_a_model_like_its_baseline_is_not_called_worse(evaluate):
 
 
 def test_the_metrics_are_those_of_tfma_running_both_models_itself(evaluate, tmp_path):
-    pairs = [(index % features.NUM_CLASSES, f'name {index}') for index in range(200)]
+    pairs = [(index % NUM_CLASSES, f'name {index}') for index in range(200)]
     evaluate(pairs, {}, baseline_version=7, make_model=Noisy)
     ours = read_metrics(str(tmp_path / '1' / 'evaluation'))
     models = [f'{tmp_path}/1/{name}/Format-Serving' for name in ('Model', 'Baseline')]
@@ -232,9 +239,9 @@ def test_a_baseline_predicts_again_only_where_the_test_split_has_changed(evaluat
 def test_the_predictions_of_the_new_model_are_in_the_evaluation(evaluate, tmp_path):
     evaluate(predict_rightly(1), {})
     records = read_records([f'{tmp_path}/1/examples/Split-test/*'])
-    found, _ = component.find_predictions(tmp_path / '1' / 'evaluation' / PREDICTIONS_FILE.name, records)
+    found, _ = component.find_predictions(tmp_path / '1' / 'evaluation' / PREDICTIONS_FILE.name, records, NUM_CLASSES)
     assert found.argmax(axis=1).tolist() == records.labels.tolist()
     assert not [file for file in (tmp_path / '1' / 'evaluation').iterdir() if file.is_dir()]
     reference = read_reference(tmp_path / '1' / 'evaluation' / REFERENCE_FILE.name)
     assert (reference.count, sum(reference.predicted)) == (len(records.ids), len(records.ids))
-    assert reference.predicted == tuple(np.bincount(records.labels, minlength=features.NUM_CLASSES))
+    assert reference.predicted == tuple(np.bincount(records.labels, minlength=NUM_CLASSES))

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from components import features
+from components.data import cifar10
 from components.errors import DataError
 from components.model_gate.predictions import (
     find_predictions,
@@ -16,6 +17,7 @@ from components.model_gate.predictions import (
     write_predictions,
 )
 
+NUM_CLASSES = cifar10.CONTRACT.num_classes
 RECORDS = [(b'png 0', 3, b'test_00000'), (b'png 1', 5, b'test_00001'), (b'png 2', 3, b'test_00002')]
 
 
@@ -38,7 +40,7 @@ def records(tmp_path):
 
 
 def draw_probabilities(count: int) -> np.ndarray:
-    return np.random.default_rng(0).dirichlet(np.ones(features.NUM_CLASSES), count).astype(np.float32)
+    return np.random.default_rng(0).dirichlet(np.ones(NUM_CLASSES), count).astype(np.float32)
 
 
 def test_the_same_records_in_other_files_and_in_another_order_have_the_same_digest_and_order(tmp_path, records):
@@ -78,7 +80,7 @@ def test_an_empty_split_is_refused_and_named(tmp_path):
 def test_kept_predictions_are_those_that_were_written(tmp_path, records):
     probabilities = draw_probabilities(3)
     write_predictions(tmp_path / 'kept.npz', records, probabilities)
-    found, fault = find_predictions(tmp_path / 'kept.npz', records)
+    found, fault = find_predictions(tmp_path / 'kept.npz', records, NUM_CLASSES)
     np.testing.assert_array_equal(found, probabilities)
     assert (found.dtype, fault) == (np.float32, '')
 
@@ -86,14 +88,14 @@ def test_kept_predictions_are_those_that_were_written(tmp_path, records):
 def test_predictions_for_other_records_are_not_used(tmp_path, records):
     others = read_records([write_records(tmp_path / 'others.gz', [(b'png x', 3, b'test_00000'), *RECORDS[1:]])])
     write_predictions(tmp_path / 'kept.npz', others, draw_probabilities(3))
-    assert find_predictions(tmp_path / 'kept.npz', records) == (
+    assert find_predictions(tmp_path / 'kept.npz', records, NUM_CLASSES) == (
         None,
         'its predictions are for a different test split',
     )
 
 
 def test_a_version_without_predictions_is_said_to_have_none(tmp_path, records):
-    assert find_predictions(tmp_path / 'kept.npz', records) == (None, 'it was pushed without predictions')
+    assert find_predictions(tmp_path / 'kept.npz', records, NUM_CLASSES) == (None, 'it was pushed without predictions')
 
 
 @pytest.mark.parametrize('damage', ['cut', 'flipped', 'text', 'empty', 'shape', 'lacks an array'])
@@ -111,7 +113,7 @@ def test_damaged_predictions_are_ignored_with_a_warning(tmp_path, records, damag
     elif damage == 'lacks an array':
         np.savez(file, digest=records.digest, ids=records.ids, labels=records.labels)
     with caplog.at_level(logging.WARNING, logger='components.model_gate.predictions'):
-        assert find_predictions(file, records) == (None, 'the file of its predictions is damaged')
+        assert find_predictions(file, records, NUM_CLASSES) == (None, 'the file of its predictions is damaged')
     (message,) = caplog.messages
     assert 'kept.npz is damaged and is ignored' in message
 
@@ -122,7 +124,7 @@ class First(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
     def predict(self, examples):
         lengths = tf.cast(tf.strings.length(examples), tf.float32)[:, tf.newaxis]
-        return {features.OUTPUT_PROBABILITIES: tf.pad(lengths, [[0, 0], [0, features.NUM_CLASSES - 1]])}
+        return {features.OUTPUT_PROBABILITIES: tf.pad(lengths, [[0, 0], [0, NUM_CLASSES - 1]])}
 
 
 def test_every_record_is_predicted_once_in_its_order_and_the_progress_is_reported(tmp_path):

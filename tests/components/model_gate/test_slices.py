@@ -12,7 +12,7 @@ from components.model_gate.config import GateConfig
 from components.model_gate.slices import measure_slices, read_slices, write_slices
 from components.model_gate.verdict import judge
 from components.reasons import list_broken
-from tests.components.model_gate.test_verdict import make_metrics
+from tests.components.model_gate.test_verdict import NAMES, make_metrics
 
 
 def make_image(brightness: int, side: int = 8) -> bytes:
@@ -45,10 +45,10 @@ def test_images_of_several_sizes_have_slices_by_size():
 
 def test_the_gate_refuses_a_weak_slice_only_where_it_is_asked_to():
     slices = measure_slices(measure_images(IMAGES), RIGHT)
-    free = judge(make_metrics(0.93), GateConfig(), BaselineInfo(), slices)
+    free = judge(make_metrics(0.93), GateConfig(), BaselineInfo(), NAMES, slices)
     assert free.is_blessed
-    assert free == judge(make_metrics(0.93), GateConfig(), BaselineInfo()), 'off by default'
-    verdict = judge(make_metrics(0.93), GateConfig(slices=0.8), BaselineInfo(), slices)
+    assert free == judge(make_metrics(0.93), GateConfig(), BaselineInfo(), NAMES), 'off by default'
+    verdict = judge(make_metrics(0.93), GateConfig(slices=0.8), BaselineInfo(), NAMES, slices)
     assert not verdict.is_blessed
     broken = [reason for reason in verdict.reasons if reason.slice == 'brightness_1_of_4']
     assert [(each.metric, each.value, each.bound, each.count) for each in broken] == [('slice_accuracy', 0.3, 0.8, 10)]

@@ -18,6 +18,7 @@ from pipeline.batch.batch import Outcome, predict_batch
 from pipeline.batch.shards import find_input
 from pipeline.config import BeamConfig
 from pipeline.local_model import choose_version, load_model
+from tests.pipeline.server.small_model import save_version
 from trainer.config import ExportConfig
 from trainer.export import export_model
 
@@ -94,6 +95,19 @@ def read_letters(out: Path) -> dict[str, dict]:
         json.loads(line) for file in sorted(out.glob('dead-letters-*.jsonl')) for line in file.read_text().splitlines()
     ]
     return {row['id']: row for row in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('form', ['parquet', 'jsonl'])
+def test_there_are_as_many_probabilities_as_the_model_has_classes(form, pngs, tmp_path):
+    save_version(tmp_path / 'serving', 1)
+    write_records(tmp_path / 'a.tfrecord.gz', [make_record(name, image) for name, image in pngs.items()])
+    run(tmp_path / 'serving', tmp_path / 'a.tfrecord.gz', tmp_path / 'out', form)
+    found = read_predictions(tmp_path / 'out')
+    assert found.keys() == pngs.keys()
+    assert {(row['label'], row['class_name'], len(row['probabilities'])) for row in found.values()} == {
+        (1, 'version 1', 3)
+    }
 
 
 @pytest.mark.slow

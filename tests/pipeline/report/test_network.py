@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components import features
+from components.data import cifar10
 from components.model_gate.predictions import read_records, write_predictions
 from pipeline.report.folders import Folders
 from pipeline.report.network import explain_images
@@ -34,7 +34,7 @@ def save_model(folder: Path, signature: str) -> Path:
 
 def draw_png(index: int) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(np.full(features.IMAGE_SHAPE, index, np.uint8)).save(out, 'PNG')
+    Image.fromarray(np.full(cifar10.CONTRACT.image_shape, index, np.uint8)).save(out, 'PNG')
     return out.getvalue()
 
 

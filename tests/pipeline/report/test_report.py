@@ -5,18 +5,22 @@ import dataclasses
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from lxml import html
 from markupsafe import escape
 from PIL import Image
 
-from components import features
+from components.contract import DataContract
+from components.contract_schema import SCHEMA_NAME, make_schema
+from components.data import cifar10
 from components.serving import model_card
 from components.shares import measure_share
 from pipeline.compare import Table
-from pipeline.report.figures import Predictions, measure_test
+from pipeline.report.figures import MAX_CLASSES, Predictions, choose_matrix, count_confusion, measure_test
 from pipeline.report.folders import ComponentState, Folders
 from pipeline.report.report import make_report
 from pipeline.report.suspects import find_suspects
@@ -28,17 +32,19 @@ SECTIONS = [
 ]
 
 
-def make_probabilities(seed: int, margin: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+def make_probabilities(seed: int, margin: float = 3.0, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """Labels, and probabilities of a model that is right on most."""
-    labels = np.arange(COUNT, dtype=np.int64) % features.NUM_CLASSES
-    scores = np.random.default_rng(seed).normal(size=(COUNT, features.NUM_CLASSES))
+    labels = np.arange(COUNT, dtype=np.int64) % classes
+    scores = np.random.default_rng(seed).normal(size=(COUNT, classes))
     scores[np.arange(COUNT), labels] += margin
     exponentials = np.exp(scores)
     return labels, (exponentials / exponentials.sum(1, keepdims=True)).astype(np.float32)
 
 
-def make_image(index: int) -> bytes:
-    pixels = np.random.default_rng(index).integers(0, 1 + index, size=features.IMAGE_SHAPE, dtype=np.uint8)
+def make_image(index: int, contract: DataContract = cifar10.CONTRACT) -> bytes:
+    height, width, channels = contract.image_shape
+    shape = height, width if contract.is_square else width * 3 // 2, channels
+    pixels = np.random.default_rng(index).integers(0, 1 + index, size=shape, dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, 'PNG')
     return out.getvalue()
@@ -53,29 +59,35 @@ def make_reason(metric: str, slice: str, value: float, count: int) -> dict:
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
     """Artifacts of a run whose model was pushed and was compared with version 7."""
+    return write_artifacts(tmp_path_factory.mktemp('artifacts'), cifar10.CONTRACT)
+
+
+def write_artifacts(root: Path, contract: DataContract) -> Folders:
+    """Writes the artifacts of a run without a model."""
     import tensorflow as tf
 
     from components.image_statistics import measure_images
     from components.model_gate.predictions import read_images, read_records, write_predictions
     from components.model_gate.slices import measure_slices, write_slices
 
-    root = tmp_path_factory.mktemp('artifacts')
     names = ('Evaluator.evaluation', 'ImportExampleGen.examples', 'Trainer.model_run', 'ServingCheck.blessing')
-    artifacts = {name: root / name for name in (*names, 'DataCheck.report', 'BaselineFinder.baseline')}
+    names += ('DataCheck.report', 'BaselineFinder.baseline', 'CuratedSchemaGen.schema')
+    artifacts = {name: root / name for name in names}
     split = artifacts['ImportExampleGen.examples'] / 'Split-test'
     for folder in (*artifacts.values(), split, artifacts['BaselineFinder.baseline'] / 'assets.extra'):
         folder.mkdir()
-    labels, _ = make_probabilities(0)
+    (artifacts['CuratedSchemaGen.schema'] / SCHEMA_NAME).write_text(text_format.MessageToString(make_schema(contract)))
+    labels, _ = make_probabilities(0, classes=contract.num_classes)
     with tf.io.TFRecordWriter(str(split / 'data.gz'), 'GZIP') as writer:
         for index in range(COUNT):
             example = tf.train.Example()
-            example.features.feature['image'].bytes_list.value.append(make_image(index))
+            example.features.feature['image'].bytes_list.value.append(make_image(index, contract))
             example.features.feature['label'].int64_list.value.append(labels[index])
             example.features.feature['id'].bytes_list.value.append(f'<test>_{index:05}'.encode())
             writer.write(example.SerializeToString())
     records = read_records([str(split / '*.gz')])
     positions = [int(name[-5:]) for name in records.ids]
-    own, other = (make_probabilities(seed)[1][positions] for seed in (1, 2))
+    own, other = (make_probabilities(seed, classes=contract.num_classes)[1][positions] for seed in (1, 2))
     write_predictions(artifacts['Evaluator.evaluation'] / 'test_predictions.npz', records, own)
     kept = artifacts['BaselineFinder.baseline'] / 'assets.extra' / 'test_predictions.npz'
     write_predictions(kept, records, other)
@@ -83,8 +95,9 @@ def folders(tmp_path_factory):
     slices = measure_slices(measure_images(read_images(records)), right)
     write_slices(artifacts['Evaluator.evaluation'], slices)
     reasons = [make_reason('accuracy', '', right.mean(), COUNT)]
-    for label, name in enumerate(features.CLASS_NAMES):
-        reasons.append(make_reason('recall', name, right[records.labels == label].mean(), COUNT // 10))
+    for label, name in enumerate(contract.class_names):
+        right_ones = right[records.labels == label]
+        reasons.append(make_reason('recall', name, right_ones.mean(), len(right_ones)))
     verdict = {'is_blessed': True, 'reasons': reasons, 'baseline': 'equal within chance', 'baseline_predictions': ''}
     history = [
         {'phase': 'training', 'epoch': epoch, 'accuracy': 0.5, 'loss': 1.0, 'val_accuracy': 0.6, 'val_loss': 0.9}
@@ -188,6 +201,47 @@ def test_the_page_shows_the_words_of_the_model_card(page):
     assert str(escape(model_card.describe_weights(read_island(page)['settings']))) in card
 
 
+OWN = {
+    3: DataContract(('cat', 'cat-dog', 'dog <x> & y'), 256, is_square=False),
+    100: DataContract(tuple(f'class {number}' for number in range(100)), 64, is_square=True),
+}
+
+
+@pytest.mark.parametrize('count', OWN)
+def test_the_page_has_the_classes_of_the_data_whatever_their_number(count, tmp_path):
+    folders = write_artifacts(tmp_path, OWN[count])
+    make_report(folders, tmp_path / 'report.html')
+    tree = html.fromstring((tmp_path / 'report.html').read_text())
+    figures, ids = read_island(tmp_path / 'report.html'), tree.xpath('//@id')
+    rows = tree.xpath('//section[@id="accuracy"]//tbody/tr')
+    assert {row.xpath('string(th)') for row in rows} == set(OWN[count].class_names)
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in tree.xpath('//a/@href | //use/@href')} <= set(ids)
+    heads = tree.xpath('//table[@class="matrix"]//thead//th')
+    assert len(heads) - 1 == len(figures['test']['matrix']['rows']) == min(count, MAX_CLASSES + 1)
+    assert sum(map(sum, figures['test']['matrix']['rows'])) == sum(map(sum, figures['test']['confusion'])) == COUNT
+    assert len(figures['test']['confusion']) == count
+    assert 'all others' not in heads[-1].text_content() or count > MAX_CLASSES
+    assert len(tree.xpath('//section[@id="data"]//ul[@class="gallery"]/li')) == min(5 * count, 50)
+    assert figures['contract']['class_names'] == list(OWN[count].class_names)
+    assert (tmp_path / 'report.html').stat().st_size < 2_500_000, 'pictures are shown small'
+    places = tree.xpath('//*[local-name()="g" and starts-with(@id, "recall-ytick_")]')
+    assert len(places) == min(count, MAX_CLASSES)
+
+
+def test_of_many_classes_those_with_the_most_mistakes_are_in_the_matrix_and_the_others_are_counted_together():
+    labels = np.repeat(np.arange(30), 4)
+    answers = np.where(labels % 3 == 0, (labels + 1) % 30, labels)  # every third class is taken for the next one
+    answers[0] = -1  # no number
+    matrix = choose_matrix(count_confusion(labels, answers, 30))
+    assert matrix.labels == tuple(label for label in range(30) if label % 3 != 2)
+    rows = np.array(matrix.rows)
+    assert rows.shape == (21, 21)
+    assert rows[2:4, 2:4].tolist() == [[0, 4], [0, 4]], 'classes 3 and 4'
+    assert rows[-1].tolist() == [0] * 20 + [40], 'ten classes without a mistake'
+    assert rows.sum() == 119
+
+
 def test_flips_are_the_images_that_only_one_model_has_right(page, folders):
     flips = read_island(page)['flips']
     kept = np.load(folders.artifacts['Evaluator.evaluation'] / 'test_predictions.npz')
@@ -248,7 +302,7 @@ def test_the_suspects_are_in_a_file_for_a_labeller(page):
     rows = list(csv.DictReader(io.StringIO(page.with_name('report-suspects.csv').read_text())))
     assert [row['id'] for row in rows] == read_island(page)['test']['suspects']['ids']
     assert rows
-    assert all(row['label'] in features.CLASS_NAMES for row in rows)
+    assert all(row['label'] in cifar10.CONTRACT.class_names for row in rows)
 
 
 def test_the_command_names_preset_data_and_what_differs(page):
@@ -319,15 +373,15 @@ def test_swapped_labels_are_found():
     labels, probabilities = make_probabilities(3, margin=6.0)
     swapped = np.arange(0, COUNT, 17)  # of every class
     given = labels.copy()
-    given[swapped] = (labels[swapped] + 5) % features.NUM_CLASSES
+    given[swapped] = (labels[swapped] + 5) % cifar10.CONTRACT.num_classes
     first = find_suspects(given, probabilities)[: len(swapped)]
     assert len(np.intersect1d(first, swapped)) >= 0.6 * len(swapped)
 
 
 def test_a_rare_confusion_is_more_suspicious_than_a_usual_one():
-    cat, dog, ship = (features.CLASS_NAMES.index(name) for name in ('cat', 'dog', 'ship'))
+    cat, dog, ship = (cifar10.CONTRACT.class_names.index(name) for name in ('cat', 'dog', 'ship'))
     labels = np.repeat([cat, dog, ship], 50)
-    probabilities = np.full((150, features.NUM_CLASSES), 0.001)
+    probabilities = np.full((150, cifar10.CONTRACT.num_classes), 0.001)
     probabilities[np.arange(150), labels] = 0.6
     probabilities[:10, [cat, dog]] = 0.01, 0.9  # a fifth of the cats is taken for dogs
     probabilities[10, [cat, ship]] = 0.01, 0.9
@@ -336,13 +390,19 @@ def test_a_rare_confusion_is_more_suspicious_than_a_usual_one():
 
 def test_no_label_is_doubted_where_the_model_agrees():
     labels, _ = make_probabilities(0)
-    assert len(find_suspects(labels, np.eye(features.NUM_CLASSES, dtype=np.float32)[labels])) == 0
+    assert len(find_suspects(labels, np.eye(cifar10.CONTRACT.num_classes, dtype=np.float32)[labels])) == 0
 
 
 def test_a_class_without_images_has_no_figures_and_a_prediction_that_is_no_number_is_wrong():
-    probabilities = np.eye(features.NUM_CLASSES, dtype=np.float32)[[0, 1, 0]]
+    probabilities = np.eye(cifar10.CONTRACT.num_classes, dtype=np.float32)[[0, 1, 0]]
     probabilities[2] = np.nan
-    predictions = Predictions(['a', 'b', 'c'], np.array([0, 1, 0]), probabilities, [make_image(n) for n in range(3)])
+    predictions = Predictions(
+        cifar10.CONTRACT.class_names,
+        ['a', 'b', 'c'],
+        np.array([0, 1, 0]),
+        probabilities,
+        [make_image(n) for n in range(3)],
+    )
     test = measure_test(predictions, ())
     assert (test.accuracy.right, test.accuracy.count) == (2, 3)
     assert test.classes[5].recall.value is None

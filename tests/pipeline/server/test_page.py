@@ -20,6 +20,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from components import features
+from components.contract import CONTRACT_FILE, DataContract
+from components.data import cifar10
+from components.model_contract import read_model_contract
 from components.serving.versions import MODEL_FILE, WARMUP_FILE
 from pipeline.server import models, page
 from pipeline.server.batching import Direct
@@ -55,6 +58,7 @@ class StandIn:
 
     def __init__(self, name: str, number: int, folder: Path):
         self.name, self.number, self.folder = name, number, folder
+        self.contract = read_model_contract(folder)
         names = [features.SIGNATURE_SERVING_DEFAULT, *([features.SIGNATURE_EXPLAIN] if number % 2 else [])]
         self.signatures = {name: meta_graph_pb2.SignatureDef() for name in names}
 
@@ -73,8 +77,9 @@ class StandIn:
         if not self.number % 2 and pixels.min() == 255:
             raise refuse('white is refused')
         label = int(pixels.mean(axis=(0, 1)).argmax())
-        probabilities = np.full((1, 10), 0.02, np.float32)
-        probabilities[0, label] = 0.82
+        count = self.contract.num_classes
+        probabilities = np.full((1, count), 0.2 / count, np.float32)
+        probabilities[0, label] += 0.8
         outputs = {
             features.OUTPUT_LABEL: np.array([label]),
             features.OUTPUT_CLASS_NAME: np.array([b''], object),
@@ -82,8 +87,8 @@ class StandIn:
         }
         if signature == features.SIGNATURE_EXPLAIN:
             (asked,) = inputs[features.LABEL_KEY]
-            if asked > 9:
-                raise refuse('assertion failed: [label must be -1 to 9]')
+            if asked >= count:
+                raise refuse(f'assertion failed: [label must be -1 to {count - 1}]')
             heat = np.zeros((1, 4, 4), np.float32)
             heat[0, 0, label if asked == features.NO_LABEL else asked % 4] = 1
             outputs |= {features.OUTPUT_SEEN: pixels[None], features.OUTPUT_HEAT_MAP: heat}
@@ -94,10 +99,14 @@ class StandIn:
 def serving(tmp_path_factory) -> Path:
     """A serving folder with the versions 6 and 7, which keep two samples each."""
     folder = tmp_path_factory.mktemp('serving')
+    write_versions(folder)
+    return folder
+
+
+def write_versions(folder: Path) -> None:
     for number in (6, 7):
         version = folder / str(number)
-        (version / 'assets').mkdir(parents=True)
-        (version / 'assets' / 'labels.txt').write_text('\n'.join(features.CLASS_NAMES) + '\n')
+        version.mkdir()
         (version / MODEL_FILE).touch()
         (version / WARMUP_FILE).parent.mkdir()
         with tf.io.TFRecordWriter(str(version / WARMUP_FILE)) as writer:
@@ -108,7 +117,6 @@ def serving(tmp_path_factory) -> Path:
                 images = [make_png('red'), make_png('blue')][:count]
                 request.inputs[features.IMAGE_KEY].CopyFrom(tf.make_tensor_proto(images))
                 writer.write(log.SerializeToString())
-    return folder
 
 
 class Running:
@@ -138,6 +146,10 @@ def make_models(serving: Path, **labels: int) -> list[model_server_config_pb2.Mo
 
 @pytest.fixture
 def running(serving, monkeypatch) -> Iterator[Running]:
+    yield from run_server(serving, monkeypatch)
+
+
+def run_server(serving: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     monkeypatch.setattr(models, 'LoadedVersion', StandIn)
     store = ModelStore(make_models(serving), lambda line: None, Metrics(), allow_unavailable_labels=True)
     store.follow()
@@ -162,8 +174,8 @@ def test_the_state_lists_versions_labels_and_samples(running, serving):
 def test_an_answer_has_the_classes_the_version_and_two_pictures(running):
     answer = ask(running, make_png('lime')).json()
     assert (answer['version'], answer['class_name'], answer['explained']) == (7, 'automobile', 'automobile')
-    assert answer['probabilities']['automobile'] == pytest.approx(0.82)
-    assert list(answer['probabilities']) == list(features.CLASS_NAMES)
+    assert answer['class_names'] == list(cifar10.CONTRACT.class_names)
+    assert answer['probabilities'] == pytest.approx([0.02, 0.82, *[0.02] * 8])
     assert answer['seen'].startswith('data:image/png;base64,')
     other = ask(running, make_png('lime'), '?class=2').json()
     assert (other['class_name'], other['explained']) == ('automobile', 'bird')
@@ -256,6 +268,36 @@ def test_everything_can_be_done_with_the_keyboard(running, serving, tab):
     assert titles[0].startswith('stable: version 6')
     assert 'This version was pushed without an explanation of its answers.' in titles[0]
     assert titles[1].startswith('canary: version 7')
+
+
+# Numbers as names: JSON's objects have such keys in another order.
+NUMBERS = DataContract(tuple(str(number) for number in reversed(range(300))), 64, is_square=False)
+
+
+@pytest.fixture
+def running_numbers(tmp_path, monkeypatch) -> Iterator[Running]:
+    """A server whose versions have 300 classes."""
+    write_versions(tmp_path)
+    for number in (6, 7):
+        (tmp_path / str(number) / CONTRACT_FILE).write_text(NUMBERS.to_json())
+    yield from run_server(tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_of_many_classes_ten_are_shown_and_the_others_on_request(running_numbers, tab):
+    open_page(tab, running_numbers)
+    send_file(tab, make_png('lime'))
+    tab.wait_for('document.querySelector(".best")?.textContent == "298"')
+    is_visible = '[...document.querySelectorAll(".bar")].filter(bar => bar.checkVisibility()).length'
+    assert tab.evaluate(is_visible) == 10
+    assert tab.evaluate('document.querySelector("summary").textContent') == '290 more'
+    tab.evaluate('document.querySelector("summary").click()')
+    assert tab.evaluate(is_visible) == 300
+    names = tab.evaluate('[...document.querySelectorAll(".bar")].map(bar => bar.innerText.split("\\n")[0])')
+    assert names == ['298', '299', *(str(number) for number in reversed(range(298)))]
+    tab.evaluate('[...document.querySelectorAll(".bar")].at(-1).click()')
+    tab.wait_for('document.getElementById("said").textContent == "Where version 7 looked for 0."')
 
 
 @pytest.mark.slow

@@ -25,11 +25,15 @@ from tests.conftest import PROJECT
 DAY = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.UTC)
 
 
+def encode_pixels(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, 'PNG')
+    return out.getvalue()
+
+
 def encode(number: int) -> bytes:
     """An image whose brightness is its number."""
-    out = io.BytesIO()
-    Image.new('RGB', (32, 32), (number,) * 3).save(out, 'PNG')
-    return out.getvalue()
+    return encode_pixels(np.full((32, 32, 3), number, np.uint8))
 
 
 IMAGES = [encode(number) for number in range(200)]
@@ -40,7 +44,8 @@ def ask(images, labels=None, version: int = 3, signature: str = 'serving_default
     labels = np.zeros(len(images), np.int64) if labels is None else np.asarray(labels)
     outputs = {'label': labels, 'probabilities': np.eye(10, dtype=np.float32)[labels]}
     inputs = images if isinstance(images, np.ndarray) else np.array(images, object)
-    return SimpleNamespace(inputs={key: inputs}), SimpleNamespace(version=version, signature=signature, outputs=outputs)
+    answer = SimpleNamespace(version=version, signature=signature, outputs=outputs, image_size=32)
+    return SimpleNamespace(inputs={key: inputs}), answer
 
 
 @pytest.fixture
@@ -161,13 +166,27 @@ def test_every_signature_that_classifies_is_sampled(tmp_path):
     assert [line.image.rpartition('.')[2] for line in lines] == ['png'] * 4 + ['bin', 'png', 'bin']
 
 
+def test_images_are_measured_at_the_size_of_the_version_that_answered(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    sample = RequestSample(tmp_path, now=lambda: DAY)
+    for version, image_size in ((3, 64), (4, 32), (5, 64)):
+        asked, answer = ask([encode_pixels(noise)], version=version)
+        answer.image_size = image_size
+        sample.offer(asked, answer)
+    sample.close()
+    first, small, last = map(parse_line, (tmp_path / '2026-11-27.jsonl').read_text().splitlines())
+    assert (first.version, small.version, last.version) == (3, 4, 5)
+    assert first.statistics == last.statistics
+    assert small.statistics['contrast'] < 0.8 * first.statistics['contrast'], 'resizing takes the noise away'
+
+
 def test_a_request_never_waits_and_what_cannot_be_taken_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(request_sample, '_MAX_WAITING_BYTES', 100 * len(IMAGES[0]))
     go_on, describe = threading.Event(), request_sample.describe_rows
 
-    def wait(rows):
+    def wait(rows, image_size):
         go_on.wait()
-        return describe(rows)
+        return describe(rows, image_size)
 
     monkeypatch.setattr(request_sample, 'describe_rows', wait)
     sample = RequestSample(tmp_path, now=lambda: DAY)
