@@ -229,6 +229,13 @@ def test_the_page_has_the_classes_of_the_data_whatever_their_number(count, tmp_p
     assert len(places) == min(count, MAX_CLASSES)
 
 
+def test_a_run_of_an_earlier_release_has_cifar10s_classes(folders, tmp_path):
+    text = (folders.artifacts['CuratedSchemaGen.schema'] / SCHEMA_NAME).read_text()
+    (tmp_path / SCHEMA_NAME).write_text(text[: text.index('string_domain')])
+    older = dataclasses.replace(folders, artifacts={**folders.artifacts, 'CuratedSchemaGen.schema': tmp_path})
+    assert make_report(older, tmp_path / 'report.html').contract == cifar10.CONTRACT
+
+
 def test_of_many_classes_those_with_the_most_mistakes_are_in_the_matrix_and_the_others_are_counted_together():
     labels = np.repeat(np.arange(30), 4)
     answers = np.where(labels % 3 == 0, (labels + 1) % 30, labels)  # every third class is taken for the next one
