@@ -64,7 +64,7 @@ lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --override overrides.txt --generate-hashes --no-header --no-annotate --upgrade \
 	  --constraint requirements.txt \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \
-	  setup.py --extra dev --output-file requirements-dev.txt
+	  setup.py --extra dev --extra onnx --output-file requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --override overrides.txt --override kubeflow/overrides-gpu.txt --generate-hashes \
 	  --no-header --no-annotate --upgrade --constraint requirements.txt \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \

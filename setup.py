@@ -54,7 +54,8 @@ setup(
             'types-pyyaml>=6',
             'types-requests>=2.32',
             'types-tqdm>=4.67',
-        ]
+        ],
+        'onnx': ['onnx>=1.20', 'onnxruntime>=1.24', 'tf2onnx>=1.17'],
     },
     entry_points={'console_scripts': ['cifar10-pipeline = pipeline.__main__:main']},
 )
