@@ -28,6 +28,7 @@ from components.model_contract import read_model_contract
 from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
 from components.model_gate.slices import read_slices
 from components.model_gate.verdict import VERDICT_FILE, read_verdict
+from components.onnx_model import read_onnx_report
 from components.places import Place, link_or_copy_folder, locate
 from components.serving.likeness import HOW_TO_PUSH, ServingClasses, find_unlike_version
 from components.serving.model_card import CARD_FILE, render_card
@@ -60,7 +61,8 @@ class _Spec(standard_component_specs.PusherSpec):
 
 
 def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str, Any]) -> dict[str, Any]:
-    """Collects what a version says about itself: its accuracy, when it was pushed, data, classes, settings and latency.
+    """Collects what a version says about itself: its accuracy, when it was pushed, data, classes, settings, latency,
+    and what it has beside the SavedModel.
 
     Args:
       saved_model: folder of the model that is to be pushed.
@@ -71,6 +73,7 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
     data = config[_DATA_KEY]
     report = read_report(artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY]))
     baseline = read_baseline(artifact_utils.get_single_uri(input_dict[_BASELINE_KEY]))
+    onnx = read_onnx_report(saved_model)
     trainer, usual = ((config.get(key) or {}).get('trainer', {}) for key in (_SETTINGS_KEY, _DEFAULTS_KEY))
     return {
         'accuracy': metrics[ACCURACY],
@@ -84,6 +87,7 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
         'baseline': baseline.version,
         'unlike': baseline.unlike,
         'batch_ms': report.batch_ms,
+        'onnx': onnx and onnx._asdict(),
     }
 
 

@@ -76,6 +76,7 @@ def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool, command: s
       PipelineError: the run could not be finished. The message says why, and where the log is.
     """
     layout = Layout(config.root)
+    config.export.check_packages()
     if config.data:
         check_splits(config.data)
     if config.bulk_input:

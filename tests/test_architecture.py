@@ -16,6 +16,7 @@ ALLOWED = {
         'components.contract',
         'components.contract_schema',
         'components.errors',
+        'components.onnx_model',
         'components.places',  # checkpoints can be in an object store
         'components.progress',
         'components.settings',

@@ -4,16 +4,19 @@ They travel as JSON in the Trainer's `custom_config`, so ML Metadata keeps every
 need TensorFlow, whose import takes seconds, because the command line lists every setting.
 """
 
+from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from components.errors import UsageError
 from components.places import check_place
 from components.settings import Settings
 from trainer.backbones import BACKBONES
 
 EXPORT_FILE = 'export.json'  # an ExportReport, in the SavedModel's assets.extra folder, which model servers ignore
+ONNX_PACKAGES = ('onnx', 'onnxruntime', 'tf2onnx')  # setup.py's extra `onnx`
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -151,7 +154,23 @@ class ExportConfig(Settings):
     """Precision of the served weights and arithmetic. bfloat16 needs a CPU or GPU that has it, and must agree with
     float32."""
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.995
-    """Least share of val images, 0 to 1, that bfloat16 must give the same class as float32; below it the run stops."""
+    """Least share of val images, 0 to 1, that bfloat16 must give the same class as float32, and the ONNX model the same
+    as the SavedModel; below it the run stops."""
+    onnx: bool = False
+    """Whether the model is also written as ONNX, in float32, into the SavedModel's folder assets.extra."""
+
+    def check_packages(self) -> None:
+        """Checks whether the packages are installed that the settings need.
+
+        Raises:
+          UsageError: One is missing.
+        """
+        missing = [name for name in ONNX_PACKAGES if self.onnx and find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f'export.onnx=true needs packages that are not installed here: {", ".join(missing)}. Install them '
+                f'beside the locked ones with `pip install --no-deps {" ".join(missing)}`, or set export.onnx=false.'
+            )
 
 
 class ExportReport(NamedTuple):
