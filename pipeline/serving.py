@@ -7,6 +7,7 @@ from typing import Any
 
 from components.contract import DataContract, parse_contract
 from components.data import cifar10
+from components.onnx_model import OnnxReport
 from components.places import Place
 from components.serving import version_labels, versions
 from components.serving.versions import Version
@@ -66,6 +67,8 @@ def _describe(version: Version, before: Version | None, *, with_classes: bool) -
     yield _describe_data(info.get('data') or {})
     if with_classes:
         yield _read_contract(info).describe()
+    if info.get('onnx'):
+        yield OnnxReport(**info['onnx']).describe()
     yield _describe_change(version, before)
 
 

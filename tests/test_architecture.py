@@ -1,6 +1,7 @@
 """Which way imports go, and what the locks and the package's metadata must hold."""
 
 import ast
+import importlib.metadata
 import re
 
 import pytest
@@ -93,6 +94,22 @@ def test_the_tests_lock_is_the_lock_and_what_the_tests_need():
     lock, more = (read_lock((PROJECT / name).read_text()) for name in LOCKS)
     assert lock.items() < more.items()
     assert {'pytest', 'ruff'} <= more.keys() - lock.keys()
+
+
+def test_the_lock_has_all_that_the_packages_of_onnx_need_beside_themselves():
+    """docs/serving.md says so: they can be added without resolving anything."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    from pipeline.doctor import read_lock
+    from trainer.config import ONNX_PACKAGES
+
+    lock, more = (read_lock((PROJECT / name).read_text()) for name in LOCKS)
+    assert set(ONNX_PACKAGES) <= more.keys() - lock.keys()
+    for name in ONNX_PACKAGES:
+        for needed in map(Requirement, importlib.metadata.requires(name)):
+            if needed.name not in ONNX_PACKAGES and (not needed.marker or needed.marker.evaluate({'extra': ''})):
+                assert needed.specifier.contains(lock[canonicalize_name(needed.name)]), f'{name} needs {needed}'
 
 
 def test_the_lock_keeps_the_overrides():

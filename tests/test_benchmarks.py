@@ -22,6 +22,7 @@ BENCHMARKS = (
         'feature_extraction',
         'frozen_pass',
         'input',
+        'onnx',
         'predict',
         'serving',
         'training',

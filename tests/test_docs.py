@@ -17,7 +17,7 @@ from pipeline.overrides import apply_overrides, list_fields
 from tests.documents import DOCUMENTS, PROJECT, list_anchors, list_blocks, list_commands, read_prose
 
 README = PROJECT / 'README.md'
-LANGUAGES = ('sh', 'text', 'mermaid')
+LANGUAGES = ('sh', 'python', 'text', 'mermaid')
 COMMANDS = ('python -m', 'make', 'docker', 'kubectl', 'curl', 'source')  # what a command in these documents begins with
 PACKAGES = ('benchmarks', 'components', 'docs', 'kubeflow', 'pipeline', 'tests', 'trainer')
 each_document = pytest.mark.parametrize('document', DOCUMENTS, ids=lambda document: document.name)

@@ -185,8 +185,6 @@ def _write_json(folder: str, name: str, content: object) -> None:
 
 def _write_outputs(
     model: keras.Model,
-    config: TrainerConfig,
-    export_config: ExportConfig,
     fn_args: FnArgs,
     transform_output: tft.TFTransformOutput,
     report: TrainingReport,
@@ -201,10 +199,11 @@ def _write_outputs(
     model.save(os.path.join(run_dir, KERAS_FILE))
     write_predictions(model, val, run_dir)
     val_batches = make_batches(val, EpochOrder(val.count, None), MICRO_BATCH)
-    out = fn_args.serving_model_dir
-    export.export_model(model, transform_output, out, export_config, val_batches, contract)
+    export_config = ExportConfig(**fn_args.custom_config['export'])
+    export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches, contract)
     if export_config.onnx:
-        export_onnx(model, config, export_config, contract, val.encoded, out)
+        config = TrainerConfig(**fn_args.custom_config['trainer'])
+        export_onnx(model, config, export_config, contract, val.encoded, fn_args.serving_model_dir)
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -215,8 +214,7 @@ def run_fn(fn_args: FnArgs) -> None:
         ('export') as dicts.
     """
     config = TrainerConfig(**fn_args.custom_config['trainer'])
-    export_config = ExportConfig(**fn_args.custom_config['export'])
-    export_config.check_packages()  # now, and not after the training
+    ExportConfig(**fn_args.custom_config['export']).check_packages()  # now, and not after the training
     run_dir = fn_args.model_run_dir
     with use_device(config.precision) as device:
         cluster = join_cluster(config.strategy)
@@ -251,6 +249,6 @@ def run_fn(fn_args: FnArgs) -> None:
             model.set_weights(trained.get_weights())
         calibration = scale_temperature(model, val) if config.calibration == 'temperature' else None
         report = make_report(device, cache, history, calibration, measure_stages(model))
-        _write_outputs(model, config, export_config, fn_args, transform_output, report, history, val, contract)
+        _write_outputs(model, fn_args, transform_output, report, history, val, contract)
         remove_checkpoints(checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

@@ -10,6 +10,7 @@ from typing import Any
 
 from components import features
 from components.model_gate.slices import Slice
+from components.onnx_model import OnnxReport
 from components.reasons import Reason
 from components.shares import Share, format_share, measure_share
 
@@ -136,6 +137,7 @@ def render_card(
         data_licence=DATA_LICENCE,
         weights=describe_weights(info.get('settings')),
         accuracy=_measure(info['accuracy'], info['images']),
+        onnx=OnnxReport(**info['onnx']).describe() if info.get('onnx') else '',
         recalls={each.slice: _measure(each.value, each.count) for each in reasons if each.metric == 'recall'},
         calibration=next((each for each in reasons if each.metric == 'calibration_error'), None),
         baseline=baseline,

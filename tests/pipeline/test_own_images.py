@@ -5,6 +5,8 @@ Kubeflow's way with the same pictures is tests/kubeflow/test_kubeflow_run.py.
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,13 @@ from components import features
 from components.contract import DataContract
 from components.data.manifest import read_contract
 from components.model_contract import read_model_contract
+from components.onnx_model import read_onnx_report
+from components.serving.model_card import CARD_FILE
 from components.serving.versions import find_newest_version, read_info
 from pipeline.__main__ import main
+from pipeline.serving import describe_versions
 from tests.conftest import run_cli
-from tests.documents import PROJECT, list_commands
+from tests.documents import PROJECT, list_blocks, list_commands
 from tests.pictures import CLASSES, draw_picture, write_pictures
 
 pytestmark = pytest.mark.slow
@@ -26,6 +31,7 @@ pytestmark = pytest.mark.slow
 CONTRACT = DataContract(CLASSES, 256, False)
 # Random weights, because nothing may be downloaded here, and a small image of the network.
 SETTINGS = ('--set', 'trainer.weights=none', '--set', 'trainer.image_size=64', '--set', 'trainer.epochs=6')
+ONNX = ('--set', 'export.onnx=true')
 NEW = 7  # pictures of each class that were not trained on, one of each form
 
 
@@ -45,8 +51,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('own')
     write_pictures(folder / 'pictures', 20)
     write_pictures(folder / 'new-pictures', NEW, first=100)
-    for begin, more in (('data --images', ()), ('run --preset small --data data/pictures --root', SETTINGS)):
-        answer = run_cli(*read_documented(begin.removesuffix(' --root')), *more, folder=folder)
+    for begin, more in (('data --images', ()), ('run --preset small --data data/pictures', (*SETTINGS, *ONNX))):
+        answer = run_cli(*read_documented(begin), *more, folder=folder)
         assert answer.returncode == 0, answer.stdout + answer.stderr
     (folder / 'run.txt').write_text(answer.stdout)
     return folder
@@ -87,7 +93,7 @@ def test_classes_and_size_travel_from_the_data_to_the_version(folder, version):
     assert (version / 'assets' / 'labels.txt').read_text().split() == list(CLASSES)
     assert read_info(version)['contract'] == CONTRACT.to_dict()
     assert read_info(version)['data']['counts'] == manifest['counts']
-    card = (version / 'assets.extra' / 'MODEL_CARD.md').read_text()
+    card = (version / CARD_FILE).read_text()
     assert all(name in card for name in CLASSES)
     assert 'CIFAR' not in card
     (page,) = (folder / 'runs' / 'small').rglob('report.html')
@@ -95,6 +101,24 @@ def test_classes_and_size_travel_from_the_data_to_the_version(folder, version):
     signature = tf.saved_model.load(str(version)).signatures[features.SIGNATURE_RAW]
     pixels = tf.zeros([2, 256, 256, 3], tf.uint8)
     assert signature(image=pixels)[features.OUTPUT_PROBABILITIES].shape == (2, 3)
+
+
+def test_the_versions_onnx_model_answers_without_tensorflow_as_the_document_says(folder, version):
+    (block,) = (block for block in list_blocks(PROJECT / 'docs' / 'serving.md') if block.language == 'python')
+    code = '\n'.join((*block.lines, 'import sys', "assert 'tensorflow' not in sys.modules"))
+    picture = next((folder / 'new-pictures' / 'zebra').glob('*.JPG'))  # which its camera has turned
+    for documented, here in (('runs/sample/serving/1795524616', version), ('cat.png', picture)):
+        assert documented in code
+        code = code.replace(documented, str(here))
+    answer = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    class_name, probability = answer.stdout.split()
+    signature = tf.saved_model.load(str(version)).signatures[features.SIGNATURE_SERVING_DEFAULT]
+    expected = signature(image=tf.constant([picture.read_bytes()]))
+    assert class_name == expected[features.OUTPUT_CLASS_NAME].numpy()[0].decode() == 'zebra'
+    assert float(probability) == pytest.approx(expected[features.OUTPUT_PROBABILITIES].numpy().max(), abs=0.05)
+    sentence = read_onnx_report(version).describe()
+    assert f'The same network as an ONNX model: {sentence}.' in (version / CARD_FILE).read_text()
+    assert sentence in ' '.join(' '.join(describe_versions(version.parent)).split())
 
 
 def test_training_evaluation_and_serving_see_the_same_picture(folder, version):
