@@ -49,7 +49,8 @@ def preprocess_for_onnx(images: tf.Tensor, config: TrainerConfig) -> tf.Tensor:
     if wanted >= size:
         return inputs
     # To make images smaller TensorFlow has an operation of its own. It is linear, and the same for rows and columns.
-    weights = tf.image.resize(tf.eye(size)[..., tf.newaxis], [wanted, size], antialias=True)[..., 0].numpy()
+    with tf.init_scope():  # a constant of the graph
+        weights = tf.image.resize(tf.eye(size)[..., tf.newaxis], [wanted, size], antialias=True)[..., 0].numpy()
     return tf.einsum('ar,nrcd,bc->nabd', weights, inputs, weights)
 
 
