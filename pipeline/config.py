@@ -259,7 +259,7 @@ def small(root: str) -> PipelineConfig:
     - Eight views of each image, flipped and shifted, are cached; frozen layers leave only the mean of each channel, so
       the views take 4 KB each.
     - The head has one more layer, with dropout, and AdamW (Loshchilov and Hutter 2019) trains it.
-    - Batches of 32 for 30 epochs, so that there are enough steps: 225 with 240 images.
+    - Batches of 32 for 30 epochs, so that there are enough steps: 240 with 240 images.
     """
     base = folder(root)
     return replace(
