@@ -5,16 +5,16 @@ seconds to import, are imported only after every check that can do without them.
 """
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from components.data import cifar10, download, sample
 from components.data.download import OFFICIAL_ARCHIVE, compute_sha256
 from components.data.manifest import Manifest, Source, check_vacant, find_written
-from components.errors import DataError
+from components.errors import DataError, PipelineError
 from components.staging import stage_folder
 from pipeline.config import BeamConfig, SampleConfig
+from pipeline.engines import explain_worker_failure
 from pipeline.imports import BEAM_MODULES, track_imports
 
 
@@ -40,7 +40,12 @@ def _write(batches: Sequence[cifar10.BatchFile], out: Path, source: Source, limi
     with track_imports(BEAM_MODULES):
         from components.data.tfrecords import write_dataset  # imports Beam and TensorFlow
 
-    manifest = write_dataset(batches, out, source, limit=limit, beam_args=beam.args)
+    try:
+        manifest = write_dataset(batches, out, source, limit=limit, beam_args=beam.options)
+    except PipelineError:
+        raise
+    except Exception as error:  # Beam wraps what a worker raised in errors of any type
+        raise explain_worker_failure(error, beam.args) or error from error
     return f'{describe_counts(manifest)} written to {out}'
 
 
@@ -110,8 +115,8 @@ def write_from_sample(
     Raises:
       UsageError: `out` holds something else, and `replace` is not set.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        batches = sample.write_sample(Path(folder), train=config.train, test=config.test, seed=config.seed)
+    with stage_folder(out.with_name(f'{out.name}.batches')) as folder:  # which Beam's workers can read
+        batches = sample.write_sample(folder, train=config.train, test=config.test, seed=config.seed)
         digest = compute_sha256(*(batch.path for batch in batches))
         source = Source(kind='sample', name=f'seed {config.seed}', sha256=digest)
         if replace and not find_written(out, source, limit):
