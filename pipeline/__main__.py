@@ -95,13 +95,16 @@ def _check_picture_options(arguments: argparse.Namespace) -> None:
 def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f'--limit takes a number of at least 1. Received: {arguments.limit}')
+    if arguments.labels and not (arguments.archive or arguments.download):
+        raise UsageError('--labels chooses between the labels of CIFAR-100; it needs --archive FILE or --download.')
     _check_picture_options(arguments)
     if '://' in arguments.out:
         raise UsageError(
             f'--out takes a folder of this machine or of a file system that is mounted here, and no URI, because a '
             f'data folder appears whole by being renamed; write it here and copy it there. Received: {arguments.out}'
         )
-    out, limit, beam = Path(arguments.out).absolute(), arguments.limit, _make_beam_config(arguments)
+    out, limit, labels = Path(arguments.out).absolute(), arguments.limit, arguments.labels
+    beam = _make_beam_config(arguments)
     with divert_chatter(verbose=arguments.verbose):
         from pipeline import data, data_images
 
@@ -111,9 +114,9 @@ def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
             folder, size = Path(arguments.images).absolute(), arguments.size
             note = data_images.write_from_images(folder, out, csv_file=csv_file, size=size, group_by=arguments.group_by)
         elif arguments.archive:
-            note = data.write_from_archive(Path(arguments.archive), out, limit=limit, beam=beam)
+            note = data.write_from_archive(Path(arguments.archive), out, limit=limit, beam=beam, labels=labels)
         elif arguments.download:
-            note = data.write_from_download(out, limit=limit, beam=beam)
+            note = data.write_from_download(arguments.download, out, limit=limit, beam=beam, labels=labels)
         else:
             note = data.write_from_sample(SampleConfig(), out, limit=limit, beam=beam)
     reporter.finish(0, note)
