@@ -26,6 +26,7 @@ _MODULES = ('go/cmd/prism', 'python/container')
 _GO = ('go', '/usr/local/go/bin/go')
 _UNSHARE = ('unshare', '--map-root-user', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc')
 _START_S = 90.0
+_PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ['PATH'], '/usr/sbin', '/sbin'))
 
 # Arguments: the temp folder, the folders that stay visible in it (the last one is shared), --, the command.
 _ENTER = """
@@ -77,7 +78,7 @@ class Cluster(NamedTuple):
 
 
 def build_binaries() -> tuple[Path, Path]:
-    """Builds Prism and `boot`, of the version of Beam that is installed; they are kept in Go's folder of binaries.
+    """Builds Prism and `boot`, of the version of Beam that is installed, and keeps them in the user's cache.
 
     Returns:
       The two files.
@@ -104,9 +105,16 @@ def build_binaries() -> tuple[Path, Path]:
 
 def check_namespaces() -> None:
     """Checks that namespaces can be made. Raises Unavailable if not."""
-    if not shutil.which('unshare') or not shutil.which('ip'):
+    if not all(shutil.which(name, path=_PATH) for name in ('unshare', 'ip')):
         raise Unavailable('there are no unshare and ip, with which namespaces are made')
-    answer = subprocess.run([*_UNSHARE, 'true'], capture_output=True, text=True, check=False)
+    probe = 'mount -t tmpfs tmpfs "$0" && mount -o remount,bind,ro / && ip link set lo up'
+    answer = subprocess.run(
+        [*_UNSHARE, 'sh', '-c', probe, tempfile.gettempdir()],
+        env={'PATH': _PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if answer.returncode:
         raise Unavailable(f'no namespace can be made: {answer.stderr.strip()}')
 
@@ -131,7 +139,7 @@ def _wait(port: int, server: 'subprocess.Popen[Any]', log: Path) -> None:
 def _start(command: list[str], log: Path) -> Iterator['subprocess.Popen[Any]']:
     environment = {
         **os.environ,
-        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}:/usr/sbin:/sbin',
+        'PATH': _PATH,
         'RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT': '1',
         'PYTHONDONTWRITEBYTECODE': '1',
     }

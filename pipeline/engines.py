@@ -17,7 +17,8 @@ _WORKER_PLUGIN = 'tfx.components'
 _HERE = ('fnapi', 'direct', 'bundlebaseddirect', 'switchingdirect', 'interactive', 'testdirect')
 _PACKAGES = ('sdk_container_image', 'worker_harness_container_image', 'setup_file', 'extra_packages')
 _NO_FOLDER = re.compile(
-    r"(?:No such file or directory|Read-only file system|No files found based on the file pattern)\W*([^\s'\"\])]*)"
+    r'(?:No such file or directory|Read-only file system|No files found based on the file pattern)'
+    r"[\s:'\"\\]*([^\s'\"\\\])]*)"
 )
 _NO_PLUGIN = re.compile(
     r"No module named '?tfx_bsl|has no attribute 'EvalConfig'|cannot import name '\w+' from 'tfx_bsl"

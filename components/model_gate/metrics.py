@@ -68,7 +68,7 @@ class _SumCounts(beam.CombineFn):
 
     def __init__(
         self,
-        eval_config: 'config_pb2.EvalConfig',
+        eval_config: config_pb2.EvalConfig,
         model_names: list[str],
         count: Count,
         make_metrics: Callable[[Sums], dict[metric_types.MetricKey, float]],
@@ -103,7 +103,7 @@ def _compute_sum(name: str, count: Count, make_value: Callable[[Sums], float]) -
     """Returns the function that TFMA wants for a metric of a single model: it makes one computation for each model."""
 
     def make_computations(
-        eval_config: 'config_pb2.EvalConfig' = None, model_names: list[str] | None = None, **_: Any
+        eval_config: config_pb2.EvalConfig = None, model_names: list[str] | None = None, **_: Any
     ) -> list[metric_types.MetricComputation]:
         computations = []
         for model_name in model_names or ['']:
@@ -120,7 +120,7 @@ def _compute_sum(name: str, count: Count, make_value: Callable[[Sums], float]) -
 
 
 def _compute_paired(
-    eval_config: 'config_pb2.EvalConfig' = None, model_names: list[str] | None = None, **_: Any
+    eval_config: config_pb2.EvalConfig = None, model_names: list[str] | None = None, **_: Any
 ) -> list[metric_types.MetricComputation]:
     """Makes the computation for the candidate and the baseline together; none where there is no baseline."""
     baseline = model_util.get_baseline_model_spec(eval_config)
