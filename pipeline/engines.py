@@ -20,6 +20,7 @@ _NO_FOLDER = re.compile(
     r'(?:No such file or directory|Read-only file system|No files found based on the file pattern)'
     r"[\s:'\"\\]*([^\s'\"\\\])]*)"
 )
+_IN_A_WORKER = '[while running'  # which Beam adds to what a function of the pipeline raised
 _NO_PLUGIN = re.compile(
     r"No module named '?tfx_bsl|has no attribute 'EvalConfig'|cannot import name '\w+' from 'tfx_bsl"
 )
@@ -145,7 +146,7 @@ def explain_worker_failure(error: BaseException, args: Sequence[str]) -> Pipelin
             "pool with Beam's boot, as the worker image does, and not with worker_pool_main alone; see docs/scale.md."
         )
     missing = _NO_FOLDER.search(text)
-    if missing:
+    if missing and _IN_A_WORKER in text:
         return PipelineError(
             f'A worker of {engine.runner} cannot use {missing[1] or "a file of the run"}: every worker must see the '
             'data and the root of the run in a folder that it shares with this machine, under the same path; see '

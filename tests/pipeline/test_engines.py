@@ -84,6 +84,7 @@ def test_a_failure_of_remote_workers_is_a_sentence_and_any_other_is_left_alone()
     assert str(explained).startswith('A worker of FlinkRunner cannot use /data/train/a.gz: every worker must see the')
     assert explain_worker_failure(error, BeamConfig().args) is None
     assert explain_worker_failure(ValueError('division by zero'), remote) is None
+    assert explain_worker_failure(FileNotFoundError(2, 'No such file or directory', '/w.npz'), remote) is None
 
 
 def test_a_job_that_wrote_no_file_is_a_sentence(tmp_path):
