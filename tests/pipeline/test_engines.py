@@ -143,11 +143,13 @@ def cluster(shared):
         yield started
 
 
-def read_records(folder: Path) -> list[bytes]:
+def read_records(folder: Path) -> list[list[tuple[str, str]]]:
+    """Returns the features of all records, in an order of their own: an engine writes them, and each's, in any."""
     import tensorflow as tf
 
     files = [str(file) for file in sorted(folder.iterdir())]
-    return sorted(tf.data.TFRecordDataset(files, 'GZIP').as_numpy_iterator())
+    examples = map(tf.train.Example.FromString, tf.data.TFRecordDataset(files, 'GZIP').as_numpy_iterator())
+    return sorted(sorted((name, str(value)) for name, value in each.features.feature.items()) for each in examples)
 
 
 def summarize_statistics(folder: Path) -> dict[str, object]:
