@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.beam_cluster import Unavailable, start_cluster
-from benchmarks.harness import Result, describe_machine, divert_stdout, finish, make_folder
+from benchmarks.harness import Result, describe_machine, divert_stdout, finish
 from components.errors import PipelineError, UsageError
 from pipeline.config import PRESETS, BeamConfig, Layout, SampleConfig
 from pipeline.engines import explain_worker_failure
@@ -171,16 +172,18 @@ ENGINES = (
 )
 
 
-def measure_engine(engine: str, root: Path, shared: Path, *, whole: bool) -> dict[str, str]:
-    """Returns a row of the table: what came of each step, and of a whole run if `whole`."""
+def measure_engine(engine: str, root: Path | None, shared: Path, *, whole: bool) -> dict[str, str]:
+    """Returns a row of the table: what came of the steps of the run in `root`, and of a whole run if `whole`."""
     folder = shared / str(ENGINES.index(engine))
     folder.mkdir()
+    cells: dict[str, str] = {}
     try:
-        with _start(folder, engine) as args:
-            work = list_work(root, BeamConfig(args=tuple(args)), folder)
+        with _start(shared, engine) as args:
+            beam = BeamConfig(args=tuple(args))
+            work = list_work(root, beam, folder) if root else {}
             if args is DATAFLOW:
                 work = {name: lambda run=run: translate(run) for name, run in work.items()}
-            cells = measure(work, args)
+            cells |= measure(work, args)
             if whole and args is not DATAFLOW:
                 cells['whole run'] = measure_run(folder / 'run', args)
                 print(f'  whole run: {cells["whole run"]}', flush=True)
@@ -203,19 +206,18 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument('--engine', choices=ENGINES, action='append', help='only this one; default: all')
-    parser.add_argument('--no-run', action='store_true', help='leave the whole runs out')
+    parser.add_argument('--only', choices=('steps', 'runs'), help='only the steps, or only the whole runs')
     arguments = parser.parse_args()
-    with make_folder() as folder:
-        root = folder / 'root'
-        print(
-            describe_machine(),
-            '\na run in this process, whose steps are repeated:',
-            measure_run(root, BeamConfig().args),
-        )
+    print(describe_machine(), flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder, root = Path(name), None
+        if arguments.only != 'runs':
+            root = folder / 'root'
+            print(f'the run whose steps are repeated: {measure_run(root, BeamConfig().args)}', flush=True)
         rows = {}
         for engine in arguments.engine or ENGINES:
             print(engine, flush=True)
-            rows[engine] = measure_engine(engine, root, folder, whole=not arguments.no_run)
+            rows[engine] = measure_engine(engine, root, folder, whole=arguments.only != 'steps')
     print_table(rows)
     result: Result = {engine: dict(cells) for engine, cells in rows.items()}
     finish(result)
