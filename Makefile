@@ -70,13 +70,16 @@ lock: $(STAMP)
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links \
 	  setup.py --output-file kubeflow/requirements-gpu.txt
 
-# IMAGE=REGISTRY/NAME: the images that a compiled package runs in, NAME:VERSION and NAME:VERSION-gpu. Needs Docker.
+# IMAGE=REGISTRY/NAME: the images that a compiled package runs in, NAME:VERSION and NAME:VERSION-gpu, and that of Beam's
+# workers, NAME:VERSION-worker. Needs Docker.
 images:
 	@test -n "$(IMAGE)" || { echo "error: make images IMAGE=REGISTRY/NAME" >&2; exit 2; }
 	docker build --file kubeflow/Dockerfile --target cpu --tag $(IMAGE):$(VERSION) --build-arg VERSION=$(VERSION) \
 	  --build-arg LOCK_DIGEST=$(shell sha256sum requirements.txt | cut -c1-64) .
 	docker build --file kubeflow/Dockerfile --target gpu --tag $(IMAGE):$(VERSION)-gpu --build-arg VERSION=$(VERSION) \
 	  --build-arg LOCK_DIGEST=$(shell sha256sum kubeflow/requirements-gpu.txt | cut -c1-64) .
+	docker build --file kubeflow/Dockerfile --target worker --tag $(IMAGE):$(VERSION)-worker \
+	  --build-arg VERSION=$(VERSION) --build-arg LOCK_DIGEST=$(shell sha256sum requirements.txt | cut -c1-64) .
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -10,7 +10,7 @@ setup(
     python_requires='>=3.11,<3.14',
     packages=find_packages(include=['components*', 'kubeflow*', 'pipeline*', 'trainer*']),
     package_data={
-        'components': ['schema.pbtxt'],
+        'components': ['schema.pbtxt', 'worker_options.json'],
         'components.serving': ['MODEL_CARD.md.jinja'],
         'pipeline.report': ['page.html.jinja'],
         'pipeline.server': ['page.html'],

@@ -96,7 +96,7 @@ def evaluate_with_tfma(saved_models: list[str], file_pattern: str, out: str) -> 
     source = tfxio.TFExampleRecord(
         file_pattern, raw_record_column_name=tfma.ARROW_INPUT_COLUMN, telemetry_descriptors=['benchmark']
     )
-    with beam.Pipeline(options=PipelineOptions(list(BeamConfig().args))) as pipeline:
+    with beam.Pipeline(options=PipelineOptions(BeamConfig().options)) as pipeline:
         examples = pipeline | source.BeamSource()
         _ = examples | tfma.ExtractEvaluateAndWriteResults(
             eval_shared_model=shared_models if len(shared_models) > 1 else shared_models[0],
@@ -118,7 +118,7 @@ def evaluate_with_executor(folder: Path) -> Metrics:
     examples = make_artifact(standard_artifacts.Examples, 'examples')
     examples.split_names = json.dumps([features.TEST_SPLIT])
     evaluation = make_artifact(standard_artifacts.ModelEvaluation, 'evaluation')
-    context = Executor.Context(beam_pipeline_args=list(BeamConfig().args), tmp_dir=str(folder), unique_id='1')
+    context = Executor.Context(beam_pipeline_args=BeamConfig().options, tmp_dir=str(folder), unique_id='1')
     Executor(context).Do(
         {
             'examples': [examples],

@@ -170,7 +170,7 @@ def write_records(out: Path, count: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         sentence, batches = load_batches(Path(folder), count)
         source = Source(kind='archive', name=sentence, sha256='')
-        write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().args)
+        write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().options)
     return sentence
 
 

@@ -81,7 +81,7 @@ def write_transform_graph(
     rows = [{features.IMAGE_KEY: b'', features.LABEL_KEY: 0, features.ID_KEY: [b'']}]
     with (
         tempfile.TemporaryDirectory() as folder,
-        beam.Pipeline(options=PipelineOptions(list(BeamConfig().args))) as pipeline,
+        beam.Pipeline(options=PipelineOptions(BeamConfig().options)) as pipeline,
         tft_beam.Context(temp_dir=folder),
     ):
         transform_fn = (pipeline | beam.Create(rows), metadata) | tft_beam.AnalyzeDataset(

@@ -46,7 +46,7 @@ def make_inputs(config: 'PipelineConfig') -> dict[str, list[Any]]:
             CuratedSchemaGen(example_gen.outputs['examples']),
         ],
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(layout.metadata)),
-        beam_pipeline_args=list(config.beam.args),
+        beam_pipeline_args=config.beam.options,
     )
     LocalRunner(lambda result: found.update(result.outputs)).run(graph)
     return {key: list(found[key]) for key in ('examples', 'schema')}
@@ -68,7 +68,7 @@ def make_sides(config: 'PipelineConfig') -> dict[str, Any]:
     return {'ours': components['Transform'], 'rival': stock}
 
 
-def run_transform(component: Any, inputs: dict[str, list[Any]], out: Path, beam_args: tuple[str, ...]) -> None:
+def run_transform(component: Any, inputs: dict[str, list[Any]], out: Path, beam_args: list[str]) -> None:
     """Runs a Transform component once, as TFX's launcher would, and replaces the folder `out`.
 
     The executor is TFX's, which ours only gives the data contract.
@@ -82,7 +82,7 @@ def run_transform(component: Any, inputs: dict[str, list[Any]], out: Path, beam_
         artifact.uri = str(out / key)
         Path(artifact.uri).mkdir(parents=True)
         outputs[key] = [artifact]
-    context = Executor.Context(beam_pipeline_args=list(beam_args), tmp_dir=str(out / '.tmp'), unique_id='')
+    context = Executor.Context(beam_pipeline_args=beam_args, tmp_dir=str(out / '.tmp'), unique_id='')
     Executor(context).Do(inputs, outputs, component.spec.exec_properties)
 
 
@@ -95,7 +95,7 @@ def measure(folder: Path, images: int, rounds: int) -> harness.Result:
         config = PipelineConfig(name='benchmark', root=str(folder), data=str(folder / 'data'))
         inputs = make_inputs(config)
         runs = {
-            name: functools.partial(run_transform, component, inputs, folder / name, config.beam.args)
+            name: functools.partial(run_transform, component, inputs, folder / name, config.beam.options)
             for name, component in make_sides(config).items()
         }
     size = config.trainer.get_image_size()

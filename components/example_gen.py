@@ -17,7 +17,7 @@ from tfx.types import artifact_utils, standard_component_specs
 
 from components import features
 from components.artifacts import Artifacts, Properties
-from components.data.manifest import MANIFEST_NAME, check_splits
+from components.data.manifest import MANIFEST_NAME, check_splits, check_written
 from components.errors import DataRefusedError
 from components.places import fetch, locate
 
@@ -80,7 +80,7 @@ class Executor(executor.Executor):
     """Checks the data folder before Beam reads it, and the files when Beam fails to."""
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties) -> None:
-        """See the stock executor, and `check_splits` and `check_readable` for the errors."""
+        """See the stock executor, and `check_splits`, `check_readable` and `check_written` for the errors."""
         data = exec_properties[standard_component_specs.INPUT_BASE_KEY]
         check_splits(data)
         try:
@@ -88,6 +88,8 @@ class Executor(executor.Executor):
         except Exception:
             check_readable(data)
             raise
+        for split in features.SPLITS:
+            check_written(Path(artifact_utils.get_split_uri(output_dict[_EXAMPLES_KEY], split)))
         manifest = locate(data) / MANIFEST_NAME
         if manifest.exists():  # the run keeps it, in case the folder is written again
             Path(artifact_utils.get_single_uri(output_dict[_EXAMPLES_KEY]), MANIFEST_NAME).write_bytes(

@@ -56,6 +56,13 @@ class Target:
                 raise UsageError(f'{option} takes an absolute path on a volume, or {schemes}. Received: {place!r}')
         if not _NAME.fullmatch(config.name):
             raise UsageError(f'--set name takes lower-case letters, digits and hyphens. Received: {config.name!r}')
+        engine = config.beam.engine
+        if engine.is_remote:
+            raise UsageError(
+                f"--set beam.args names {engine.runner}, whose workers cannot read a step's artifacts: on Kubernetes "
+                "these are local copies of the step's pod. Leave beam.args out, or give one that runs in the pod, such "
+                'as --runner=FnApiRunner,--direct_running_mode=multi_processing.'
+            )
         has_gpu = any(config.kubeflow.get_step(name).gpu for name in STEPS)
         if has_gpu and not self.gpu_image:
             raise UsageError('A step asks for a GPU, so --gpu-image must name the image for it.')

@@ -71,11 +71,22 @@ def _run(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return local.run(_make_config(arguments), reporter, verbose=arguments.verbose, command=command)
 
 
+def _make_beam_config(arguments: argparse.Namespace) -> BeamConfig:
+    foreign = next((text for text in arguments.set if not text.startswith('beam.')), None)
+    if foreign:
+        raise UsageError(
+            f'--set {foreign}: `{arguments.command}` reads only the settings of beam.*, such as beam.args.'
+        )
+    return apply_overrides(PRESETS['sample']('.'), arguments.set).beam
+
+
 def _check_picture_options(arguments: argparse.Namespace) -> None:
     if arguments.images and arguments.limit is not None:
         raise UsageError(
             '--limit does not apply to --images; take pictures out of the folder, or name some with --csv.'
         )
+    if arguments.images and arguments.set:
+        raise UsageError(f'--set {arguments.set[0]} does not apply to --images: pictures are prepared without Beam.')
     given = [name for name in ('csv', 'size', 'group_by') if getattr(arguments, name) is not None]
     if given and not arguments.images:
         raise UsageError(f'--{given[0].replace("_", "-")} says something about your own pictures; it needs --images.')
@@ -87,7 +98,13 @@ def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
     if arguments.labels and not (arguments.archive or arguments.download):
         raise UsageError('--labels chooses between the labels of CIFAR-100; it needs --archive FILE or --download.')
     _check_picture_options(arguments)
-    out, limit, beam, labels = Path(arguments.out).absolute(), arguments.limit, BeamConfig(), arguments.labels
+    if '://' in arguments.out:
+        raise UsageError(
+            f'--out takes a folder of this machine or of a file system that is mounted here, and no URI, because a '
+            f'data folder appears whole by being renamed; write it here and copy it there. Received: {arguments.out}'
+        )
+    out, limit, labels = Path(arguments.out).absolute(), arguments.limit, arguments.labels
+    beam = _make_beam_config(arguments)
     with divert_chatter(verbose=arguments.verbose):
         from pipeline import data, data_images
 
@@ -192,10 +209,7 @@ def _predict(arguments: argparse.Namespace, reporter: Reporter) -> int:
 
 
 def _batch(arguments: argparse.Namespace, reporter: Reporter) -> int:
-    foreign = next((text for text in arguments.set if not text.startswith('beam.')), None)
-    if foreign:
-        raise UsageError(f'--set {foreign}: `batch` reads only the settings of beam.*, such as beam.args.')
-    beam = apply_overrides(PRESETS['sample']('.'), arguments.set).beam
+    beam = _make_beam_config(arguments)
 
     from pipeline.batch.shards import find_input
 

@@ -128,6 +128,16 @@ def _add_compile(commands: Commands, arguments: Sequence[str]) -> None:
     parser.add_argument('--webhook', metavar='URL', help='address that is told how a run ended')
 
 
+def _add_beam_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--set',
+        metavar='KEY=VALUE',
+        action='append',
+        default=[],
+        help='a setting of beam.*, such as beam.args=--runner=FlinkRunner,...',
+    )
+
+
 def _add_data(commands: Commands) -> None:
     data = _add_command(commands, 'data')
     data.add_argument('--out', metavar='DIR', required=True, help='folder to make')
@@ -144,6 +154,7 @@ def _add_data(commands: Commands) -> None:
     source.add_argument('--images', metavar='FOLDER', help='your own pictures, in FOLDER/CLASS or FOLDER/SPLIT/CLASS')
     data.add_argument('--labels', choices=('fine', 'coarse'), help="which of CIFAR-100's labels; default: fine")
     data.add_argument('--limit', metavar='N', type=int, help='keep N records, the same share of every batch')
+    _add_beam_settings(data)
     own = data.add_argument_group('with --images')
     own.add_argument('--csv', metavar='FILE', help='has the columns image,label[,split], with paths below FOLDER')
     own.add_argument('--size', metavar='N', type=int, help='pixels of the shorter side of what is stored; default: 256')
@@ -220,13 +231,7 @@ def _add_batch(commands: Commands) -> None:
         '--out', metavar='DIR', required=True, help='folder for the results; what is finished in it stays'
     )
     batch.add_argument('--format', choices=('parquet', 'jsonl'), default='parquet', help='default: %(default)s')
-    batch.add_argument(
-        '--set',
-        metavar='KEY=VALUE',
-        action='append',
-        default=[],
-        help='a setting of beam.*, such as beam.args=--runner=FlinkRunner,...',
-    )
+    _add_beam_settings(batch)
 
 
 def _add_predict(commands: Commands) -> None:

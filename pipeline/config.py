@@ -17,6 +17,7 @@ from components.model_gate.config import GateConfig
 from components.places import check_place
 from components.serving_check.config import ServingCheckConfig
 from components.settings import Settings
+from pipeline.engines import Engine, check_engine, complete_options, find_engine
 from pipeline.kubeflow_config import KubeflowConfig
 from trainer.config import ExportConfig, TrainerConfig
 
@@ -27,14 +28,21 @@ class BeamConfig(Settings):
 
     SECTION: ClassVar[str] = 'beam'
 
-    args: tuple[str, ...] = (
-        '--runner=FnApiRunner',
-        '--direct_running_mode=in_memory',
-        '--sdk_container_image=unused',
-    )
-    """Beam's pipeline options. The runner is named because Beam's own default may hand the job to Prism, which
-    downloads a binary. The container image keeps TFX from packing its own source for remote workers, which takes 2 s a
-    component and leaves copies in the temp folder."""
+    args: tuple[str, ...] = ('--runner=FnApiRunner', '--direct_running_mode=in_memory')
+    """Beam's pipeline options, which choose the engine; docs/scale.md has them for each."""
+
+    def __post_init__(self) -> None:
+        check_engine(self.args)
+
+    @property
+    def engine(self) -> Engine:
+        """Where Beam does the work."""
+        return find_engine(self.args)
+
+    @property
+    def options(self) -> list[str]:
+        """What Beam is given: `args`, and what every engine needs."""
+        return complete_options(self.args)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ seconds to import, are imported only after every check that can do without them.
 """
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +15,10 @@ from components.data.cifar10 import BatchFile
 from components.data.cifar100 import LABELS, Labels
 from components.data.download import OFFICIAL_ARCHIVES, compute_sha256
 from components.data.manifest import Manifest, Source, check_vacant, find_written, read_manifest
-from components.errors import DataError, UsageError
+from components.errors import DataError, PipelineError, UsageError
 from components.staging import stage_folder
 from pipeline.config import BeamConfig, SampleConfig
+from pipeline.engines import explain_worker_failure
 from pipeline.imports import BEAM_MODULES, track_imports
 
 _FORMATS = {'cifar10': cifar10.FORMAT, 'cifar100': cifar100.FORMAT}
@@ -48,7 +48,12 @@ def _write(
     with track_imports(BEAM_MODULES):
         from components.data.tfrecords import write_dataset  # imports Beam and TensorFlow
 
-    manifest = write_dataset(batches, out, source, limit=limit, beam_args=beam.args, contract=contract)
+    try:
+        manifest = write_dataset(batches, out, source, limit=limit, beam_args=beam.options, contract=contract)
+    except PipelineError:
+        raise
+    except Exception as error:  # Beam wraps what a worker raised in errors of any type
+        raise explain_worker_failure(error, beam.args) or error from error
     return f'{describe_counts(manifest)} written to {out}'
 
 
@@ -155,8 +160,8 @@ def write_from_sample(
     Raises:
       UsageError: `out` holds something else, and `replace` is not set.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        batches = sample.write_sample(Path(folder), train=config.train, test=config.test, seed=config.seed)
+    with stage_folder(out.with_name(f'{out.name}.batches')) as folder:  # which Beam's workers can read
+        batches = sample.write_sample(folder, train=config.train, test=config.test, seed=config.seed)
         digest = compute_sha256(*(batch.path for batch in batches))
         source = Source(kind='sample', name=f'seed {config.seed}', sha256=digest)
         if replace and not find_written(out, source, limit):

@@ -23,6 +23,7 @@ from components.places import locate
 from pipeline.batch.shards import find_input
 from pipeline.config import FEW_IMAGES, Layout, PipelineConfig, sample, small
 from pipeline.console import divert_chatter
+from pipeline.engines import explain_worker_failure
 from pipeline.events import ComponentFailed, ComponentFinished, ComponentStarted, Judged, Started, Summarized
 from pipeline.imports import TFX_MODULES, track_imports
 from pipeline.next_steps import choose_after_failure, list_after_run, make_command
@@ -113,7 +114,7 @@ def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool, command: s
     except (UsageError, DataRefusedError, StorageError):
         raise
     except Exception as error:
-        fault = explain_fault(error, layout)
+        fault = explain_fault(error, layout) or explain_worker_failure(error, config.beam.args)
         raise fault or PipelineError(f'{to_one_line(error, limit=1000)} (log: {log_file})') from error
 
 

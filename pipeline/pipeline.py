@@ -194,5 +194,5 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         components=components,
         enable_cache=True,
         metadata_connection_config=connection,
-        beam_pipeline_args=list(config.beam.args),
+        beam_pipeline_args=config.beam.options,
     )

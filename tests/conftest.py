@@ -80,7 +80,7 @@ def sample_data(sample_archive, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp('data') / 'sample'
     source = Source(kind='archive', name=sample_archive.name, sha256='0' * 64)
     batches = cifar10.extract_batches(sample_archive, tmp_path_factory.mktemp('batches'))
-    write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().args)
+    write_dataset(batches, out, source, limit=None, beam_args=BeamConfig().options)
     return out
 
 

@@ -17,6 +17,7 @@ from tests.conftest import PROJECT
 
 BENCHMARKS = (
     *(
+        'engines',
         'evaluator',
         'export',
         'feature_extraction',

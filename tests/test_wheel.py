@@ -13,6 +13,7 @@ PACKAGES = ('components', 'kubeflow', 'pipeline', 'trainer')
 DATA_FILES = (
     'components/schema.pbtxt',
     'components/serving/MODEL_CARD.md.jinja',
+    'components/worker_options.json',
     'pipeline/report/page.html.jinja',
     'pipeline/server/page.html',
 )

@@ -81,6 +81,24 @@ def check_splits(data: str) -> None:
             )
 
 
+def check_written(folder: Path, pattern: str = '*') -> None:
+    """Checks that what a Beam job wrote is where this process sees it.
+
+    Args:
+      folder: that the job wrote into.
+      pattern: of the names of the files, at least one of which must be there.
+
+    Raises:
+      DataError: there is none.
+    """
+    if not any(folder.glob(pattern)):
+        raise DataError(
+            f'Beam ended without an error, but wrote no file into {folder}. Workers on other machines write to their '
+            'own disks unless they see the data and the root of the run in a folder that they share with this '
+            'machine, under the same path.'
+        )
+
+
 def describe_request(source: Source, limit: int | None) -> Manifest:
     """Makes the part of a manifest that says which data was asked for, and which version wrote it."""
     return {

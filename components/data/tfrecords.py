@@ -17,7 +17,7 @@ from components import features
 from components.contract import DataContract
 from components.data import cifar10
 from components.data.cifar10 import BatchFile
-from components.data.manifest import MANIFEST_NAME, Manifest, Source, describe_request
+from components.data.manifest import MANIFEST_NAME, Manifest, Source, check_written, describe_request
 from components.data.splits import Chunk, choose_split, count_shards, cut_chunks, limit_batches
 from components.errors import DataError
 from components.progress import advance_tracked, track
@@ -127,7 +127,7 @@ def write_dataset(
       The manifest.
 
     Raises:
-      DataError: a split would be empty.
+      DataError: a split would be empty, or Beam's workers wrote into a folder of their own.
     """
     batches = limit_batches(batches, limit)
     with stage_folder(out) as staging:
@@ -141,6 +141,7 @@ def write_dataset(
                 | 'FormatCounts' >> beam.Map(json.dumps)
                 | 'WriteCounts' >> beam.io.WriteToText(str(staging / 'counts'))
             )
+        check_written(staging, 'counts*')
         by_class = _read_counts(staging / 'counts', contract.class_names)
         counts = {split: sum(by_class[split].values()) for split in features.SPLITS}
         empty = [split for split, count in counts.items() if not count]

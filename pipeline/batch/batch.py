@@ -10,6 +10,7 @@ from pipeline.batch import results
 from pipeline.batch.results import Format, ShardCounts
 from pipeline.batch.shards import Input, count_items
 from pipeline.config import BeamConfig
+from pipeline.engines import explain_worker_failure
 
 
 class Outcome(NamedTuple):
@@ -69,11 +70,11 @@ def predict_batch(version: Place, asked: Input, source: str, out: Place, form: F
     if left:
         with track(PROGRESS, sum(map(count_items, left))):
             try:
-                run_pipeline(left, str(version), model, str(out), form, beam.args)
+                run_pipeline(left, str(version), model, str(out), form, beam.options)
             except PipelineError:
                 raise
             except Exception as error:  # Beam wraps what a worker raised in errors of any type
-                raise PipelineError(
+                raise explain_worker_failure(error, beam.args) or PipelineError(
                     f'Beam stopped: {to_one_line(error)[:300]}. What is finished is kept; run the same command again '
                     'to go on.'
                 ) from error

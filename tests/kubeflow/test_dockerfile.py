@@ -146,9 +146,28 @@ def test_the_labels_have_the_version_and_the_digest_that_the_build_checks(target
     assert f'LOCK_DIGEST={hashlib.sha256((PROJECT / LOCKS[target]).read_bytes()).hexdigest()}' in command
 
 
-def test_every_stage_is_based_on_one_pinned_slim_image():
+def test_every_stage_is_based_on_one_pinned_slim_image_and_boot_is_built_with_a_pinned_go():
     assert re.fullmatch(r'python:3\.11\.\d+-slim-bookworm', STAGES['base'].base)
-    assert {stage.base for name, stage in STAGES.items() if name != 'base'} <= {*STAGES}
+    assert re.fullmatch(r'golang:1\.\d+\.\d+-bookworm', STAGES['boot'].base)
+    assert {stage.base for name, stage in STAGES.items() if name not in ('base', 'boot')} <= {*STAGES}
+
+
+def test_the_worker_image_starts_boot_of_the_locked_beam_in_the_environment_of_the_steps():
+    command = STAGES['boot'].list('RUN')[0].partition(' && ')[0]
+    printed = run_clean(['/bin/sh', '-ec', f'{command}; echo $version'], PROJECT)
+    assert printed.strip() == read_lock((PROJECT / 'requirements.txt').read_text())['apache-beam']
+    image = STAGES['worker']
+    assert image.base == STAGES['cpu'].base
+    assert STAGES['worker-environment'].base == 'cpu-environment'
+    environment, boot = (argument.split() for argument in image.list('COPY'))
+    assert environment == ['--from=worker-environment', '/opt/venv', '/opt/venv']
+    assert boot[:2] == ['--from=boot', '/go/bin/container']
+    assert json.loads(image.list('ENTRYPOINT')[0]) == [boot[2]] == ['/opt/apache/beam/boot']  # as boot calls itself
+    assert image.list('ENV') == ['RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1']
+    made = subprocess.run(
+        ['make', '-n', 'images', 'IMAGE=x/y'], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert ' --target worker --tag x/y:' in made.stdout
 
 
 def copy_sources(stage: Stage, build: Path) -> None:

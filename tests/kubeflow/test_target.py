@@ -31,6 +31,10 @@ ARGUMENTS = {
         ({'--data': 'data/sample'}, "--data takes an absolute path .* Received: 'data/sample'"),
         ({'--data': 'minio://b/d'}, r'data must be a path, or a URI with s3:// or gs:// and a bucket \(for MinIO'),
         ({'--serving': 'serving'}, '--serving takes an absolute path on a volume, or s3://, gs://'),
+        (
+            {'--set': 'beam.args=--runner=FlinkRunner,--environment_type=EXTERNAL,--environment_config=h:1'},
+            'beam.args names FlinkRunner, whose workers cannot read .* local copies',
+        ),
         ({'--out': 'p.json'}, r'--out takes a file that ends in \.yaml'),
         ({'--out': 'no/such/p.yaml'}, 'in a folder that exists'),
     ],

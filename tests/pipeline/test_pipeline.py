@@ -118,7 +118,9 @@ def test_user_code_goes_by_dotted_path_that_can_be_imported():
 
 def test_beams_arguments_reach_the_pipeline():
     config = apply_overrides(PRESETS['sample']('/r'), ['beam.args=--runner=FnApiRunner,--direct_num_workers=2'])
-    assert graph.create_pipeline(config).beam_pipeline_args == ['--runner=FnApiRunner', '--direct_num_workers=2']
+    given = graph.create_pipeline(config).beam_pipeline_args
+    assert given == config.beam.options
+    assert given[:2] == ['--runner=FnApiRunner', '--direct_num_workers=2']
 
 
 def test_data_without_a_split_is_refused(tmp_path):

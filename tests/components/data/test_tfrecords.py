@@ -27,7 +27,7 @@ def batches(sample_archive, tmp_path_factory) -> list[cifar10.BatchFile]:
 
 
 def write(batches, out, limit=None):
-    return write_dataset(batches, out, SOURCE, limit=limit, beam_args=BeamConfig().args)
+    return write_dataset(batches, out, SOURCE, limit=limit, beam_args=BeamConfig().options)
 
 
 def read(folder) -> list[tf.train.Example]:
@@ -51,7 +51,7 @@ def test_records_follow_the_data_contract(images, tmp_path):
 def test_counts_are_by_split_and_class(images, tmp_path):
     file = cifar10.write_batch(tmp_path / 'b', images[:3], np.array([4, 4, 9]))
     chunk = Chunk(str(file.path), 0, 3, 'test', 0)
-    with beam.Pipeline(argv=list(BeamConfig().args)) as pipeline:
+    with beam.Pipeline(argv=BeamConfig().options) as pipeline:
         counts = pipeline | beam.Create([chunk]) | tfrecords.WriteSplits(tmp_path, dict.fromkeys(features.SPLITS, 1))
         assert_that(counts, equal_to([(('test', 4), 2), (('test', 9), 1)]))
 

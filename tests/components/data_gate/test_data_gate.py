@@ -73,7 +73,7 @@ def check(tmp_path):
 
     def run(splits: dict[str, list[bytes]], config: DataGateConfig | None = None) -> list[Finding]:
         patterns = write_splits(splits, tmp_path / 'examples')
-        with beam.Pipeline(options=PipelineOptions(list(BeamConfig().args))) as pipeline:
+        with beam.Pipeline(options=PipelineOptions(BeamConfig().options)) as pipeline:
             write_tally(pipeline, patterns, MAX_PIXELS, cifar10.CONTRACT, str(tmp_path / 'tally'))
         tally = read_tally(str(tmp_path / 'tally'))
         assert tally.records == {split: len(records) for split, records in splits.items()}
@@ -343,7 +343,7 @@ def run_gate(tmp_path):
                 found.anomaly_info['label'].CopyFrom(anomaly)
             (tmp_path / 'anomalies' / f'Split-{split}').mkdir()
             (tmp_path / 'anomalies' / f'Split-{split}' / 'SchemaDiff.pb').write_bytes(found.SerializeToString())
-        context = CheckExecutor.Context(beam_pipeline_args=list(BeamConfig().args), tmp_dir=str(tmp_path))
+        context = CheckExecutor.Context(beam_pipeline_args=BeamConfig().options, tmp_dir=str(tmp_path))
         inputs = {name: [artifact] for name, artifact in artifacts.items() if name != 'report'}
         properties = {'config': '{}', 'serving': str(tmp_path / 'serving'), 'serving_classes': serving_classes}
         CheckExecutor(context).Do(inputs, {'report': [report]}, properties)

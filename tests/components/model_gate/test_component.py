@@ -131,7 +131,7 @@ def evaluate(tmp_path):
         (Path(baseline.uri) / BASELINE_FILE).write_text(json.dumps(BaselineInfo(baseline_version)._asdict()))
         evaluation = make_artifact(standard_artifacts.ModelEvaluation, f'{number}/evaluation')
         blessing = make_artifact(standard_artifacts.ModelBlessing, f'{number}/blessing')
-        context = Executor.Context(beam_pipeline_args=list(BeamConfig().args), tmp_dir=str(tmp_path), unique_id='1')
+        context = Executor.Context(beam_pipeline_args=BeamConfig().options, tmp_dir=str(tmp_path), unique_id='1')
         Executor(context).Do(
             {'examples': [examples], 'model': [model], 'baseline': [baseline]},
             {'evaluation': [evaluation], 'blessing': [blessing]},
