@@ -45,9 +45,7 @@ CHOICES = {
 }
 
 
-def call_run_fn(
-    config: TrainerConfig, sample_data, transform_graph, root, execution: int, hyperparameters: dict | None = None
-) -> None:
+def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execution: int) -> None:
     """Calls run_fn as TFX does; every attempt has an execution number of its own."""
     settings = json.loads(json.dumps(dataclasses.asdict(config)))  # as ML Metadata stores it
     run_dir = root / 'Trainer' / 'model_run' / str(execution)
@@ -61,7 +59,7 @@ def call_run_fn(
             eval_files=[str(sample_data / 'val' / '*')],
             model_run_dir=str(run_dir),
             serving_model_dir=str(root / 'Trainer' / 'model' / str(execution)),
-            hyperparameters=hyperparameters,
+            hyperparameters=None,
         )
     )
 
