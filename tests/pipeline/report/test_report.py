@@ -92,7 +92,7 @@ def write_artifacts(root: Path, contract: DataContract) -> Folders:
     kept = artifacts['BaselineFinder.baseline'] / 'assets.extra' / 'test_predictions.npz'
     write_predictions(kept, records, other)
     right = own.argmax(1) == records.labels
-    slices = measure_slices(measure_images(read_images(records)), right)
+    slices = measure_slices(measure_images(read_images(records), contract.image_size), right)
     write_slices(artifacts['Evaluator.evaluation'], slices)
     reasons = [make_reason('accuracy', '', right.mean(), COUNT)]
     for label, name in enumerate(contract.class_names):
