@@ -24,6 +24,7 @@ from components.baseline import Baseline, read_baseline, read_fingerprint
 from components.contract import DataContract, parse_contract
 from components.data.manifest import read_manifest
 from components.errors import PipelineError
+from components.hyperparameters import read_hyperparameters
 from components.model_contract import read_model_contract
 from components.model_gate.metrics import ACCURACY, EXAMPLE_COUNT, read_metrics
 from components.model_gate.slices import read_slices
@@ -48,6 +49,7 @@ from components.serving_check.component import WARMUP_FILE
 from components.serving_check.report import read_report
 
 _EVALUATION_KEY, _BASELINE_KEY, _STATISTICS_KEY = 'evaluation', 'baseline', 'statistics'
+_HYPERPARAMETERS_KEY = 'hyperparameters'
 _DATA_KEY, _SETTINGS_KEY, _DEFAULTS_KEY, _CLASSES_KEY = 'data', 'settings', 'defaults', 'serving_classes'
 
 
@@ -57,6 +59,7 @@ class _Spec(standard_component_specs.PusherSpec):
         _EVALUATION_KEY: ChannelParameter(type=standard_artifacts.ModelEvaluation),
         _BASELINE_KEY: ChannelParameter(type=Baseline),
         _STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        _HYPERPARAMETERS_KEY: ChannelParameter(type=standard_artifacts.HyperParameters, optional=True),
     }
 
 
@@ -74,14 +77,18 @@ def describe_version(saved_model: Path, input_dict: Artifacts, config: dict[str,
     report = read_report(artifact_utils.get_single_uri(input_dict[standard_component_specs.INFRA_BLESSING_KEY]))
     baseline = read_baseline(artifact_utils.get_single_uri(input_dict[_BASELINE_KEY]))
     onnx = read_onnx_report(saved_model)
-    trainer, usual = ((config.get(key) or {}).get('trainer', {}) for key in (_SETTINGS_KEY, _DEFAULTS_KEY))
+    settings, usual = config.get(_SETTINGS_KEY) or {}, (config.get(_DEFAULTS_KEY) or {}).get('trainer', {})
+    found = input_dict.get(_HYPERPARAMETERS_KEY)
+    tuned = read_hyperparameters(artifact_utils.get_single_uri(found)) if found else None
+    trainer = {**settings.get('trainer', {}), **(tuned or {})}
     return {
         'accuracy': metrics[ACCURACY],
         'images': int(metrics[EXAMPLE_COUNT]),
         'pushed': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'data': read_manifest(locate(data)) or {'folder': data},
         'contract': read_model_contract(saved_model).to_dict(),
-        'settings': config.get(_SETTINGS_KEY),
+        'settings': {**settings, 'trainer': trainer} if tuned else config.get(_SETTINGS_KEY),
+        'tuned': tuned,
         'changed': {name: value for name, value in trainer.items() if name not in usual or value != usual[name]},
         'model': read_fingerprint(str(saved_model)),
         'baseline': baseline.version,
@@ -156,7 +163,8 @@ class Executor(executor.Executor):
         """Pushes the model if the Evaluator and ServingCheck have blessed it.
 
         Args:
-          input_dict: the stock executor's inputs, and 'evaluation', 'baseline' and 'statistics'.
+          input_dict: the stock executor's inputs, 'evaluation', 'baseline' and 'statistics', and, if there was a Tuner,
+            'hyperparameters'.
           output_dict: 'pushed_model', which keeps the model too; it gets the stock executor's custom properties.
           exec_properties: 'push_destination' as for the stock executor, and 'custom_config' with 'data', 'settings',
             'defaults' and 'serving_classes'.
@@ -205,6 +213,8 @@ class Pusher(component.Pusher):
       statistics: StatisticsGen's; the version keeps them, so that the next run's data can be compared with them.
       data: folder or URI of the TFRecords; the version keeps its manifest.
       push_destination: the serving folder.
+      hyperparameters: the Tuner's, which take the place of the Trainer's settings in what the version keeps; None
+        without a Tuner.
       settings: what the run was made with, as JSON can hold it; the version keeps them, so that `versions` can show how
         two versions differ.
       defaults: what `settings` are if nobody changes them; the version keeps which of the Trainer's differ, because
@@ -224,6 +234,7 @@ class Pusher(component.Pusher):
         evaluation: types.BaseChannel,
         baseline: types.BaseChannel,
         statistics: types.BaseChannel,
+        hyperparameters: types.BaseChannel | None = None,
         data: str,
         push_destination: pusher_pb2.PushDestination,
         serving_classes: ServingClasses = 'same',
@@ -243,6 +254,7 @@ class Pusher(component.Pusher):
             evaluation=evaluation,
             baseline=baseline,
             statistics=statistics,
+            hyperparameters=hyperparameters,
             push_destination=push_destination,
             custom_config=json_utils.dumps(config),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 DIGEST_KEY = 'source_digest'
 _ROOT = Path(__file__).parents[1]  # the folder that holds our packages, in a checkout and where they are installed
 _PACKAGES = ('components', 'trainer')  # all that a step runs of ours
-_FUNCTION_KEYS = ('preprocessing_fn', 'run_fn')  # the properties by which TFX's own components are told our functions
+_FUNCTION_KEYS = (
+    'preprocessing_fn',
+    'run_fn',
+    'tuner_fn',
+)  # the properties by which TFX's own components are told our functions
 
 
 def _list_imports(file: Path) -> Iterator[str]:

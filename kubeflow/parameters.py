@@ -16,6 +16,7 @@ from typing import Any
 from components.errors import UsageError
 from components.model_gate.config import GateConfig
 from pipeline.config import PipelineConfig
+from pipeline.kubeflow_config import TRAINING_STEPS
 from trainer.config import TrainerConfig
 
 _TYPES = {int: 'NUMBER_INTEGER', float: 'NUMBER_DOUBLE', str: 'STRING'}
@@ -28,7 +29,8 @@ _GATE_FIELDS = ('accuracy', 'recall', 'baseline')
 def _name_places(step: str, section: str, field: str) -> tuple[tuple[str, str], ...]:
     """Where a setting stands: in the properties of the step that reads it, and in those of the steps that keep it."""
     own = f'{section}.{field}' if step == 'Evaluator' else f'custom_config.{section}.{field}'
-    return (step, own), *((keeper, f'custom_config.settings.{section}.{field}') for keeper in _KEEPERS)
+    readers = [(reader, own) for reader in (TRAINING_STEPS if step == 'Trainer' else (step,))]
+    return *readers, *((keeper, f'custom_config.settings.{section}.{field}') for keeper in _KEEPERS)
 
 
 _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -77,7 +79,9 @@ def add_parameters(spec: dict[str, Any], config: PipelineConfig) -> None:
         kind = _TYPES[type(default)]
         definitions[name] = {'parameterType': kind, 'defaultValue': default}
         for node_id, path in _TARGETS[name]:
-            task = spec['root']['dag']['tasks'][node_id]
+            task = spec['root']['dag']['tasks'].get(node_id)
+            if task is None:  # a run without a Tuner
+                continue
             task['inputs']['parameters'][path] = {'componentInputParameter': name}
             spec['components'][node_id]['inputDefinitions']['parameters'][path] = {'parameterType': kind}
     spec['root']['inputDefinitions'] = {'parameters': definitions}

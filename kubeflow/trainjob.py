@@ -38,7 +38,7 @@ class TrainJob(NamedTuple):
 
     package: the file that `compile` wrote.
     folder: on a volume that the Trainer's step mounts; it has the folders `examples`, `transform_graph` and `schema`,
-      and the first worker writes `model/1` and `model_run/1` into it.
+      and `hyperparameters` for a package with a Tuner, and the first worker writes `model/1` and `model_run/1` into it.
     workers: number of pods, at least 2.
     kind: TrainJob for Kubeflow Trainer v2, TFJob for the training operator v1.
     assignments: KEY=VALUE texts for the package's parameters.

@@ -18,6 +18,7 @@ Step = Literal[
     'DataCheck',
     'DataGate',
     'Transform',
+    'Tuner',
     'Trainer',
     'BaselineFinder',
     'Evaluator',
@@ -28,7 +29,8 @@ Step = Literal[
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 """The components of `pipeline.pipeline.create_pipeline`, known here without importing TFX. BulkInferrer is among them
-only if `bulk_input` is set."""
+only if `bulk_input` is set, and the Tuner only if `tuner.trials` is."""
+TRAINING_STEPS: tuple[Step, ...] = ('Tuner', 'Trainer')
 LOOKING_STEPS: tuple[Step, ...] = ('DataCheck', 'BaselineFinder', 'BulkInferrer')
 """Steps that look at the serving folder or at another folder outside. Kubeflow's cache key has only parameters and
 input artifacts, so it does not change when the folder does."""
@@ -130,7 +132,7 @@ def _make_steps() -> dict[Step, StepConfig]:
         'ImportExampleGen': StepConfig(cache=False),
         **{name: StepConfig(cache=False) for name in LOOKING_STEPS},
         'DataGate': StepConfig(retries=0),  # bad data does not get better by a retry
-        'Trainer': StepConfig(cpu='4', memory='8Gi'),
+        **{name: StepConfig(cpu='4', memory='8Gi') for name in TRAINING_STEPS},
     }
 
 

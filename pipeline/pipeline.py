@@ -21,6 +21,7 @@ from components.schema import CuratedSchemaGen
 from components.serving_check.component import ServingCheck
 from components.source_digest import add_source_digests
 from components.transform import Transform
+from components.tuner import Tuner
 from pipeline.batch.component import BulkInferrer
 from pipeline.config import Layout, PipelineConfig
 from pipeline.report.component import Report
@@ -29,9 +30,10 @@ from pipeline.report.component import Report
 # be built into a wheel and installed with pip by every step.
 PREPROCESSING_FN = 'trainer.preprocessing.preprocessing_fn'
 RUN_FN = 'trainer.train.run_fn'
+TUNER_FN = 'trainer.tuner.tuner_fn'
 
 
-_KEPT_SETTINGS = ('name', 'trainer', 'export', 'gate', 'serving_check', 'data_gate', 'sample')
+_KEPT_SETTINGS = ('name', 'trainer', 'tuner', 'export', 'gate', 'serving_check', 'data_gate', 'sample')
 """What a version keeps of the config: everything but where the run's folders are and how its steps are run."""
 
 
@@ -100,17 +102,25 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
 
     transform.add_upstream_node(data_gate)
 
+    training: dict[str, Any] = {
+        'examples': examples,
+        'transform_graph': transform.outputs['transform_graph'],
+        'schema': schema,
+        'train_args': trainer_pb2.TrainArgs(splits=[features.TRAIN_SPLIT]),
+        'eval_args': trainer_pb2.EvalArgs(splits=[features.VAL_SPLIT]),
+    }
+    trainer_settings = dataclasses.asdict(config.trainer)
+    tuner = None
+    if config.tuner.trials:
+        tuner_settings = {'trainer': trainer_settings, 'tuner': dataclasses.asdict(config.tuner)}
+        tuner = Tuner(tuner_fn=TUNER_FN, custom_config=tuner_settings, **training)
+    chosen = tuner.outputs['best_hyperparameters'] if tuner else None
+
     model_trainer = Trainer(
         run_fn=RUN_FN,
-        examples=examples,
-        transform_graph=transform.outputs['transform_graph'],
-        schema=schema,
-        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN_SPLIT]),
-        eval_args=trainer_pb2.EvalArgs(splits=[features.VAL_SPLIT]),
-        custom_config={
-            'trainer': dataclasses.asdict(config.trainer),
-            'export': dataclasses.asdict(config.export),
-        },
+        hyperparameters=chosen,
+        custom_config={'trainer': trainer_settings, 'export': dataclasses.asdict(config.export)},
+        **training,
     )
     model = model_trainer.outputs['model']
 
@@ -135,6 +145,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         evaluation=evaluator.outputs['evaluation'],
         baseline=baseline,
         statistics=statistics,
+        hyperparameters=chosen,
         data=data,
         settings=settings,
         defaults=list_kept_settings(PipelineConfig(name=config.name, root=config.root)),
@@ -144,8 +155,10 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         ),
     )
 
+    trials = {'tuner_results': tuner.outputs['tuner_results']} if tuner else {}
     report = Report(
         {
+            **trials,
             'examples': examples,
             'statistics': statistics,
             'schema': schema,
@@ -170,6 +183,7 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         data_check,
         data_gate,
         transform,
+        *([tuner] if tuner else []),
         model_trainer,
         baseline_finder,
         evaluator,

@@ -14,6 +14,7 @@ from components.baseline import read_baseline
 from components.contract_schema import SCHEMA_NAME, load_contract
 from components.data_gate.report import read_anomalies, read_report
 from components.errors import PipelineError
+from components.hyperparameters import TRIALS_FILE, describe_hyperparameters
 from components.model_gate.metrics import RECALL
 from components.model_gate.verdict import read_verdict
 from components.places import locate
@@ -83,6 +84,15 @@ def _summarize_gate(outputs: Outputs, config: PipelineConfig) -> str:
 def _summarize_transform(outputs: Outputs, config: PipelineConfig) -> str:
     size = config.trainer.get_image_size()
     return f'graph of {_format_bytes(_measure_bytes(_get_uri(outputs, "transform_graph")))}, images to {size}x{size}'
+
+
+def _summarize_search(outputs: Outputs, config: PipelineConfig) -> str:
+    search = json.loads((_get_uri(outputs, 'tuner_results') / TRIALS_FILE).read_text())
+    best = search['trials'][0]
+    return (
+        f'{len(search["trials"])} trials, the best is {best["trial"]} with val_accuracy {best["val_accuracy"]:.3f}: '
+        f'{describe_hyperparameters(best["hyperparameters"])}; the frozen layers took {search["frozen_pass_s"]:.0f} s'
+    )
 
 
 def _summarize_training(outputs: Outputs, config: PipelineConfig) -> str:
@@ -171,6 +181,7 @@ _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'DataCheck': _summarize_check,
     'DataGate': _summarize_gate,
     'Transform': _summarize_transform,
+    'Tuner': _summarize_search,
     'Trainer': _summarize_training,
     'BaselineFinder': _summarize_baseline,
     'Evaluator': _summarize_evaluation,

@@ -17,11 +17,13 @@ ALLOWED = {
         'components.contract',
         'components.contract_schema',
         'components.errors',
+        'components.hyperparameters',
         'components.onnx_model',
         'components.places',  # checkpoints can be in an object store
         'components.progress',
         'components.settings',
         'components.source_digest',
+        'components.staging',
     },
     'pipeline': {'pipeline', 'components', 'trainer'},
     'kubeflow': {'kubeflow', 'pipeline', 'components', 'trainer'},

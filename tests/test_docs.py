@@ -111,7 +111,7 @@ def test_each_setting_is_accepted(document):
 
 def test_the_documents_name_settings_of_every_section():
     found = {setting.partition('.')[0] for document in DOCUMENTS for setting in list_settings(document.read_text())}
-    assert found == {'trainer', 'export', 'gate', 'data_gate', 'serving_check', 'sample', 'beam', 'kubeflow'}
+    assert found == {'trainer', 'tuner', 'export', 'gate', 'data_gate', 'serving_check', 'sample', 'beam', 'kubeflow'}
 
 
 def test_the_presets_are_those_that_exist():

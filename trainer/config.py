@@ -1,7 +1,7 @@
-"""TrainerConfig and ExportConfig: all that the pipeline tells the trainer.
+"""TrainerConfig, TunerConfig and ExportConfig: all that the pipeline tells the trainer.
 
-They travel as JSON in the Trainer's `custom_config`, so ML Metadata keeps every setting of every model. They do not
-need TensorFlow, whose import takes seconds, because the command line lists every setting.
+They travel as JSON in the `custom_config` of Trainer and Tuner, so ML Metadata keeps every setting of every model. They
+do not need TensorFlow, whose import takes seconds, because the command line lists every setting.
 """
 
 from importlib.util import find_spec
@@ -142,6 +142,19 @@ class TrainerConfig(Settings):
     def get_train_from(self) -> str:
         """Returns `train_from` with 'auto' resolved: 'none', 'all', or the beginning of layer names."""
         return BACKBONES[self.backbone].train_from if self.train_from == 'auto' else self.train_from
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunerConfig(Settings):
+    """The search for hyper-parameters before the training; trainer/search_space.py says what is searched."""
+
+    SECTION: ClassVar[str] = 'tuner'
+
+    trials: Annotated[int, Field(ge=0)] = 0
+    """Trainings with other hyper-parameters, of which the Trainer takes those with the best val_accuracy; 0 leaves the
+    Tuner out."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed with which the hyper-parameters of the trials are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)

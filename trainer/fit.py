@@ -23,6 +23,10 @@ from trainer.model import LearningRate
 _log = logging.getLogger('trainer')
 
 
+class DivergedError(TrainingError):
+    """The training loss became NaN or infinite."""
+
+
 class Phase(NamedTuple):
     """A part of the training in which the same layers are trained throughout.
 
@@ -195,7 +199,7 @@ def _fit_epochs(
     except RuntimeError as error:
         if 'NaN' not in str(error):
             raise
-        raise TrainingError(
+        raise DivergedError(
             f'The training loss became NaN or infinite ({error}); lower trainer.learning_rate '
             f'({phase.learning_rate:g}) or set trainer.precision=float32.'
         ) from error
@@ -232,7 +236,7 @@ def fit_phase(
       The history. Each epoch has the metrics, learning_rate, images_per_s and seconds.
 
     Raises:
-      TrainingError: The loss became NaN or infinite.
+      DivergedError: The loss became NaN or infinite.
     """
     checkpoints = CheckpointFolder(os.path.join(checkpoint_dir, phase.name))
     history = checkpoints.restore(model)

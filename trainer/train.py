@@ -1,6 +1,8 @@
 """run_fn, which TFX's Trainer calls: it loads the data, trains the model and exports it."""
 
+import dataclasses
 import json
+import logging
 import os
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from components.contract import DataContract
 from components.contract_schema import load_contract
 from components.errors import TrainingError
+from components.hyperparameters import decode_hyperparameters, describe_hyperparameters
 from components.source_digest import compute_source_digest
 from trainer import export
 from trainer.averaging import choose_ema_momentum
@@ -46,6 +49,8 @@ REPORT_FILE = 'report.json'  # a `TrainingReport`
 HISTORY_FILE = 'history.json'  # a `trainer.checkpoint.History`
 KERAS_FILE = 'model.keras'  # the model of the best epoch, in Keras' format
 
+_log = logging.getLogger('trainer')
+
 STEPS_PER_EXECUTION = 16  # most steps between two returns to Python; a return takes as long as a small step
 RETURNS_PER_EPOCH = 50  # at least, if there are as many steps; only then is it known how far the epoch has come
 
@@ -76,6 +81,8 @@ class TrainingReport(NamedTuple):
     """Expected calibration error on the val split before the division, 0-1; None with trainer.calibration=none."""
     val_calibration_error: float | None = None
     """The same after it. It flatters the model a little, because the temperature was fitted on these images."""
+    hyperparameters: dict[str, Any] | None = None
+    """The settings that the Tuner chose, by name; None without a Tuner."""
     stages: tuple[dict[str, Any], ...] = ()
     """The network's stages as `trainer.model.StageSize`: what was frozen and trained in the last phase."""
 
@@ -158,8 +165,9 @@ def make_report(
     history: History,
     calibration: Calibration | None = None,
     stages: Sequence[StageSize] = (),
+    hyperparameters: dict[str, Any] | None = None,
 ) -> TrainingReport:
-    """Summarizes the last phase of a training, and what was done to the model after it."""
+    """Summarizes the last phase of a training, what was done to the model after it, and what the Tuner chose."""
     last = [entry for entry in history if entry['phase'] == history[-1]['phase']]
     best = find_best_epoch(last)
     return TrainingReport(
@@ -174,6 +182,7 @@ def make_report(
         temperature=calibration and calibration.temperature,
         val_calibration_error_before=calibration and calibration.error_before,
         val_calibration_error=calibration and calibration.error,
+        hyperparameters=hyperparameters,
         stages=tuple(stage._asdict() for stage in stages),
     )
 
@@ -211,11 +220,14 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Args:
       fn_args: The arguments from TFX. Its `custom_config` holds a TrainerConfig ('trainer') and an ExportConfig
-        ('export') as dicts.
+        ('export') as dicts; its `hyperparameters`, if there was a Tuner, take the place of settings of the former.
     """
-    config = TrainerConfig(**fn_args.custom_config['trainer'])
+    chosen = decode_hyperparameters(fn_args.hyperparameters) if fn_args.hyperparameters else None
+    config = TrainerConfig(**{**fn_args.custom_config['trainer'], **(chosen or {})})
     ExportConfig(**fn_args.custom_config['export']).check_packages()  # now, and not after the training
     run_dir = fn_args.model_run_dir
+    if chosen:
+        _log.info('the Tuner chose %s', describe_hyperparameters(chosen))
     with use_device(config.precision) as device:
         cluster = join_cluster(config.strategy)
         if config.weight_average != 'none' and cluster.share.workers > 1:
@@ -229,7 +241,7 @@ def run_fn(fn_args: FnArgs) -> None:
         train = read_split(fn_args.train_files, transform_output, config.augmentation, config.seed)
         val = read_split(fn_args.eval_files, transform_output)
         files = [*fn_args.train_files, *fn_args.eval_files]
-        settings = {name: value for name, value in fn_args.custom_config['trainer'].items() if name != 'checkpoint_dir'}
+        settings = {name: value for name, value in dataclasses.asdict(config).items() if name != 'checkpoint_dir'}
         digest = compute_source_digest([__name__])
         described = {**fn_args.custom_config, 'trainer': settings, 'source_digest': digest}
         key = compute_training_key(described, files, fn_args.transform_graph_path)
@@ -248,7 +260,7 @@ def run_fn(fn_args: FnArgs) -> None:
             trained, model = model, build_model(config, build_backbone(config), contract.num_classes)
             model.set_weights(trained.get_weights())
         calibration = scale_temperature(model, val) if config.calibration == 'temperature' else None
-        report = make_report(device, cache, history, calibration, measure_stages(model))
+        report = make_report(device, cache, history, calibration, measure_stages(model), chosen)
         _write_outputs(model, fn_args, transform_output, report, history, val, contract)
         remove_checkpoints(checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

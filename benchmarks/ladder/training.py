@@ -13,7 +13,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,10 +39,11 @@ from trainer.config import TrainerConfig
 from trainer.dataset import EpochOrder, Split, make_batches, read_split
 from trainer.device import use_device
 from trainer.fit import find_best_epoch
+from trainer.frozen_pass import FrozenPass
 from trainer.inference_graph import InferenceGraph
 from trainer.model import build_backbone, build_model, split_at_border
 from trainer.train import train_model
-from trainer.training_rows import TRUNK_BATCH, TrainingRows, prepare_rows
+from trainer.training_rows import TRUNK_BATCH
 from trainer.weights import load_weights
 
 
@@ -60,45 +60,6 @@ class Task(NamedTuple):
     weights: dict[str, str]
     out: Path
     limit: int | None
-
-
-class FrozenPass:
-    """Takes the place of `prepare_rows` in `train_model`, and shares the frozen pass between the jobs of a group.
-
-    The first training prepares and fills the rows as it would alone, and the others get the same rows. What is cached
-    is kept until the context ends.
-
-    Args:
-      stack: Ends with the group.
-    """
-
-    def __init__(self, stack: contextlib.ExitStack):
-        self.seconds = 0.0
-        """Seconds that deciding, measuring and filling took together; near 0 if nothing is cached."""
-        self._stack = stack
-        self._rows: TrainingRows | None = None
-        self._is_filled = False
-
-    @contextlib.contextmanager
-    def prepare(self, model: keras.Model, *arguments: Any, **options: Any) -> Iterator[TrainingRows]:
-        """Does what `prepare_rows` does, with its arguments."""
-        if self._rows is None:
-            with self._count_seconds():
-                self._rows = self._stack.enter_context(prepare_rows(model, *arguments, **options))
-        fitted = model if self._rows.cache == 'off' else split_at_border(model)[1]
-        yield self._rows._replace(model=fitted, fill=self._fill)
-
-    def _fill(self) -> None:
-        if self._rows is not None and not self._is_filled:
-            with self._count_seconds():
-                self._rows.fill()
-            self._is_filled = True
-
-    @contextlib.contextmanager
-    def _count_seconds(self) -> Iterator[None]:
-        begin = time.monotonic()
-        yield
-        self.seconds += time.monotonic() - begin
 
 
 class SharedTest:

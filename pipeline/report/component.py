@@ -40,8 +40,10 @@ _INPUTS = {
     'evaluation': (standard_artifacts.ModelEvaluation, 'Evaluator.evaluation'),
     'serving_blessing': (standard_artifacts.InfraBlessing, 'ServingCheck.blessing'),
     'pushed_model': (standard_artifacts.PushedModel, 'Pusher.pushed_model'),
+    'tuner_results': (standard_artifacts.TunerResults, 'Tuner.tuner_results'),
 }
 """By input: its type, and the output that it comes from, as `Folders.artifacts` has it."""
+_OPTIONAL = ('tuner_results',)
 
 
 class RunReport(types.Artifact):
@@ -65,7 +67,7 @@ class Executor(base_executor.BaseExecutor):
         """Writes REPORT_FILE, or a page that says why there is no report.
 
         Args:
-          input_dict: an artifact by each key of the component's inputs.
+          input_dict: an artifact by each key of the component's inputs; 'tuner_results' only if there was a Tuner.
           output_dict: 'report'.
           exec_properties: 'root', the folder of results of a run on this machine, else ''; 'custom_config' with 'data'
             and 'settings', as the Pusher's.
@@ -92,7 +94,9 @@ class Executor(base_executor.BaseExecutor):
         pushed = artifact_utils.get_single_instance(input_dict['pushed_model'])
         return Folders(
             artifacts={
-                name: Path(artifact_utils.get_single_uri(input_dict[key])) for key, (_, name) in _INPUTS.items()
+                name: Path(artifact_utils.get_single_uri(input_dict[key]))
+                for key, (_, name) in _INPUTS.items()
+                if input_dict.get(key)
             },
             pipeline=config['settings']['name'],
             data=config['data'],
@@ -103,7 +107,9 @@ class Executor(base_executor.BaseExecutor):
 
 class _Spec(types.ComponentSpec):
     PARAMETERS: ClassVar = {key: ExecutionParameter(type=str) for key in (_ROOT_KEY, _CONFIG_KEY, IDENTITY_KEY)}
-    INPUTS: ClassVar = {key: ChannelParameter(type=kind) for key, (kind, _) in _INPUTS.items()}
+    INPUTS: ClassVar = {
+        key: ChannelParameter(type=kind, optional=key in _OPTIONAL) for key, (kind, _) in _INPUTS.items()
+    }
     OUTPUTS: ClassVar = {_OUTPUT_KEY: ChannelParameter(type=RunReport)}
 
 
@@ -113,7 +119,7 @@ class Report(base_component.BaseComponent):
     Args:
       channels: the outputs of other components by the keys of the inputs: 'examples', 'statistics', 'schema',
         'data_report' (DataCheck's), 'model', 'model_run', 'baseline', 'evaluation', 'serving_blessing' (ServingCheck's)
-        and 'pushed_model'.
+        and 'pushed_model'; and the Tuner's 'tuner_results' if there is one.
       root: the folder of results of a run on this machine, whose ML Metadata knows how long each component took; '' for
         a run elsewhere.
       data: folder or URI of the TFRecords.

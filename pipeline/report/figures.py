@@ -185,6 +185,7 @@ class Figures:
     test: TestFigures | None = None
     training: dict[str, Any] | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    search: dict[str, Any] | None = None
     contract: DataContract = cifar10.CONTRACT
     findings: list[dict[str, Any]] | None = None
     labels: dict[str, dict[str, int]] = field(default_factory=dict)

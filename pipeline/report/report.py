@@ -20,6 +20,7 @@ from components.contract_schema import SCHEMA_NAME, load_contract
 from components.data import cifar10
 from components.data.manifest import MANIFEST_NAME
 from components.errors import DataError, StorageError, UsageError
+from components.hyperparameters import TRIALS_FILE
 from components.model_contract import read_model_contract
 from components.staging import write_text
 from pipeline.compare import Table, tabulate
@@ -215,6 +216,7 @@ def measure_run(
         'verdict': folders.find('Evaluator.evaluation', 'verdict.json'),
         'training': folders.find('Trainer.model_run', 'report.json'),
         'epochs': folders.find('Trainer.model_run', 'history.json'),
+        'search': folders.find('Tuner.tuner_results', TRIALS_FILE),
         'data': folders.find('DataCheck.report', 'data_report.json'),
         'serving': folders.find('ServingCheck.blessing', 'report.json'),
     }
@@ -240,6 +242,7 @@ def measure_run(
         test=test,
         training=read['training'],
         epochs=read['epochs'] or [],
+        search=read['search'],
         findings=findings,
         labels=labels,
         serving=read['serving'],

@@ -44,7 +44,13 @@ def push(tmp_path, place, monkeypatch):
     (folder / 'variables' / 'variables.index').write_text('weights')
     destination = pusher_pb2.PushDestination(filesystem={'base_directory': str(serving)})
 
-    def run(is_blessed: bool = True, is_servable: bool = True, serving_classes: str = 'same', **settings):
+    def run(
+        is_blessed: bool = True,
+        is_servable: bool = True,
+        serving_classes: str = 'same',
+        tuned: dict | None = None,
+        **settings,
+    ):
         blessing = standard_artifacts.ModelBlessing()
         blessing.uri = str(tmp_path / 'blessing')
         blessing.set_int_custom_property('blessed', int(is_blessed))
@@ -67,6 +73,10 @@ def push(tmp_path, place, monkeypatch):
         statistics.uri = str(tmp_path / 'statistics')
         (Path(statistics.uri) / 'Split-train').mkdir(parents=True, exist_ok=True)
         (Path(statistics.uri) / 'Split-train' / 'FeatureStats.pb').write_text('statistics')
+        best = standard_artifacts.HyperParameters()
+        best.uri = str(tmp_path / 'best')
+        Path(best.uri).mkdir(exist_ok=True)
+        (Path(best.uri) / 'best_hyperparameters.txt').write_text(json.dumps({'space': [], 'values': tuned}))
         pushed = standard_artifacts.PushedModel()
         pushed.uri = str(tmp_path / 'pushed')
         info = pipeline_pb2.PipelineInfo(id='cifar10-test')
@@ -78,6 +88,7 @@ def push(tmp_path, place, monkeypatch):
                 'evaluation': [evaluation],
                 'baseline': [baseline],
                 'statistics': [statistics],
+                **({'hyperparameters': [best]} if tuned else {}),
             },
             {'pushed_model': [pushed]},
             {
@@ -124,9 +135,18 @@ def test_a_version_says_how_good_it_is_and_what_it_was_trained_on(push, tmp_path
     assert (version.folder / versions.REFERENCE_FILE).read_text() == 'reference'
     assert version.info['settings'] == {'trainer': {'epochs': 2, 'seed': 0}}
     assert version.info['changed'] == {'epochs': 2}
+    assert version.info['tuned'] is None
     assert '| `epochs` | `2` |' in (version.folder / CARD_FILE).read_text()
     assert (version.info['run'], version.info['pipeline']) == ('20260102-030405', 'cifar10-test')
     assert version.listing == 'newest'
+
+
+def test_a_version_says_what_the_tuner_chose(push):
+    chosen = {'epochs': 10, 'head_units': '[128]', 'seed': 3}
+    (version,) = versions.list_versions(push(tuned=chosen, name='x', trainer={'epochs': 2, 'seed': 0})[0])
+    assert version.info['tuned'] == {'epochs': 10, 'head_units': [128], 'seed': 3}
+    assert version.info['settings'] == {'name': 'x', 'trainer': version.info['tuned']}
+    assert version.info['changed'] == {'head_units': [128], 'seed': 3}
 
 
 def test_the_model_card_of_a_version_has_the_figures_of_the_verdict(push, tmp_path):

@@ -11,7 +11,7 @@ VOLUME = 'models:/mnt/models'
 
 
 def make_config(*assignments: str):
-    places = ['data=gs://bucket/data', 'serving=/mnt/models', 'bulk_input=gs://bucket/new']
+    places = ['data=gs://bucket/data', 'serving=/mnt/models', 'bulk_input=gs://bucket/new', 'tuner.trials=2']
     places += [f'kubeflow.default.pvcs={VOLUME}']
     return apply_overrides(PRESETS['sample']('/unused'), [*places, *assignments])
 

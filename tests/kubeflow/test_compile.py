@@ -16,7 +16,7 @@ from kubeflow.lint.linter import lint_package
 from kubeflow.pages import PAGES
 from kubeflow.steps import GPU_VARIABLE, describe_platform
 from kubeflow.target import Target
-from pipeline.kubeflow_config import STEPS, StepConfig
+from pipeline.kubeflow_config import STEPS, TRAINING_STEPS, StepConfig
 from tests.conftest import PROJECT, run_cli
 from tests.kubeflow.compiling import TARGET, VOLUME, get_container, make_config, parse
 
@@ -252,14 +252,31 @@ def test_retries_of_a_trainer_whose_checkpoints_die_with_the_pod_are_warned_of(t
     assert ('warning: ' in note and 'trainer.checkpoint_dir' in note) == warned
 
 
+def test_the_trainer_waits_for_the_tuner_and_takes_what_it_chose(spec):
+    tasks = spec['root']['dag']['tasks']
+    assert tasks['Trainer']['inputs']['artifacts']['hyperparameters'] == {
+        'taskOutputArtifact': {'producerTask': 'Tuner', 'outputArtifactKey': 'best_hyperparameters'}
+    }
+    assert 'Tuner' in tasks['Trainer']['dependentTasks']
+    given = tasks['Tuner']['inputs']['parameters']
+    assert given['custom_config.trainer.epochs'] == {'componentInputParameter': 'trainer_epochs'}
+
+
+def test_a_package_without_a_tuner_has_no_trace_of_it():
+    package = create_package(make_config('tuner.trials=0'), TARGET)
+    assert 'Tuner' not in parse(package)[0]['components']
+    assert 'hyperparameters' not in package
+    assert not [problem for problem in lint_package(package) if problem.severity == 'error']
+
+
 def test_a_folder_for_checkpoints_that_the_trainer_does_not_mount_is_refused(tmp_path):
     with pytest.raises(UsageError, match='The step has no volume at /tmp/checkpoints'):
         write_package(make_config('trainer.checkpoint_dir=/tmp/checkpoints'), TARGET, tmp_path / 'p.yaml')
 
 
-def test_weights_on_a_volume_that_only_the_trainer_mounts_are_accepted():
-    volumes = f'kubeflow.steps.Trainer.pvcs={VOLUME},weights:/weights'
-    config = make_config(volumes, 'trainer.weights=/weights/resnet50.h5')
+def test_weights_on_a_volume_that_only_tuner_and_trainer_mount_are_accepted():
+    volumes = [f'kubeflow.steps.{step}.pvcs={VOLUME},weights:/weights' for step in TRAINING_STEPS]
+    config = make_config(*volumes, 'trainer.weights=/weights/resnet50.h5')
     assert not [problem for problem in lint_package(create_package(config, TARGET)) if problem.severity == 'error']
 
 
@@ -293,7 +310,7 @@ def test_the_command_writes_the_package(package, tmp_path):
     out = tmp_path / 'p.yaml'
     options = ['--image', TARGET.image, '--pipeline-root', TARGET.pipeline_root, '--data', 'gs://bucket/data']
     options += ['--serving', '/mnt/models', '--set', f'kubeflow.default.pvcs={VOLUME}']
-    options += ['--set', 'bulk_input=gs://bucket/new']
+    options += ['--set', 'bulk_input=gs://bucket/new', '--set', 'tuner.trials=2']
     answer = run_cli('compile', '--out', out, *options)
     assert answer.returncode == 0
     first, warning = answer.stdout.splitlines()

@@ -50,6 +50,7 @@ def test_the_graph_is_the_whole_chain():
         ('gate.baseline=better', {'Evaluator'}),
         ('serving_check.max_latency_ms=5', {'ServingCheck'}),
         ('data_gate.max_imbalance=0.1', {'DataCheck'}),
+        ('tuner.seed=1', set()),  # there is no Tuner
     ],
 )
 def test_a_setting_changes_only_the_components_that_read_it_and_those_that_keep_it(assignment, changed):
@@ -93,7 +94,18 @@ def test_a_graph_for_another_runner_makes_no_folder_here(tmp_path, monkeypatch):
 
 
 def test_the_steps_that_kubeflow_can_be_told_about_are_the_graphs():
-    assert set(STEPS) == set(get_properties(['bulk_input=new']))
+    assert set(STEPS) == set(get_properties(['bulk_input=new', 'tuner.trials=2']))
+
+
+def test_the_trainer_takes_what_the_tuner_chose_and_the_version_and_the_report_keep_it():
+    config = apply_overrides(PRESETS['cifar10-tune']('/root-folder'), [])
+    nodes = {node.id: node for node in graph.create_pipeline(config).components}
+    tuner = nodes['Tuner']
+    assert json.loads(tuner.exec_properties['custom_config'])['tuner'] == {'trials': 20, 'seed': 0}
+    assert tuner.exec_properties['source_digest']
+    for name in ('Trainer', 'Pusher'):
+        assert nodes[name].inputs['hyperparameters'] is tuner.outputs['best_hyperparameters']
+    assert nodes['Report'].inputs['tuner_results'] is tuner.outputs['tuner_results']
 
 
 def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbone():
@@ -109,8 +121,9 @@ def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbo
 def test_user_code_goes_by_dotted_path_that_can_be_imported():
     from tfx.utils import import_utils
 
-    properties = get_properties()
-    for path in (properties['Transform']['preprocessing_fn'], properties['Trainer']['run_fn']):
+    properties = get_properties(['tuner.trials=2'])
+    functions = {'Transform': 'preprocessing_fn', 'Trainer': 'run_fn', 'Tuner': 'tuner_fn'}
+    for path in (properties[name][key] for name, key in functions.items()):
         module, _, name = path.rpartition('.')
         assert callable(import_utils.import_func_from_module(module, name))
     assert properties['Trainer'].get('module_file') is None

@@ -29,8 +29,8 @@ from tests.documents import Command, list_commands
 pytestmark = pytest.mark.slow
 
 COMPONENTS = (
-    'CuratedSchemaGen',
     'ImportExampleGen',
+    'CuratedSchemaGen',
     'StatisticsGen',
     'ExampleValidator',
     'DataCheck',
@@ -322,12 +322,13 @@ def test_records_with_only_image_and_label_pass_the_schema(foreign_run):
     assert read_lines(answer)['StatisticsGen'] == '60 train, 20 val, 50 test'
 
 
-def check_events(answer: subprocess.CompletedProcess, train: int) -> None:
+def check_events(answer: subprocess.CompletedProcess, train: int, components: tuple[str, ...]) -> None:
     """Checks the events of a run with --json that pushed a model which was trained for one epoch.
 
     Args:
       answer: of the run.
       train: number of images in the train split.
+      components: those of the run.
     """
     events = [json.loads(line) for line in answer.stdout.splitlines()]
     names = [event['event'] for event in events]
@@ -344,9 +345,9 @@ def check_events(answer: subprocess.CompletedProcess, train: int) -> None:
         if event['event'] == 'component_finished':
             running = None
             ended.append(event)
-    assert [event['component'] for event in ended] == ['(imports)', *COMPONENTS]
+    assert [event['component'] for event in ended] == ['(imports)', *components]
     reused = [event['component'] for event in ended if event['is_reused']]
-    assert (summary['components'], summary['reused']) == (len(COMPONENTS), len(reused))
+    assert (summary['components'], summary['reused']) == (len(components), len(reused))
     assert all(Path(path).exists() for path in summary['paths'].values())
     assert summary['paths'].keys() == {'evaluation', 'training', 'report', 'pushed', 'log'}
 
@@ -395,11 +396,33 @@ def test_bad_data_stops_the_run_before_transform_and_runs_again_when_mended(samp
     assert found == ['anomaly', 'bad_labels', 'undecodable']
 
     file.write_bytes(clean)
-    answer = run_cli(*arguments, *UNGATED, '--json')
+    answer = run_cli(*arguments, *UNGATED, '--set', 'tuner.trials=2', '--json')
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert answer.stderr == ''
     assert ' records, 0 errors, ' in answer.stdout
-    check_events(answer, train=len(records))
+    tuned = COMPONENTS.index('Trainer')
+    check_events(answer, train=len(records), components=(*COMPONENTS[:tuned], 'Tuner', *COMPONENTS[tuned:]))
+    check_search(answer, Layout(str(tmp_path / 'root')))
+
+
+def check_search(answer: subprocess.CompletedProcess, layout: Layout) -> None:
+    """Checks that what the Tuner chose of two trials was trained, and is in the version, the report and the runs."""
+    lines = {event['component']: event for event in map(json.loads, answer.stdout.splitlines()) if 'note' in event}
+    (trials,) = layout.artifacts.glob('Tuner/tuner_results/*/trials.json')
+    best, _ = json.loads(trials.read_text())['trials']
+    chosen = best['hyperparameters']
+    found = (
+        rf'2 trials, the best is {best["trial"]} with val_accuracy [01]\.\d{{3}}: optimizer={chosen["optimizer"]}, .*'
+    )
+    assert re.fullmatch(found, lines['Tuner']['note'])
+    (report,) = layout.artifacts.glob('Trainer/model_run/*/report.json')
+    assert json.loads(report.read_text())['hyperparameters'] == chosen
+    (info,) = layout.serving.glob('*/assets.extra/version.json')
+    version = json.loads(info.read_text())
+    assert version['tuned'] == chosen
+    assert chosen.items() <= version['settings']['trainer'].items()
+    (page,) = layout.artifacts.glob('Report/report/*/report.html')
+    assert read_figures(page)['search']['trials'][0] == best
 
 
 def test_a_changed_trainer_setting_runs_the_trainer_and_missing_weights_stop_it_with_a_sentence(foreign_run):

@@ -53,6 +53,7 @@ def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Pa
         'eval_files': [str(sample_data / 'val' / '*')],
         'model_run_dir': str(run_dir),
         'serving_model_dir': str(root / 'Trainer' / 'model' / '1'),
+        'hyperparameters': None,
     }
 
 

@@ -59,6 +59,7 @@ def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execu
             eval_files=[str(sample_data / 'val' / '*')],
             model_run_dir=str(run_dir),
             serving_model_dir=str(root / 'Trainer' / 'model' / str(execution)),
+            hyperparameters=None,
         )
     )
 

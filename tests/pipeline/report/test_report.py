@@ -131,6 +131,26 @@ def write_artifacts(root: Path, contract: DataContract) -> Folders:
     return Folders(artifacts, '20260101-000000', 'cifar10-fast', states, '/data', settings, '8')
 
 
+def test_the_trials_of_the_tuner_are_a_table_the_best_first(folders, tmp_path):
+    trials = [
+        {'trial': 2, 'hyperparameters': {'optimizer': 'adam', 'learning_rate': 0.00123456, 'head_units': [128]}},
+        {'trial': 1, 'hyperparameters': {'optimizer': 'sgd', 'learning_rate': 0.5, 'dropout': 0.25}},
+    ]
+    trials[0] |= {'val_accuracy': 0.812345, 'best_epoch': 4, 'seconds': 3.21, 'error': ''}
+    trials[1] |= {'val_accuracy': None, 'best_epoch': None, 'seconds': 1.0, 'error': 'The loss became NaN.'}
+    search = {'trials': trials, 'frozen_pass_s': 66.4, 'seconds': 101.0}
+    (tmp_path / 'trials.json').write_text(json.dumps(search))
+    artifacts = {**folders.artifacts, 'Tuner.tuner_results': tmp_path}
+    figures = make_report(dataclasses.replace(folders, artifacts=artifacts), tmp_path / 'report.html')
+    assert figures.search == search
+    (table,) = html.parse(tmp_path / 'report.html').xpath('//table[starts-with(caption, "Trials, the best first")]')
+    assert [[cell.text_content() for cell in row] for row in table.iter('tr')] == [
+        ['trial', 'accuracy', 'epoch', 'seconds', 'optimizer', 'learning rate', 'head units', 'dropout'],
+        ['2', '0.812', '4', '3.2', 'adam', '0.00123', '[128]', '-'],
+        ['1', 'diverged', '-', '1.0', 'sgd', '0.5', '-', '0.25'],
+    ]
+
+
 @pytest.fixture(scope='module')
 def page(folders, tmp_path_factory):
     out = tmp_path_factory.mktemp('page') / 'report.html'
