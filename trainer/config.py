@@ -105,6 +105,9 @@ class TrainerConfig(Settings):
     strategy: Literal['auto', 'one', 'mirrored', 'multi_worker'] = 'auto'
     """What trains: one device, all GPUs of the machine, or all workers that TF_CONFIG lists; 'auto' takes what there
     is. The batch_size is that of all devices together."""
+    join_timeout_s: Positive | None = None
+    """Seconds that the workers which TF_CONFIG lists wait for each other. None takes 90, and 1800 in a pod of
+    Kubernetes, whose node may have to pull the image first."""
     seed: int = 0
     """Seed of the initial weights, dropout and shuffling."""
 

@@ -20,7 +20,7 @@ from trainer import export
 from trainer.averaging import choose_ema_momentum
 from trainer.calibration import Calibration, scale_temperature
 from trainer.checkpoint import History, compute_training_key, locate_checkpoints, remove_checkpoints
-from trainer.cluster import Cluster, join_cluster
+from trainer.cluster import Cluster, StrategyName, join_cluster
 from trainer.config import ExportConfig, TrainerConfig
 from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches, read_split
 from trainer.device import Device, use_device
@@ -44,6 +44,9 @@ from trainer.weights import load_weights
 REPORT_FILE = 'report.json'  # a `TrainingReport`
 HISTORY_FILE = 'history.json'  # a `trainer.checkpoint.History`
 KERAS_FILE = 'model.keras'  # the model of the best epoch, in Keras' format
+
+FINISHED_FILE = 'finished'  # beside the checkpoints of a training that workers have ended
+_ELSEWHERE = ('checkpoint_dir', 'join_timeout_s', 'strategy')  # settings without which a training is the same
 
 STEPS_PER_EXECUTION = 16  # most steps between two returns to Python; a return takes as long as a small step
 RETURNS_PER_EPOCH = 50  # at least, if there are as many steps; only then is it known how far the epoch has come
@@ -202,17 +205,39 @@ def _write_outputs(
     export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches, contract)
 
 
-def run_fn(fn_args: FnArgs) -> None:
-    """Trains on `train`, keeps the epoch that is best on `val`, and exports it as a SavedModel and a .keras file.
+class _Trained(NamedTuple):
+    """A training that has ended, on one device or several."""
 
-    Args:
-      fn_args: The arguments from TFX. Its `custom_config` holds a TrainerConfig ('trainer') and an ExportConfig
-        ('export') as dicts.
-    """
+    model: keras.Model
+    """With the weights of the best epoch."""
+    cluster: Cluster
+    device: Device
+    history: History
+    cache: str
+    """Where the trunk's outputs were cached in the last phase."""
+    val: Split
+    contract: DataContract
+    transform_output: tft.TFTransformOutput
+    checkpoint_dir: str
+
+
+def _choose_strategy(config: TrainerConfig, checkpoint_dir: str) -> StrategyName:
+    """Returns the setting `trainer.strategy`, but 'one' for a training that workers have ended: nothing is trained."""
+    finished = os.path.join(checkpoint_dir, FINISHED_FILE)
+    return 'one' if not os.environ.get('TF_CONFIG') and tf.io.gfile.exists(finished) else config.strategy
+
+
+def _train(fn_args: FnArgs) -> _Trained:
+    """Trains on `train`, and keeps the epoch that is best on `val`; see `run_fn` for the arguments."""
     config = TrainerConfig(**fn_args.custom_config['trainer'])
     run_dir = fn_args.model_run_dir
+    files = [*fn_args.train_files, *fn_args.eval_files]
+    settings = {name: value for name, value in fn_args.custom_config['trainer'].items() if name not in _ELSEWHERE}
+    described = {**fn_args.custom_config, 'trainer': settings, 'source_digest': compute_source_digest([__name__])}
+    key = compute_training_key(described, files, fn_args.transform_graph_path)
+    checkpoint_dir = locate_checkpoints(run_dir, key, config.checkpoint_dir)
     with use_device(config.precision) as device:
-        cluster = join_cluster(config.strategy)
+        cluster = join_cluster(_choose_strategy(config, checkpoint_dir), config.join_timeout_s)
         if config.weight_average != 'none' and cluster.share.workers > 1:
             raise TrainingError(
                 f'trainer.weight_average={config.weight_average} works on one machine only, because BatchNorm '
@@ -223,12 +248,6 @@ def run_fn(fn_args: FnArgs) -> None:
         transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
         train = read_split(fn_args.train_files, transform_output, config.augmentation, config.seed)
         val = read_split(fn_args.eval_files, transform_output)
-        files = [*fn_args.train_files, *fn_args.eval_files]
-        settings = {name: value for name, value in fn_args.custom_config['trainer'].items() if name != 'checkpoint_dir'}
-        digest = compute_source_digest([__name__])
-        described = {**fn_args.custom_config, 'trainer': settings, 'source_digest': digest}
-        key = compute_training_key(described, files, fn_args.transform_graph_path)
-        checkpoint_dir = locate_checkpoints(run_dir, key, config.checkpoint_dir)
         keras.utils.set_random_seed(config.seed)
         with cluster.scope():
             backbone = build_backbone(config)
@@ -237,13 +256,40 @@ def run_fn(fn_args: FnArgs) -> None:
         history, cache = train_model(
             model, backbone, config, device, cluster, train, val, checkpoint_dir=checkpoint_dir, run_dir=run_dir
         )
+    return _Trained(model, cluster, device, history, cache, val, contract, transform_output, checkpoint_dir)
 
+
+def run_worker(fn_args: FnArgs) -> None:
+    """Trains as one of the workers that TF_CONFIG lists, and leaves the result where `run_fn` takes it over.
+
+    Every epoch is a checkpoint. So `run_fn`, with the same arguments and without TF_CONFIG, has nothing left to train:
+    it exports the model.
+
+    Args:
+      fn_args: As for `run_fn`.
+    """
+    trained = _train(fn_args)
+    if trained.cluster.is_chief:
+        with tf.io.gfile.GFile(os.path.join(trained.checkpoint_dir, FINISHED_FILE), 'w') as file:
+            file.write('')
+    trained.cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains on `train`, keeps the epoch that is best on `val`, and exports it as a SavedModel and a .keras file.
+
+    Args:
+      fn_args: The arguments from TFX. Its `custom_config` holds a TrainerConfig ('trainer') and an ExportConfig
+        ('export') as dicts.
+    """
+    trained = _train(fn_args)
+    config, cluster, model = TrainerConfig(**fn_args.custom_config['trainer']), trained.cluster, trained.model
     if cluster.is_chief:
         if cluster.is_distributed:  # what is exported must be free of tf.distribute
-            trained, model = model, build_model(config, build_backbone(config), contract.num_classes)
-            model.set_weights(trained.get_weights())
-        calibration = scale_temperature(model, val) if config.calibration == 'temperature' else None
-        report = make_report(device, cache, history, calibration, measure_stages(model))
-        _write_outputs(model, fn_args, transform_output, report, history, val, contract)
-        remove_checkpoints(checkpoint_dir)
+            model = build_model(config, build_backbone(config), trained.contract.num_classes)
+            model.set_weights(trained.model.get_weights())
+        calibration = scale_temperature(model, trained.val) if config.calibration == 'temperature' else None
+        report = make_report(trained.device, trained.cache, trained.history, calibration, measure_stages(model))
+        _write_outputs(model, fn_args, trained.transform_output, report, trained.history, trained.val, trained.contract)
+        remove_checkpoints(trained.checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

@@ -200,27 +200,13 @@ def test_multi_worker_without_a_cluster_is_refused():
         choose_strategy('multi_worker', workers=1, gpus=8)
 
 
-@pytest.mark.parametrize(
-    'tf_config',
-    [
-        'nonsense',
-        '[]',
-        '{"cluster": {"worker": ["a:1", "b:1"]}}',
-        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}',
-    ],
-    ids=['not_json', 'not_a_dict', 'no_task', 'parameter_server'],
-)
-def test_a_tf_config_that_describes_no_worker_is_refused(monkeypatch, tf_config):
-    monkeypatch.setenv('TF_CONFIG', tf_config)
-    with pytest.raises(TrainingError, match='TF_CONFIG does not describe a worker of a cluster'):
-        join_cluster('auto')
-
-
 def test_a_process_that_has_used_tensorflow_cannot_join_workers(monkeypatch):
     tf.constant(1) + 1
-    cluster = {'worker': ['127.0.0.1:1', '127.0.0.1:2']}
+    own, other = find_ports(2)
+    cluster = {'worker': [f'127.0.0.1:{own}', f'127.0.0.1:{other}']}
     monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': 0}}))
-    with pytest.raises(TrainingError, match='has to be the first in its process that uses TensorFlow'):
+    is_refused = pytest.raises(TrainingError, match='has to be the first in its process that uses TensorFlow')
+    with socket.create_server(('127.0.0.1', other)), is_refused:
         join_cluster('auto')
 
 
