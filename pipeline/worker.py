@@ -4,8 +4,9 @@ A run of the whole pipeline is one process. So the run prepares the data, worker
 again, takes their checkpoints over: its gates judge the model, and it is pushed as any other.
 """
 
+import contextlib
+import datetime
 import json
-import logging
 import os
 import tempfile
 import types
@@ -15,18 +16,24 @@ from typing import Any
 from components import features
 from components.errors import UsageError, to_one_line
 from pipeline.config import Layout
+from pipeline.console import divert_chatter
+from pipeline.local import lock_root
 from pipeline.run_history import check_root
 from pipeline.run_record import RUN_TYPE, open_store
 from pipeline.run_steps import Step, find_output, read_steps
 from pipeline.storage import explain_fault
 from trainer.rendezvous import read_workers
 
+_INPUTS = (('ImportExampleGen', 'examples'), ('Transform', 'transform_graph'), ('CuratedSchemaGen', 'schema'))
+"""What the training reads: component and key of its output."""
 
-def work(layout: Layout) -> str:
+
+def work(layout: Layout, *, verbose: bool) -> str:
     """Trains until the training of the newest run has ended.
 
     Args:
       layout: The root of the run, under the same path on every machine.
+      verbose: Shows the libraries' own output too; it is in the root's logs anyway.
 
     Returns:
       What was done, for the user.
@@ -45,12 +52,13 @@ def work(layout: Layout) -> str:
         )
     steps = _read_newest_steps(layout)
     config = _read_config(steps, layout)
-    logging.basicConfig(level=logging.INFO)
-    logging.getLogger('trainer').setLevel(logging.INFO)
-    from trainer.train import run_worker
+    # The run that takes the checkpoints over must not begin while the first worker writes them.
+    lock = lock_root(layout.root) if workers.index == 0 else contextlib.nullcontext()
+    log_file = layout.logs / f'worker-{workers.index}-{datetime.datetime.now():%Y%m%d-%H%M%S}.log'
+    with lock, tempfile.TemporaryDirectory() as folder, divert_chatter(log_file, verbose=verbose):
+        from trainer.train import run_worker
 
-    with tempfile.TemporaryDirectory() as logs:
-        run_worker(types.SimpleNamespace(**_make_arguments(steps, config, layout, logs)))
+        run_worker(types.SimpleNamespace(**_make_arguments(steps, config, layout, folder)))
     return (
         f'worker {workers.index} of {workers.count} has ended; when all have, start the run again, without TF_CONFIG: '
         'it takes the trained model over'
@@ -58,7 +66,7 @@ def work(layout: Layout) -> str:
 
 
 def _read_newest_steps(layout: Layout) -> tuple[Step, ...]:
-    """Reads the components of the newest run whose Trainer began; the caller has to see the root's folders."""
+    """Reads the components of the newest run whose Trainer began."""
     check_root(layout)
     try:
         store = open_store(layout.metadata, is_read_only=True)
@@ -89,14 +97,10 @@ def _read_config(steps: tuple[Step, ...], layout: Layout) -> dict[str, Any]:
     return config
 
 
-def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Layout, logs: str) -> dict[str, Any]:
-    """Makes the arguments that TFX would give to `run_fn`, as far as it trains; the key of the checkpoints is theirs."""
+def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Layout, folder: str) -> dict[str, Any]:
+    """Makes the arguments that TFX would give to `run_fn`, as far as the training needs them."""
     places = {}
-    for component, key in (
-        ('ImportExampleGen', 'examples'),
-        ('Transform', 'transform_graph'),
-        ('CuratedSchemaGen', 'schema'),
-    ):
+    for component, key in _INPUTS:
         artifact = find_output(steps, component, key)
         if artifact is None or not Path(artifact.uri).is_dir():
             raise UsageError(
@@ -115,6 +119,6 @@ def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Lay
         'train_files': train,
         'eval_files': val,
         'transform_graph_path': places['transform_graph'],
-        'schema_path': str(next(Path(places['schema']).iterdir())),
-        'model_run_dir': logs,
+        'schema_path': str(next(Path(places['schema']).glob('*.pbtxt'))),
+        'model_run_dir': folder,
     }

@@ -5,7 +5,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -15,6 +15,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from components.contract import DataContract
 from components.contract_schema import load_contract
 from components.errors import TrainingError
+from components.places import locate, write_place
 from components.source_digest import compute_source_digest
 from trainer import export
 from trainer.averaging import choose_ema_momentum
@@ -36,6 +37,7 @@ from trainer.model import (
     set_batchnorm_momentum,
 )
 from trainer.predictions import write_predictions
+from trainer.rendezvous import read_workers
 from trainer.served_model import MICRO_BATCH
 from trainer.training_rows import TrainingRows, prepare_rows
 from trainer.weights import load_weights
@@ -221,10 +223,10 @@ class _Trained(NamedTuple):
     checkpoint_dir: str
 
 
-def _choose_strategy(config: TrainerConfig, checkpoint_dir: str) -> StrategyName:
+def _choose_strategy(config: TrainerConfig, checkpoint_dir: str) -> StrategyName | Literal['auto']:
     """Returns the setting `trainer.strategy`, but 'one' for a training that workers have ended: nothing is trained."""
-    finished = os.path.join(checkpoint_dir, FINISHED_FILE)
-    return 'one' if not os.environ.get('TF_CONFIG') and tf.io.gfile.exists(finished) else config.strategy
+    is_alone = read_workers(os.environ.get('TF_CONFIG', '')).count == 1
+    return 'one' if is_alone and (locate(checkpoint_dir) / FINISHED_FILE).exists() else config.strategy
 
 
 def _train(fn_args: FnArgs) -> _Trained:
@@ -270,8 +272,7 @@ def run_worker(fn_args: FnArgs) -> None:
     """
     trained = _train(fn_args)
     if trained.cluster.is_chief:
-        with tf.io.gfile.GFile(os.path.join(trained.checkpoint_dir, FINISHED_FILE), 'w') as file:
-            file.write('')
+        write_place(locate(trained.checkpoint_dir) / FINISHED_FILE, '')
     trained.cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too
 
 
