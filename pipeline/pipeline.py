@@ -11,6 +11,7 @@ from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 import tensorflow_data_validation as tfdv  # isort: skip  (after tfx, which replaces a module that TFDV lacks)
 
 from components import features
+from components.base_model import BaseModelFinder
 from components.baseline import BaselineFinder
 from components.data_gate.component import DataCheck, DataGate
 from components.example_gen import ImportExampleGen
@@ -38,11 +39,12 @@ _KEPT_SETTINGS = ('name', 'trainer', 'export', 'gate', 'serving_check', 'data_ga
 def list_kept_settings(config: PipelineConfig) -> dict[str, Any]:
     """Returns the settings that a version and a run keep, without paths.
 
-    The Pusher can often not reach what the Trainer reads. Of a weights file its name is kept.
+    The Pusher can often not reach what the Trainer reads. Of a weights file, and of a version, its name is kept.
     """
     kept = {key: value for key, value in json.loads(config.to_json()).items() if key in _KEPT_SETTINGS}
     del kept['trainer']['cache_dir'], kept['trainer']['checkpoint_dir']
-    kept['trainer']['weights'] = kept['trainer']['weights'].rpartition('/')[2]
+    for name in ('weights', 'warm_start'):
+        kept['trainer'][name] = kept['trainer'][name].rstrip('/').rpartition('/')[2]
     return kept
 
 
@@ -100,11 +102,15 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
 
     transform.add_upstream_node(data_gate)
 
+    base_model_finder = None
+    if config.trainer.warm_start != 'none':
+        base_model_finder = BaseModelFinder(config.trainer.warm_start, serving)
     model_trainer = Trainer(
         run_fn=RUN_FN,
         examples=examples,
         transform_graph=transform.outputs['transform_graph'],
         schema=schema,
+        base_model=base_model_finder and base_model_finder.outputs['model'],
         train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN_SPLIT]),
         eval_args=trainer_pb2.EvalArgs(splits=[features.VAL_SPLIT]),
         custom_config={
@@ -173,6 +179,8 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         pusher,
         report,
     ]
+    if base_model_finder is not None:
+        components.insert(0, base_model_finder)  # a version that cannot be used is named before anything runs
     if config.bulk_input:
         bulk_inferrer = BulkInferrer(
             model=model,

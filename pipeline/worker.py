@@ -26,6 +26,7 @@ from trainer.rendezvous import read_workers
 
 _INPUTS = (('ImportExampleGen', 'examples'), ('Transform', 'transform_graph'), ('CuratedSchemaGen', 'schema'))
 """What the training reads: component and key of its output."""
+_SERVING_MODEL = 'Format-Serving'  # where a TFX Model artifact has its SavedModel
 
 
 def work(layout: Layout, *, verbose: bool) -> str:
@@ -108,6 +109,7 @@ def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Lay
                 'machine; start the run again, and mount its root under one path on all machines.'
             )
         places[key] = artifact.uri
+    base_model = find_output(steps, 'BaseModelFinder', 'model')
     # Beside the Trainer's outputs, as `trainer.checkpoint.locate_checkpoints` has it.
     checkpoints = config['trainer']['checkpoint_dir'] or str(layout.artifacts / 'Trainer' / 'checkpoints')
     train, val = (
@@ -120,5 +122,6 @@ def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Lay
         'eval_files': val,
         'transform_graph_path': places['transform_graph'],
         'schema_path': str(next(Path(places['schema']).glob('*.pbtxt'))),
+        'base_model': base_model and os.path.join(base_model.uri, _SERVING_MODEL),
         'model_run_dir': folder,
     }

@@ -1,6 +1,7 @@
 """run_fn, which TFX's Trainer calls: it loads the data, trains the model and exports it."""
 
 import json
+import logging
 import os
 import statistics
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.contract import DataContract
+from components.contract import KERAS_MODEL_FILE, DataContract
 from components.contract_schema import load_contract
 from components.errors import TrainingError
 from components.places import locate, write_place
@@ -40,7 +41,10 @@ from trainer.predictions import write_predictions
 from trainer.rendezvous import read_workers
 from trainer.served_model import MICRO_BATCH
 from trainer.training_rows import TrainingRows, prepare_rows
+from trainer.warm_start import find_base_model, load_base_model
 from trainer.weights import load_weights
+
+_log = logging.getLogger('trainer')
 
 # Files in the model_run artifact.
 REPORT_FILE = 'report.json'  # a `TrainingReport`
@@ -82,6 +86,8 @@ class TrainingReport(NamedTuple):
     """The same after it. It flatters the model a little, because the temperature was fitted on these images."""
     stages: tuple[dict[str, Any], ...] = ()
     """The network's stages as `trainer.model.StageSize`: what was frozen and trained in the last phase."""
+    base_version: str | None = None
+    """The version whose weights the training began with; None if it began with `trainer.weights`."""
 
 
 def list_phases(config: TrainerConfig) -> list[Phase]:
@@ -162,6 +168,7 @@ def make_report(
     history: History,
     calibration: Calibration | None = None,
     stages: Sequence[StageSize] = (),
+    base_version: str | None = None,
 ) -> TrainingReport:
     """Summarizes the last phase of a training, and what was done to the model after it."""
     last = [entry for entry in history if entry['phase'] == history[-1]['phase']]
@@ -179,6 +186,7 @@ def make_report(
         val_calibration_error_before=calibration and calibration.error_before,
         val_calibration_error=calibration and calibration.error,
         stages=tuple(stage._asdict() for stage in stages),
+        base_version=base_version,
     )
 
 
@@ -205,6 +213,8 @@ def _write_outputs(
     val_batches = make_batches(val, EpochOrder(val.count, None), MICRO_BATCH)
     export_config = ExportConfig(**fn_args.custom_config['export'])
     export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches, contract)
+    # A training that begins with this model, when it is a version, takes it from there.
+    tf.io.gfile.copy(os.path.join(run_dir, KERAS_FILE), os.path.join(fn_args.serving_model_dir, KERAS_MODEL_FILE))
 
 
 class _Trained(NamedTuple):
@@ -221,6 +231,7 @@ class _Trained(NamedTuple):
     contract: DataContract
     transform_output: tft.TFTransformOutput
     checkpoint_dir: str
+    base_version: str | None
 
 
 def _choose_strategy(config: TrainerConfig, checkpoint_dir: str) -> StrategyName | Literal['auto']:
@@ -236,6 +247,8 @@ def _train(fn_args: FnArgs) -> _Trained:
     files = [*fn_args.train_files, *fn_args.eval_files]
     settings = {name: value for name, value in fn_args.custom_config['trainer'].items() if name not in _ELSEWHERE}
     described = {**fn_args.custom_config, 'trainer': settings, 'source_digest': compute_source_digest([__name__])}
+    base = find_base_model(fn_args.base_model)
+    described['base_model'] = base and base.compute_digest()
     key = compute_training_key(described, files, fn_args.transform_graph_path)
     checkpoint_dir = locate_checkpoints(run_dir, key, config.checkpoint_dir)
     with use_device(config.precision) as device:
@@ -253,12 +266,17 @@ def _train(fn_args: FnArgs) -> _Trained:
         keras.utils.set_random_seed(config.seed)
         with cluster.scope():
             backbone = build_backbone(config)
-            load_weights(backbone, config)
+            if base is None:
+                load_weights(backbone, config)
             model = build_model(config, backbone, contract.num_classes)
+            if base is not None:
+                load_base_model(model, base, contract)
+                _log.info('the training begins with the weights of version %s', base.version)
         history, cache = train_model(
             model, backbone, config, device, cluster, train, val, checkpoint_dir=checkpoint_dir, run_dir=run_dir
         )
-    return _Trained(model, cluster, device, history, cache, val, contract, transform_output, checkpoint_dir)
+    version = base and base.version
+    return _Trained(model, cluster, device, history, cache, val, contract, transform_output, checkpoint_dir, version)
 
 
 def run_worker(fn_args: FnArgs) -> None:
@@ -290,7 +308,9 @@ def run_fn(fn_args: FnArgs) -> None:
             model = build_model(config, build_backbone(config), trained.contract.num_classes)
             model.set_weights(trained.model.get_weights())
         calibration = scale_temperature(model, trained.val) if config.calibration == 'temperature' else None
-        report = make_report(trained.device, trained.cache, trained.history, calibration, measure_stages(model))
+        report = make_report(
+            trained.device, trained.cache, trained.history, calibration, measure_stages(model), trained.base_version
+        )
         _write_outputs(model, fn_args, trained.transform_output, report, trained.history, trained.val, trained.contract)
         remove_checkpoints(trained.checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

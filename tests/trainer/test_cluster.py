@@ -56,6 +56,7 @@ def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Pa
         'schema_path': str(transform_graph / 'metadata' / 'schema.pbtxt'),
         'train_files': [str(sample_data / 'train' / '*')],
         'eval_files': [str(sample_data / 'val' / '*')],
+        'base_model': None,
         'model_run_dir': str(run_dir),
         'serving_model_dir': str(root / 'Trainer' / 'model' / '1'),
     }
