@@ -100,7 +100,7 @@ class _Spec(types.ComponentSpec):
         _SERVING_KEY: ExecutionParameter(type=str),
         IDENTITY_KEY: ExecutionParameter(type=str),
     }
-    INPUTS: ClassVar = {}
+    INPUTS: ClassVar[dict[str, ChannelParameter]] = {}
     OUTPUTS: ClassVar = {_MODEL_KEY: ChannelParameter(type=standard_artifacts.Model)}
 
 

@@ -4,11 +4,11 @@ TensorFlow waits for an hour, in C++, without saying for whom, and deaf to signa
 own address and calls at those of the others, until all have answered. Nothing here imports TensorFlow.
 """
 
+import dataclasses
 import json
 import os
 import socket
 import time
-from typing import NamedTuple
 
 from components.errors import TrainingError, to_one_line
 from components.progress import track
@@ -20,7 +20,8 @@ _CALL_TIMEOUT_S = 1.0
 _PAUSE_S = 0.5  # between two rounds of calls
 
 
-class Workers(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Workers:
     """The workers that TF_CONFIG lists."""
 
     addresses: tuple[str, ...] = ()
