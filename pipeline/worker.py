@@ -15,6 +15,7 @@ from typing import Any
 
 from components import features
 from components.errors import UsageError, to_one_line
+from components.serving.versions import MODEL_FILE
 from pipeline.config import Layout
 from pipeline.console import divert_chatter
 from pipeline.local import lock_root
@@ -26,7 +27,6 @@ from trainer.rendezvous import read_workers
 
 _INPUTS = (('ImportExampleGen', 'examples'), ('Transform', 'transform_graph'), ('CuratedSchemaGen', 'schema'))
 """What the training reads: component and key of its output."""
-_SERVING_MODEL = 'Format-Serving'  # where a TFX Model artifact has its SavedModel
 
 
 def work(layout: Layout, *, verbose: bool) -> str:
@@ -110,6 +110,7 @@ def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Lay
             )
         places[key] = artifact.uri
     base_model = find_output(steps, 'BaseModelFinder', 'model')
+    saved_model = next(Path(base_model.uri).glob(f'*/{MODEL_FILE}'), None) if base_model else None
     # Beside the Trainer's outputs, as `trainer.checkpoint.locate_checkpoints` has it.
     checkpoints = config['trainer']['checkpoint_dir'] or str(layout.artifacts / 'Trainer' / 'checkpoints')
     train, val = (
@@ -122,6 +123,6 @@ def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Lay
         'eval_files': val,
         'transform_graph_path': places['transform_graph'],
         'schema_path': str(next(Path(places['schema']).glob('*.pbtxt'))),
-        'base_model': base_model and os.path.join(base_model.uri, _SERVING_MODEL),
+        'base_model': saved_model and str(saved_model.parent),
         'model_run_dir': folder,
     }

@@ -3,7 +3,6 @@
 Everything here is pure Keras 3 and runs on any backend.
 """
 
-import re
 from typing import NamedTuple, TypeAlias
 
 import keras
@@ -156,7 +155,11 @@ def describe_network(model: keras.Model) -> dict[str, str | int | bool | tuple[i
         'backbone': model.name.removesuffix(_SUFFIX),
         'pooling': 'average' if is_average else 'flatten',
         **({} if is_average else {'image_size': model.input_shape[1]}),
-        'head_units': tuple(layer.units for layer in model.layers if re.fullmatch(r'head_\d+_dense', layer.name)),
+        'head_units': tuple(
+            layer.units
+            for layer in model.layers
+            if isinstance(layer, keras.layers.Dense) and layer.name.startswith('head_')
+        ),
         'head_batchnorm': 'head_input_bn' in names,
     }
 
