@@ -55,7 +55,7 @@ def write_artifacts(root: Path, images: int, size: int) -> dict[str, Path]:
     scores[np.arange(images), records.labels] += 3.2
     probabilities = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype(np.float32)
     write_predictions(evaluation / 'test_predictions.npz', records, probabilities)
-    measured = measure_images(read_images(records))
+    measured = measure_images(read_images(records), cifar10.CONTRACT.image_size)
     write_slices(evaluation, measure_slices(measured, find_right(probabilities, records.labels)))
     return {'ImportExampleGen.examples': examples, 'Evaluator.evaluation': evaluation}
 

@@ -4,6 +4,7 @@ The Evaluator measures the test images, and the small model server those that it
 in the same way, and what the model sees: an image of any size, after it was resized to the size of the contract.
 """
 
+import functools
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from components import features
+from components.image_fit import fit_image, read_orientation, reduce_depth, turn_upright
 
 PROPERTIES = ('brightness', 'contrast', 'sharpness', 'width', 'height')
 _MAX_PIXELS = 2**24  # more are not decoded: the numbers are not worth the memory
@@ -22,41 +23,34 @@ EncodedOrPixels = bytes | npt.NDArray[np.uint8]
 """An image: its encoded bytes, or its pixels, uint8 [height, width, 3]."""
 
 
-def _to_gray(image: Image.Image) -> npt.NDArray[np.float32]:
-    """Returns the gray values that the model sees: float32, 0-255, of the contract's height and width.
-
-    Pillow's bilinear filter is the antialiased one of the Transform graph. TensorFlow keeps the upper eight of sixteen
-    bits, while Pillow would cut off the values.
-    """
-    if image.mode.startswith('I'):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    gray, (height, width) = image.convert('L'), features.IMAGE_SHAPE[:2]
-    if gray.size != (width, height):
-        gray = gray.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(gray, np.float32)
-
-
-def _measure_image(image: EncodedOrPixels) -> tuple[float, ...]:
+def _measure_image(image: EncodedOrPixels, image_size: int) -> tuple[float, ...]:
     from scipy import ndimage
 
     try:
         opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else Image.fromarray(image)
-        size = float(opened.width), float(opened.height)
         if opened.width * opened.height > _MAX_PIXELS:
-            return *_UNKNOWN[:3], *size
-        gray = _to_gray(opened)
+            return *_UNKNOWN[:3], float(opened.width), float(opened.height)
+        upright = turn_upright(opened, read_orientation(opened))
+        gray = np.asarray(fit_image(reduce_depth(upright).convert('L'), image_size), np.float32)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return _UNKNOWN  # what Pillow raises for bytes that are not a whole image
-    return float(gray.mean()), float(gray.std()), float(ndimage.laplace(gray).var()), *size
+    sharpness = float(ndimage.laplace(gray).var())
+    return float(gray.mean()), float(gray.std()), sharpness, float(upright.width), float(upright.height)
 
 
-def measure_images(images: Sequence[EncodedOrPixels]) -> npt.NDArray[np.float64]:
+def measure_images(images: Sequence[EncodedOrPixels], image_size: int) -> npt.NDArray[np.float64]:
     """Measures the properties of images: float64 [N, 5], in the order of PROPERTIES.
 
     Brightness is the mean and contrast the standard deviation of the gray values, both 0-255. Sharpness is the variance
-    of their Laplacian. These three are those of the image after it was resized to `features.IMAGE_SHAPE`; width and
-    height are its own, in pixels. The values of an image that cannot be decoded are not numbers, and neither are the
-    first three of one with more than 2**24 pixels.
+    of their Laplacian. These three are those of the image as the model sees it: upright, its shorter side resized to
+    `image_size`, and the middle of the longer one, also where the model was trained with trainer.resize=stretch. Width
+    and height are those of the whole upright image, in pixels. The values of an image that cannot be decoded are not
+    numbers, and neither are the first three of one with more than 2**24 pixels.
+
+    Args:
+      images: any number of them.
+      image_size: the contract's, in pixels.
     """
+    measure = functools.partial(_measure_image, image_size=image_size)
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside of Python's lock
-        return np.array(list(pool.map(_measure_image, images)), np.float64).reshape(-1, len(PROPERTIES))
+        return np.array(list(pool.map(measure, images)), np.float64).reshape(-1, len(PROPERTIES))

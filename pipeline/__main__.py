@@ -84,8 +84,10 @@ def _check_picture_options(arguments: argparse.Namespace) -> None:
 def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f'--limit takes a number of at least 1. Received: {arguments.limit}')
+    if arguments.labels and not (arguments.archive or arguments.download):
+        raise UsageError('--labels chooses between the labels of CIFAR-100; it needs --archive FILE or --download.')
     _check_picture_options(arguments)
-    out, limit, beam = Path(arguments.out).absolute(), arguments.limit, BeamConfig()
+    out, limit, beam, labels = Path(arguments.out).absolute(), arguments.limit, BeamConfig(), arguments.labels
     with divert_chatter(verbose=arguments.verbose):
         from pipeline import data, data_images
 
@@ -95,9 +97,9 @@ def _data(arguments: argparse.Namespace, reporter: Reporter) -> int:
             folder, size = Path(arguments.images).absolute(), arguments.size
             note = data_images.write_from_images(folder, out, csv_file=csv_file, size=size, group_by=arguments.group_by)
         elif arguments.archive:
-            note = data.write_from_archive(Path(arguments.archive), out, limit=limit, beam=beam)
+            note = data.write_from_archive(Path(arguments.archive), out, limit=limit, beam=beam, labels=labels)
         elif arguments.download:
-            note = data.write_from_download(out, limit=limit, beam=beam)
+            note = data.write_from_download(arguments.download, out, limit=limit, beam=beam, labels=labels)
         else:
             note = data.write_from_sample(SampleConfig(), out, limit=limit, beam=beam)
     reporter.finish(0, note)

@@ -134,9 +134,16 @@ def _add_data(commands: Commands) -> None:
     data.add_argument('--out', metavar='DIR', required=True, help='folder to make')
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument('--sample', action='store_true', help='the embedded synthetic images')
-    source.add_argument('--archive', metavar='FILE', help='a local cifar-10-binary.tar.gz')
-    source.add_argument('--download', action='store_true', help='the official archive, 170 MB')
+    source.add_argument('--archive', metavar='FILE', help='a local cifar-10-binary.tar.gz or cifar-100-binary.tar.gz')
+    source.add_argument(
+        '--download',
+        nargs='?',
+        choices=('cifar10', 'cifar100'),
+        const='cifar10',
+        help='the official archive, 170 MB; without a name that of CIFAR-10',
+    )
     source.add_argument('--images', metavar='FOLDER', help='your own pictures, in FOLDER/CLASS or FOLDER/SPLIT/CLASS')
+    data.add_argument('--labels', choices=('fine', 'coarse'), help="which of CIFAR-100's labels; default: fine")
     data.add_argument('--limit', metavar='N', type=int, help='keep N records, the same share of every batch')
     own = data.add_argument_group('with --images')
     own.add_argument('--csv', metavar='FILE', help='has the columns image,label[,split], with paths below FOLDER')

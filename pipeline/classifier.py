@@ -87,11 +87,12 @@ class Model(Protocol):
           PipelineError: there is no answer.
         """
 
-    def name_classes(self, count: int) -> list[str]:
-        """Returns the names of the classes 0 to count - 1.
+    def name_classes(self, labels: Sequence[int]) -> list[str]:
+        """Returns the names of classes.
 
         Raises:
-          RefusedError: the model does not say them, as models that were pushed before there was the signature for it.
+          RefusedError: the model does not say them, as models that were pushed before there was the signature for it,
+            or does not take so many labels at a time.
           PipelineError: there is no answer.
         """
 
@@ -193,12 +194,23 @@ class Classifier:
             names = self._class_names.get(prediction.version)
             if names is None:
                 try:
-                    names = self._model.name_classes(len(prediction.probabilities))
+                    names = self._ask_names(range(len(prediction.probabilities)))
                 except RefusedError:
                     names = list(cifar10.CONTRACT.class_names)
                 self._class_names[prediction.version] = names
         are_its = len(names) == len(prediction.probabilities) and names[prediction.label] == prediction.class_name
         return names if are_its else None
+
+    def _ask_names(self, labels: Sequence[int]) -> list[str]:
+        """Asks for names in parts that the model takes at a time: a server may have a largest batch."""
+        if len(labels) <= self.batch_size:
+            try:
+                return self._model.name_classes(labels)
+            except RefusedError:
+                if len(labels) == 1:
+                    raise
+        middle = len(labels) // 2
+        return [*self._ask_names(labels[:middle]), *self._ask_names(labels[middle:])]
 
     def _describe(self) -> Interface:
         """Asks once what the model can be asked, also whether it answers for each image of a batch.

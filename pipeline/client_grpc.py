@@ -118,10 +118,10 @@ class GrpcModel:
         tensor.string_val.extend(images)
         return self._predict(signature, features.IMAGE_KEY, tensor)
 
-    def name_classes(self, count: int) -> list[str]:
+    def name_classes(self, labels: Sequence[int]) -> list[str]:
         """Asks for the names of the classes, see `pipeline.classifier.Model`."""
-        tensor = _make_tensor(types_pb2.DT_INT64, count)
-        tensor.int64_val.extend(range(count))
+        tensor = _make_tensor(types_pb2.DT_INT64, len(labels))
+        tensor.int64_val.extend(labels)
         reply = self._predict(features.SIGNATURE_CLASS_NAMES, features.LABEL_KEY, tensor)
         return reply.outputs[features.OUTPUT_CLASS_NAME]
 

@@ -70,9 +70,9 @@ class RestModel:
         outputs, version = self._predict(signature, {features.IMAGE_KEY: rows})
         return Reply(int(version) if version.isdigit() else self._version, outputs)
 
-    def name_classes(self, count: int) -> list[str]:
+    def name_classes(self, labels: Sequence[int]) -> list[str]:
         """Asks for the names of the classes, see `pipeline.classifier.Model`."""
-        outputs, _ = self._predict(features.SIGNATURE_CLASS_NAMES, {features.LABEL_KEY: list(range(count))})
+        outputs, _ = self._predict(features.SIGNATURE_CLASS_NAMES, {features.LABEL_KEY: list(labels)})
         names: list[str] = outputs  # REST does not name an output that is the only one
         return names
 

@@ -6,8 +6,9 @@ pictures are converted, and it is known that they can be used.
 
 from pathlib import Path
 
-from components.data.images import convert, dataset, labels_csv, listing
+from components.data.images import dataset, labels_csv, listing
 from components.data.images.dataset import Request
+from components.data.images.reading import compute_sha256
 from components.data.images.report import FILES_NAME, describe_dataset
 from components.data.images.splitting import compile_group_by
 from components.data.manifest import Source, check_vacant, find_written, read_manifest
@@ -37,7 +38,7 @@ def _find_own_pictures(
         with track('comparison', len(found.files), 'files') as advance:
             hashes = []
             for file in found.files:
-                hashes.append(convert.compute_sha256(file.path))
+                hashes.append(compute_sha256(file.path))
                 advance(1)
         source = _make_source(folder, csv_file, dataset.compute_digest(found.files, hashes))
         manifest = find_written(out, source, None)

@@ -59,9 +59,10 @@ class LoadedModel:
             columns[name] = [text.decode() for text in columns[name]]
         return Reply(self._version, columns)
 
-    def name_classes(self, count: int) -> list[str]:
-        """Returns the names of the classes, see `pipeline.classifier.Model`; the contract has as many as there are."""
-        return list(self._contract.class_names)
+    def name_classes(self, labels: Sequence[int]) -> list[str]:
+        """Returns the names of classes, see `pipeline.classifier.Model`; '' for a label that is no class."""
+        names = self._contract.class_names
+        return [names[label] if label < len(names) else '' for label in labels]
 
     def close(self) -> None:
         """Does nothing: the memory is given back with the object."""

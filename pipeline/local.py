@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.data.manifest import check_splits
+from components.data.manifest import check_splits, read_contract, read_manifest
 from components.errors import DataRefusedError, PipelineError, StorageError, UsageError, to_one_line
+from components.features import TRAIN_SPLIT
+from components.places import locate
 from pipeline.batch.shards import find_input
-from pipeline.config import Layout, PipelineConfig
+from pipeline.config import FEW_IMAGES, Layout, PipelineConfig, sample, small
 from pipeline.console import divert_chatter
 from pipeline.events import ComponentFailed, ComponentFinished, ComponentStarted, Judged, Started, Summarized
 from pipeline.imports import TFX_MODULES, track_imports
@@ -35,6 +37,26 @@ if TYPE_CHECKING:
 
 EXIT_PUSHED = 0
 EXIT_NOT_BLESSED = 3
+
+
+def _check_classes(config: PipelineConfig) -> None:
+    """Checks that the gate names classes that the data has. Where the data does not say them, the Evaluator does it.
+
+    Raises:
+      UsageError: the data does not have such a class.
+    """
+    manifest = read_manifest(locate(config.data)) if config.data else {}  # that of the sample does not say them
+    if config.class_names or manifest is not None:
+        config.gate.list_recalls(config.class_names or read_contract(manifest or {}).class_names)
+
+
+def _suggest_preset(config: PipelineConfig) -> str:
+    """Says that there is a preset for few images if there are few and the run has another one; else ''."""
+    manifest = read_manifest(locate(config.data)) if config.data else None
+    count = manifest['counts'][TRAIN_SPLIT] if manifest else FEW_IMAGES
+    if count >= FEW_IMAGES or config.name in (sample('').name, small('').name):
+        return ''
+    return f'{count:,} training images are few; --preset small is made for fewer than {FEW_IMAGES:,}'
 
 
 @contextlib.contextmanager
@@ -101,6 +123,7 @@ def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool, command: s
     _check_one_machine(config.trainer.strategy)
     if config.data:
         check_splits(config.data)
+    _check_classes(config)
     if config.bulk_input:
         find_input(config.bulk_input)  # now, and not after the training
     log_file = layout.logs / f'{datetime.datetime.now():%Y%m%d-%H%M%S}.log'
@@ -232,6 +255,9 @@ def _run_and_log(run: _Run, command: str) -> int:
 def _run_components(run: _Run) -> int:
     config, layout, reporter = run.config, run.layout, run.reporter
     reporter.report(Started(command='run', pipeline=config.name, root=str(layout.root), log=str(run.log_file)))
+    suggestion = _suggest_preset(config)
+    if suggestion:
+        reporter.note(suggestion)
     with _report_component(reporter, '(imports)') as notes, track_imports(TFX_MODULES):
         from pipeline import data, pipeline, runner, summaries  # noqa: F401  (summaries is imported here to be tracked)
 

@@ -128,7 +128,11 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
 
     settings = list_kept_settings(config)
     serving_check = ServingCheck(
-        model, model_trainer.outputs['model_run'], evaluator.outputs['blessing'], config.serving_check
+        model,
+        model_trainer.outputs['model_run'],
+        evaluator.outputs['blessing'],
+        config.serving_check,
+        resize=config.trainer.resize,
     )
     pusher = Pusher(
         model=model,

@@ -25,6 +25,8 @@ from pipeline.config import PipelineConfig
 from pipeline.report.component import ERROR_PROPERTY, REPORT_FILE as PAGE_FILE
 from trainer.train import REPORT_FILE
 
+_NAMED = 20  # bounds that were not kept, in the closing lines
+
 Outputs = Mapping[str, Sequence[types.Artifact]]
 
 
@@ -139,9 +141,11 @@ def make_closing(outputs: Mapping[str, Outputs]) -> Closing:
     reasons = (*verdict.reasons, *report.reasons)
     if verdict.is_blessed and report.is_blessed:
         return Closing(True, reasons, (), f'{verdict.overall.sentence}: pushed')
-    broken = tuple(list_broken(reasons))
+    broken = list_broken(reasons)
     verb = 'was' if len(broken) == 1 else 'were'
-    return Closing(False, reasons, broken, f'not pushed: {len(broken)} of {len(reasons)} bounds {verb} not kept')
+    message = f'not pushed: {len(broken)} of {len(reasons)} bounds {verb} not kept'
+    more = [f'and {len(broken) - _NAMED:,} more, which the report names'] if len(broken) > _NAMED else []
+    return Closing(False, reasons, (*broken[:_NAMED], *more), message)
 
 
 def _summarize_push(outputs: Outputs, config: PipelineConfig) -> str:

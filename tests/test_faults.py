@@ -4,10 +4,11 @@ import io
 import shutil
 
 import pytest
+from tfx.components import ImportSchemaGen
 from tfx.orchestration import metadata, pipeline
 
+from components.contract_schema import TEMPLATE_FILE
 from components.errors import DataRefusedError, StorageError
-from components.schema import CuratedSchemaGen
 from pipeline import local
 from pipeline.config import PRESETS, Layout
 from pipeline.overrides import apply_overrides
@@ -45,7 +46,7 @@ def test_a_deleted_artifact_is_made_anew_and_the_others_are_reused(tmp_path):
         graph = pipeline.Pipeline(
             pipeline_name='two',
             pipeline_root=str(layout.artifacts),
-            components=[CuratedSchemaGen(), CuratedSchemaGen().with_id('Other')],
+            components=[ImportSchemaGen(str(TEMPLATE_FILE)), ImportSchemaGen(str(TEMPLATE_FILE)).with_id('Other')],
             enable_cache=True,
             metadata_connection_config=metadata.sqlite_metadata_connection_config(str(layout.metadata)),
         )
@@ -56,7 +57,7 @@ def test_a_deleted_artifact_is_made_anew_and_the_others_are_reused(tmp_path):
     (folder,) = (layout.artifacts / 'Other' / 'schema').iterdir()
     shutil.rmtree(folder)
     results = run()
-    assert results['CuratedSchemaGen'].is_reused
+    assert results['ImportSchemaGen'].is_reused
     assert not results['Other'].is_reused
     assert results['Other'].lost == (str(folder),)
     assert find_metadata_faults(layout) == []

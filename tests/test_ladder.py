@@ -12,6 +12,7 @@ import pytest
 from benchmarks.ladder import __main__ as command, results
 from benchmarks.ladder.forecast import forecast_seconds
 from benchmarks.ladder.rows import ROWS, Job, Row, find_rows, group_jobs
+from components.shares import measure_share
 from pipeline.overrides import list_fields
 from tests.conftest import PROJECT
 
@@ -115,14 +116,6 @@ def test_trainings_whose_frozen_layers_give_different_outputs_share_none(jobs):
     assert list_group_names(*jobs) == [[job] for job in jobs]
 
 
-@pytest.mark.parametrize(('right', 'count'), [(0, 10), (8, 10), (1746, 2000), (2000, 2000)])
-def test_the_interval_is_wilsons(right, count):
-    from scipy.stats import binomtest
-
-    expected = binomtest(right, count).proportion_ci(0.95, method='wilson')
-    assert results.compute_interval(right, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
 def test_only_what_was_not_measured_with_these_settings_is_left_to_do(tmp_path):
     row = Row('row', 'a row', ('trainer.epochs=2',), seeds=3)
     results.write_result(tmp_path, Job(row, 1), make_result(row, 1))
@@ -139,10 +132,10 @@ def test_the_table_has_means_over_the_seeds_and_names_what_was_not_run(tmp_path)
         changes = {'test_right': right, 'training_s': 10.0 * seed**2, 'calibration_error': seed / 10}
         results.write_result(tmp_path, Job(measured, seed), make_result(measured, seed, **changes))
     lines = results.make_table(tmp_path, [measured, missing]).splitlines()
-    low, high = results.compute_interval(62, 100)
+    share = measure_share(62, 100)
     assert lines[2] == (
-        f'| `measured` | some recipe | ImageNet | 10 + 10 | 5 | 0.500 | **0.620** ({low:.3f} to {high:.3f}) '
-        '| 3: 0.600 to 0.640 | 0.100 |'
+        f'| `measured` | some recipe | ImageNet | 10 + 10 | 5 | 0.500 | **0.620** '
+        f'({share.low:.3f} to {share.high:.3f}) | 3: 0.600 to 0.640 | 0.100 |'
     )
     assert lines[3] == '| `missing` | another | not run | | | | | | |'
     assert '- All rows: Some CPU; float32; 2026-01-02; 80 train, 20 val, 100 test images.' in lines

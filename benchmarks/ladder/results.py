@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import math
 import statistics
 from pathlib import Path
 
 from benchmarks.ladder.rows import PRESET, Job, Row
+from components.shares import measure_share
 from components.staging import write_text
 
 BEGIN, END = '<!-- The ladder begins: made by benchmarks.ladder -->', '<!-- The ladder ends -->'
-_Z95 = 1.959964  # standard deviations on each side of the mean that hold 95% of a normal distribution
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,25 +81,12 @@ def read_row(out: Path, row: Row) -> list[Result]:
     return [result for result in found if result is not None]
 
 
-def compute_interval(right: float, count: int) -> tuple[float, float]:
-    """Computes the 95% interval of a share, by Wilson's score (Wilson 1927).
-
-    Args:
-      right: How many of `count` have the property; may be a mean over seeds.
-      count: Number of independent cases, at least 1.
-    """
-    share = right / count
-    center = (share + _Z95**2 / (2 * count)) / (1 + _Z95**2 / count)
-    half = _Z95 / (1 + _Z95**2 / count) * math.sqrt(share * (1 - share) / count + _Z95**2 / (4 * count**2))
-    return center - half, center + half
-
-
 def _format_row(row: Row, results: list[Result]) -> str:
     """Makes a row's line of the table."""
     if not results:
         return f'| `{row.name}` | {row.recipe} | not run | | | | | | |'
     test, right = results[0].images['test'], statistics.mean(result.test_right for result in results)
-    low, high = compute_interval(right, test)
+    share = measure_share(round(right), test)
     accuracies = [result.test_accuracy for result in results]
     spread = f'{len(results)}: {min(accuracies):.3f} to {max(accuracies):.3f}' if len(results) > 1 else '1'
     epochs = '-'.join(str(number) for number in sorted({result.epochs for result in results}))
@@ -111,7 +97,7 @@ def _format_row(row: Row, results: list[Result]) -> str:
         f'{results[0].pass_s:.0f} + {statistics.median(result.training_s for result in results):.0f}',
         epochs,
         f'{statistics.mean(result.val_accuracy for result in results):.3f}',
-        f'**{right / test:.3f}** ({low:.3f} to {high:.3f})',
+        f'**{right / test:.3f}** ({share.low:.3f} to {share.high:.3f})',
         spread,
         f'{statistics.mean(result.calibration_error for result in results):.3f}',
     )

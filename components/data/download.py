@@ -1,12 +1,13 @@
 """Downloads one file over HTTP: resumes a broken download, retries, verifies, and only then moves the file into place.
 
-Called by `pipeline.data` for the official archive.
+Called by `pipeline.data` for the official archives.
 """
 
 import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import requests
 
@@ -19,28 +20,49 @@ _ATTEMPTS = 5
 
 
 class RemoteFile(NamedTuple):
-    """A file on a server, and what its bytes must be. size_bytes: its length; sha256: lower-case hex."""
+    """A file on a server, and what its bytes must be."""
 
     url: str
+    """Its address."""
     size_bytes: int
-    sha256: str
+    """Its length."""
+    digest: str
+    """The digest of its bytes, lower-case hex."""
+    algorithm: Literal['sha256', 'md5'] = 'sha256'
+    """Of the digest. An MD5 shows damage; it does not keep out somebody who makes a file on purpose."""
 
 
-# https://www.cs.toronto.edu/~kriz/cifar.html, "CIFAR-10 binary version".
-OFFICIAL_ARCHIVE = RemoteFile(
-    url='https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz',
-    size_bytes=170_052_171,
-    sha256='c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
-)
+# https://www.cs.toronto.edu/~kriz/cifar.html, the binary versions.
+OFFICIAL_ARCHIVES = {
+    'cifar10': RemoteFile(
+        url='https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz',
+        size_bytes=170_052_171,
+        digest='c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
+    ),
+    'cifar100': RemoteFile(
+        url='https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz',
+        size_bytes=169_001_437,
+        digest='03b5dce01913d631647c71ecec9e9cb8',
+        algorithm='md5',
+    ),
+}
 
 
 def compute_sha256(*paths: Path) -> str:
     """Computes the SHA-256 of the bytes of one or more files, one after the other: lower-case hex."""
-    digest = hashlib.sha256()
+    return _compute_digest(paths, 'sha256')
+
+
+def _compute_digest(paths: Sequence[Path], algorithm: str) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     for path in paths:
         with path.open('rb') as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
+
+
+def _is_expected(remote: RemoteFile, file: Path) -> bool:
+    return file.stat().st_size == remote.size_bytes and _compute_digest([file], remote.algorithm) == remote.digest
 
 
 def _append_body(remote: RemoteFile, partial: Path) -> None:
@@ -90,7 +112,7 @@ def download(remote: RemoteFile, target: Path, *, pause_s: float = 2.0) -> Path:
       DataError: the server cannot be reached or refuses the request, the bytes are not the expected ones, or they
         cannot be written.
     """
-    if target.exists() and target.stat().st_size == remote.size_bytes and compute_sha256(target) == remote.sha256:
+    if target.exists() and _is_expected(remote, target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + '.partial')
@@ -121,10 +143,10 @@ def _verify(remote: RemoteFile, partial: Path) -> None:
             f'{remote.url} ended after {size:,} of {remote.size_bytes:,} bytes, {_ATTEMPTS} times; '
             'run the command again to resume it.'
         )
-    digest = compute_sha256(partial)
-    if size > remote.size_bytes or digest != remote.sha256:
+    if not _is_expected(remote, partial):
+        digest, name = _compute_digest([partial], remote.algorithm), remote.algorithm.upper()
         partial.unlink()
         raise DataError(
-            f'{remote.url} is not the expected file: {size:,} bytes with SHA-256 {digest}, expected '
-            f'{remote.size_bytes:,} bytes with SHA-256 {remote.sha256}; it was deleted.'
+            f'{remote.url} is not the expected file: {size:,} bytes with {name} {digest}, expected '
+            f'{remote.size_bytes:,} bytes with {name} {remote.digest}; it was deleted.'
         )

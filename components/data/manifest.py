@@ -26,12 +26,14 @@ class Source:
     """Where records come from, as the manifest keeps it."""
 
     kind: str
-    """'sample', 'archive' or 'download'."""
+    """'sample', 'archive', 'download', 'images' or 'csv'."""
     name: str
     """Of an archive its file name, without the folder, so that the manifest is the same on every machine; of a download
-    its URL; of a sample its seed."""
+    its URL; of both, where the archive has two kinds of labels, also which; of a sample its seed; of one's own pictures
+    the name of their folder or CSV file."""
     sha256: str
-    """SHA-256 of the archive, or of the sample's batch files one after the other; lower-case hex."""
+    """SHA-256 of the archive, of the sample's batch files one after the other, or of what
+    `components.data.images.dataset.compute_digest` says; lower-case hex."""
 
 
 def read_manifest(out: Place) -> Manifest | None:

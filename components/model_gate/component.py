@@ -109,7 +109,7 @@ class Executor(executor.Executor):
             )
         self._compute_metrics(records, predictions, output_dict, exec_properties)
 
-        measured = measure_images(read_images(records))
+        measured = measure_images(read_images(records), contract.image_size)
         slices = measure_slices(measured, find_right(predictions[CANDIDATE], records.labels))
         write_slices(Path(evaluation_uri), slices)
         reference = make_reference(measured, predictions[CANDIDATE])

@@ -28,7 +28,7 @@ def _check_floor(text: str) -> str:
     except ValueError:
         name, share = '', 0.0
     if not name or not 0 <= share <= 1:
-        raise ValueError('must be CLASS=SHARE with a share of 0 to 1, such as cat=0.9')
+        raise ValueError('must be CLASS=SHARE with a share of 0 to 1, such as rose=0.9')
     return text
 
 
@@ -47,7 +47,7 @@ class GateConfig(Settings):
     recall: Share = 0.75
     """Least recall of each class on the test split, 0 to 1. A good accuracy can hide a class that is never found."""
     recall_by_class: tuple[Floor, ...] = ()
-    """Least recall of single classes, each CLASS=SHARE, such as cat=0.9; `recall` counts for the others."""
+    """Least recall of single classes, each CLASS=SHARE, such as rose=0.9; `recall` counts for the others."""
     slices: Share = 0.0
     """Least accuracy, 0 to 1, of each quarter of the test images by brightness, contrast, sharpness, and size where it
     differs. A good accuracy can hide that dark images are lost. 0 asks for nothing."""

@@ -119,12 +119,13 @@ def _judge_majority(metrics: Metrics, class_names: Sequence[str]) -> Reason:
     labels = sorted(label for label in metrics if label is not None)
     label = max(labels, key=lambda label: metrics[label][EXAMPLE_COUNT])
     share = metrics[label][EXAMPLE_COUNT] / accuracy.count
-    is_kept = accuracy.low > share
+    low = accuracy.low or 0.0  # never None: there are images
+    is_kept = low > share
     sentence = (
         f'accuracy {accuracy.value:.3f} {_describe_interval(accuracy)} on {accuracy.count:,} {features.TEST_SPLIT} '
         f'images is {"" if is_kept else "not "}better than always answering {class_names[label]}, which is {share:.3f}'
     )
-    return Reason(ACCURACY_LOW, '', accuracy.low, share, accuracy.count, is_kept, sentence)
+    return Reason(ACCURACY_LOW, '', low, share, accuracy.count, is_kept, sentence)
 
 
 def _judge_probabilities(values: dict[str, float], gate: GateConfig) -> Iterator[Reason]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components import features
 from components.image_statistics import PROPERTIES
 from components.places import Place
 
@@ -25,7 +24,7 @@ class Reference:
     count: how many images.
     quantiles: the 0, 1, ... 100% quantiles by property, for `components.image_statistics.PROPERTIES` and CONFIDENCE;
       a property that no image has is left out.
-    predicted: how many images the version gives each class, NUM_CLASSES numbers.
+    predicted: how many images the version gives each class, by label.
     """
 
     count: int
@@ -38,7 +37,7 @@ def make_reference(measured: npt.NDArray[np.float64], probabilities: npt.NDArray
 
     Args:
       measured: what `components.image_statistics.measure_images` returns for the images, [N, 5].
-      probabilities: the version's predictions for them, [N, NUM_CLASSES].
+      probabilities: the version's predictions for them, [N, C].
     """
     finite = probabilities[np.isfinite(probabilities).all(axis=1)]
     columns = dict(zip(PROPERTIES, measured.T, strict=True)) | {CONFIDENCE: finite.max(axis=1)}
@@ -46,7 +45,7 @@ def make_reference(measured: npt.NDArray[np.float64], probabilities: npt.NDArray
     quantiles = {
         name: tuple(np.quantile(values, _QUANTILES).round(4).tolist()) for name, values in known.items() if len(values)
     }
-    predicted = np.bincount(finite.argmax(axis=1), minlength=features.NUM_CLASSES)
+    predicted = np.bincount(finite.argmax(axis=1), minlength=probabilities.shape[1])
     return Reference(len(measured), quantiles, tuple(predicted.tolist()))
 
 

@@ -18,16 +18,17 @@ from tfx.utils import path_utils
 
 from components import features
 from components.artifacts import Artifacts, Properties
+from components.model_contract import read_model_contract
 from components.places import link_or_copy_folder
 from components.serving import versions
 from components.serving_check.config import ServingCheckConfig
 from components.serving_check.probe import read_sample
-from components.serving_check.questions import ask_client, ask_server, make_request, write_warmup
+from components.serving_check.questions import ask_client, ask_server, make_request, write_pixels, write_warmup
 from components.serving_check.report import ServingReport, make_reason, make_skipped_report, write_report
 
 WARMUP_FILE = versions.WARMUP_FILE.name  # in the blessing
 _MODEL_KEY, _MODEL_RUN_KEY, _MODEL_BLESSING_KEY = 'model', 'model_run', 'model_blessing'
-_BLESSING_KEY, _CONFIG_KEY = 'blessing', 'config'
+_BLESSING_KEY, _CONFIG_KEY, _RESIZE_KEY = 'blessing', 'config', 'resize'
 
 
 def make_report(
@@ -66,7 +67,9 @@ def make_report(
     )
 
 
-def check_model(model: Path, predictions: Path, warmup: Path, config: ServingCheckConfig) -> ServingReport:
+def check_model(
+    model: Path, predictions: Path, warmup: Path, config: ServingCheckConfig, *, is_stretched: bool = False
+) -> ServingReport:
     """Sends a model requests in every way that is possible on this machine.
 
     Args:
@@ -74,6 +77,7 @@ def check_model(model: Path, predictions: Path, warmup: Path, config: ServingChe
       predictions: the Trainer's features.PREDICTIONS_FILE.
       warmup: file to write the warm-up requests to.
       config: what to ask, and the bounds.
+      is_stretched: whether the model squeezes a whole image into its square (trainer.resize=stretch).
     """
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
@@ -81,7 +85,9 @@ def check_model(model: Path, predictions: Path, warmup: Path, config: ServingChe
         version = folder / 'versions' / '1'  # where a model server looks for it
         link_or_copy_folder(model, version)
         size_mb = sum(file.stat().st_size for file in version.rglob('*') if file.is_file()) / 1e6
-        request = make_request(str(version), str(predictions), config)
+        contract, pixels = read_model_contract(version), folder / 'pixels.npy'
+        write_pixels(predictions, pixels, contract, is_stretched=is_stretched)
+        request = make_request(str(version), str(predictions), str(pixels), config, contract)
         sample = read_sample(request)
         write_warmup(warmup, request, sample, config.batch_sizes)
         _add_warmup(version, warmup)
@@ -116,7 +122,7 @@ class Executor(base_executor.BaseExecutor):
         Args:
           input_dict: 'model' and 'model_run', the Trainer's; 'model_blessing', the Evaluator's.
           output_dict: 'blessing'.
-          exec_properties: 'config', a ServingCheckConfig as JSON.
+          exec_properties: 'config', a ServingCheckConfig as JSON; 'resize', the setting trainer.resize.
         """
         config = ServingCheckConfig.from_json(exec_properties[_CONFIG_KEY])
         model = Path(path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[_MODEL_KEY])))
@@ -124,7 +130,9 @@ class Executor(base_executor.BaseExecutor):
         blessing = artifact_utils.get_single_instance(output_dict[_BLESSING_KEY])
         folder = Path(blessing.uri)
         if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict[_MODEL_BLESSING_KEY])):
-            report = check_model(model, model_run / features.PREDICTIONS_FILE, folder / WARMUP_FILE, config)
+            is_stretched = exec_properties[_RESIZE_KEY] == 'stretch'
+            predictions = model_run / features.PREDICTIONS_FILE
+            report = check_model(model, predictions, folder / WARMUP_FILE, config, is_stretched=is_stretched)
         else:
             report = make_skipped_report()
         write_report(folder, report)
@@ -135,7 +143,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 class _Spec(types.ComponentSpec):
-    PARAMETERS: ClassVar = {_CONFIG_KEY: ExecutionParameter(type=str)}
+    PARAMETERS: ClassVar = {key: ExecutionParameter(type=str) for key in (_CONFIG_KEY, _RESIZE_KEY)}
     INPUTS: ClassVar = {
         _MODEL_KEY: ChannelParameter(type=standard_artifacts.Model),
         _MODEL_RUN_KEY: ChannelParameter(type=standard_artifacts.ModelRun),
@@ -152,6 +160,7 @@ class ServingCheck(base_component.BaseComponent):
       model_run: the Trainer's, with the trained network's predictions.
       model_blessing: the Evaluator's; a model that it refuses is not asked anything.
       config: what is asked, and the bounds.
+      resize: the setting trainer.resize, which says what the model makes of images that are no squares.
 
     Component `outputs` contains:
       - `blessing`: Channel of type `standard_artifacts.InfraBlessing`, with a ServingReport and the warm-up requests.
@@ -166,6 +175,7 @@ class ServingCheck(base_component.BaseComponent):
         model_run: types.BaseChannel,
         model_blessing: types.BaseChannel,
         config: ServingCheckConfig,
+        resize: str,
     ):
         super().__init__(
             _Spec(
@@ -173,6 +183,7 @@ class ServingCheck(base_component.BaseComponent):
                 model_run=model_run,
                 model_blessing=model_blessing,
                 config=config.to_json(),
+                resize=resize,
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
         )

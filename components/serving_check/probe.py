@@ -8,6 +8,7 @@ them. So all names come with the request, a JSON object:
 
     model: path of the SavedModel's folder.
     predictions: path of the Trainer's predictions, TFRecords.
+    pixels: path of their images as the signature that takes pixels needs them: a file of NumPy's, uint8 [N, H, W, 3].
     inputs: {signature: [input, 'encoded' | 'pixels' | 'examples']}.
     timed: the signature whose requests are timed.
     safe: [signature, output]: the one that answers for a broken image too, and its output that says what is wrong.
@@ -18,7 +19,7 @@ them. So all names come with the request, a JSON object:
     image: the key of the image in a record.
     label, class_name, probabilities: keys of the model's outputs; records have `probabilities` too.
     class_names: of all classes, by label.
-    image_shape: height, width and channels.
+    naming: [signature, input, output] of the one that gives the class names of labels.
     batch_sizes: numbers of images in a request.
     timed_sizes: numbers of images in requests to time.
     requests: how many requests with a single image to time.
@@ -94,14 +95,6 @@ def _shorten(error: Exception) -> str:
     return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
 
-def _decode(encoded: bytes, shape: list[int]) -> Array:
-    """Decodes an image to uint8 pixels of `shape`. Images of other sizes are resized as the model itself does it."""
-    image = tf.io.decode_image(encoded, channels=shape[-1], expand_animations=False)
-    if image.shape != shape:
-        image = tf.round(tf.image.resize(image, shape[:2], antialias=True))
-    return np.asarray(tf.cast(tf.clip_by_value(image, 0, 255), tf.uint8))
-
-
 def _make_example(key: str, encoded: bytes) -> bytes:
     feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
     return bytes(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
@@ -118,7 +111,7 @@ def read_sample(request: dict[str, Any]) -> Sample:
     encoded = parsed[request['image']].numpy()
     forms = {
         'encoded': encoded,
-        'pixels': np.stack([_decode(image, request['image_shape']) for image in encoded]),
+        'pixels': np.load(request['pixels']),
         'examples': np.array([_make_example(request['image'], image) for image in encoded], object),
     }
     broken = {'encoded': BROKEN_IMAGE, 'examples': _make_example(request['image'], BROKEN_IMAGE)}
@@ -289,6 +282,21 @@ def check_transform(ask: Ask, sample: Sample, request: dict[str, Any]) -> list[F
     return []
 
 
+def check_class_names(signature: Any, request: dict[str, Any]) -> list[Fault]:
+    """Checks that the signature that names labels knows all classes in their order, and gives others no name."""
+    name, key, output = request['naming']
+    labels = np.arange(-1, len(request['class_names']) + 1)
+    expected = ['', *request['class_names'], '']
+    try:
+        found = signature(**{key: tf.constant(labels, tf.int64)})[output].numpy()
+    except tf.errors.OpError as error:
+        return [make_fault('error', name, len(labels), detail=_shorten(error))]
+    if found.shape != labels.shape or found.dtype != object:
+        return [make_fault('form', name, len(labels), detail=f'{output} {found.dtype} {list(found.shape)}')]
+    wrong = sum(given != wanted.encode() for given, wanted in zip(found, expected, strict=True))
+    return [make_fault('naming', name, len(labels), value=wrong)] if wrong else []
+
+
 def time_requests(ask: Ask, images: Array, count: int, *, size: int = 1, warm: int = _WARM_REQUESTS) -> list[float]:
     """Returns the milliseconds that each of `count` requests with `size` images took; the images take turns.
 
@@ -378,13 +386,14 @@ def check_model(request: dict[str, Any]) -> dict[str, Any]:
         failures.append(make_fault('load', '', 1, detail=_shorten(error)))
         return result
     figures['load_s'] = time.perf_counter() - begin
-    missing = sorted({*request['inputs']} - {*model.signatures})
+    missing = sorted({*request['inputs'], request['naming'][0]} - {*model.signatures})
     if missing:
         failures += [make_fault('missing', name, 1) for name in missing]
         return result
     sample, errors, refusals = read_sample(request), (tf.errors.OpError,), (tf.errors.InvalidArgumentError,)
     asks = {name: _make_ask(model.signatures[name], name, request) for name in request['inputs']}
     asks = _report_requests(asks, count_requests(request, sample))
+    failures += check_class_names(model.signatures[request['naming'][0]], request)
     failures += check_transform(asks.pop(request['transform'][0]), sample, request)
     for name, ask in asks.items():
         images, sizes = sample.inputs[name], [*request['batch_sizes'], 0]

@@ -1,5 +1,6 @@
 """What the serving check asks, and whom it asks: a fresh process, and TensorFlow Serving if there is one."""
 
+import io
 import json
 import os
 import signal
@@ -9,10 +10,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from components import features
+from components.contract import CHANNELS, DataContract
+from components.image_fit import fit_image, read_orientation, turn_upright
 from components.progress import track
 from components.serving.model_servers import find_model_server
 from components.serving.models_config import MODEL_NAME
@@ -22,6 +27,7 @@ from components.serving_check.probe import Fault, Sample, make_fault
 from components.serving_check.tf_serving import check_server
 
 _TIMED_SIZES = 8  # at most, so that the check does not take long
+_MAX_WARMUP_BYTES = 10e6  # of all requests; each version keeps them
 _TIMEOUT_S = 1800.0  # for the whole process, so that a model that hangs does not make the run hang
 
 
@@ -31,17 +37,42 @@ def _choose_timed(sizes: tuple[int, ...]) -> list[int]:
     return [sizes[round(step * (len(sizes) - 1) / max(count - 1, 1))] for step in range(count)]
 
 
-def make_request(model: str, predictions: str, config: ServingCheckConfig) -> dict[str, Any]:
+def write_pixels(predictions: Path, out: Path, contract: DataContract, *, is_stretched: bool) -> None:
+    """Writes the images of the Trainer's predictions as pixels: a file of NumPy's, uint8 [N, H, W, 3].
+
+    They are decoded by TensorFlow, as the model does it: Pillow gives JPEG slightly different pixels.
+
+    Args:
+      predictions: the Trainer's features.PREDICTIONS_FILE.
+      out: file to write.
+      contract: the model's, with the size of its raw images.
+      is_stretched: whether the model squeezes the whole image into the square.
+    """
+    images = []
+    for record in tf.data.TFRecordDataset(str(predictions)).as_numpy_iterator():
+        (encoded,) = tf.train.Example.FromString(record).features.feature[features.IMAGE_KEY].bytes_list.value
+        decoded = tf.io.decode_image(encoded, channels=CHANNELS, expand_animations=False).numpy()
+        upright = turn_upright(Image.fromarray(decoded), read_orientation(Image.open(io.BytesIO(encoded))))
+        images.append(np.asarray(fit_image(upright, contract.image_size, is_stretched=is_stretched)))
+    np.save(out, np.stack(images))
+
+
+def make_request(
+    model: str, predictions: str, pixels: str, config: ServingCheckConfig, contract: DataContract
+) -> dict[str, Any]:
     """Makes the request for `components.serving_check.probe`, which describes it.
 
     Args:
       model: path of the SavedModel's folder.
       predictions: path of the Trainer's features.PREDICTIONS_FILE.
+      pixels: path of what `write_pixels` made of it.
       config: what to ask.
+      contract: the model's.
     """
     return {
         'model': model,
         'predictions': predictions,
+        'pixels': pixels,
         'inputs': {
             features.SIGNATURE_SERVING_DEFAULT: (features.IMAGE_KEY, 'encoded'),
             features.SIGNATURE_SAFE: (features.IMAGE_KEY, 'encoded'),
@@ -63,8 +94,8 @@ def make_request(model: str, predictions: str, config: ServingCheckConfig) -> di
         'label': features.OUTPUT_LABEL,
         'class_name': features.OUTPUT_CLASS_NAME,
         'probabilities': features.OUTPUT_PROBABILITIES,
-        'class_names': features.CLASS_NAMES,
-        'image_shape': features.IMAGE_SHAPE,
+        'class_names': contract.class_names,
+        'naming': (features.SIGNATURE_CLASS_NAMES, features.LABEL_KEY, features.OUTPUT_CLASS_NAME),
         'batch_sizes': sorted({config.batch_sizes[0], config.batch_sizes[-1]}),
         'timed_sizes': _choose_timed(config.batch_sizes),
         'requests': config.requests,
@@ -74,22 +105,34 @@ def make_request(model: str, predictions: str, config: ServingCheckConfig) -> di
 def write_warmup(path: Path, request: dict[str, Any], sample: Sample, batch_sizes: tuple[int, ...]) -> None:
     """Writes the requests that TensorFlow Serving runs while it loads the model: one per signature and batch size.
 
+    The largest batches of a signature are left out where the file would become too large.
+
     Args:
       path: file to write.
       request: from `make_request`.
       sample: the images to put into the requests.
       batch_sizes: numbers of images in a request.
     """
-    pairs = [(name, size) for name in request['inputs'] for size in batch_sizes]
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for name, size in pairs:
-            asked = predict_pb2.PredictRequest()
-            asked.model_spec.name, asked.model_spec.signature_name = MODEL_NAME, name
-            batch = sample.inputs[name].take(range(size), axis=0, mode='wrap')
-            for key, value in probe.make_inputs(request, name, batch).items():
-                asked.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=asked))
-            writer.write(log.SerializeToString())
+        for name in request['inputs']:
+            bytes_left = _MAX_WARMUP_BYTES / len(request['inputs'])
+            for size in batch_sizes:
+                record = _make_warmup(request, name, sample.inputs[name].take(range(size), axis=0, mode='wrap'))
+                bytes_left -= len(record)
+                if bytes_left < 0 and size != batch_sizes[0]:
+                    break
+                writer.write(record)
+
+
+def _make_warmup(request: dict[str, Any], name: str, batch: probe.Array) -> bytes:
+    """Makes the record of a warm-up request that sends this batch to a signature."""
+    asked = predict_pb2.PredictRequest()
+    asked.model_spec.name, asked.model_spec.signature_name = MODEL_NAME, name
+    for key, value in probe.make_inputs(request, name, batch).items():
+        asked.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=asked))
+    record: bytes = log.SerializeToString()
+    return record
 
 
 def ask_client(request: dict[str, Any], folder: Path, timeout_s: float = _TIMEOUT_S) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _SENTENCES = {
     'sum': '{slice} gives {value:,.0f} of {count:,} images probabilities that do not sum to 1',
     'label': '{slice} gives {value:,.0f} of {count:,} images a label that is not the most probable one',
     'class_name': '{slice} gives {value:,.0f} of {count:,} images a name that does not belong to their label',
+    'naming': '{slice} gives {value:,.0f} of {count:,} labels a name that is not theirs',
     'broken': 'for an image that cannot be decoded, {slice} gave {detail}',
     'safe': '{slice} does not say which image of a batch cannot be decoded',
     'after_broken': 'after an image that could not be decoded, {slice} fails on a good one: {detail}',

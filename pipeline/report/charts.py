@@ -155,7 +155,7 @@ def draw_pairs(name: str, title: str, rows: Mapping[str, tuple[int, int]], label
         most = max(*left, *right, 1)
         axes.set(xlim=(-most * 1.05, most * 1.05), xlabel='images')
         axes.xaxis.set_major_formatter(lambda value, _: f'{abs(value):g}')
-        axes.legend(loc='best')
+        axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2)
         axes.invert_yaxis()
 
-    return _draw(name, title, 0.8 + 0.24 * len(rows), draw)
+    return _draw(name, title, 1.1 + 0.24 * len(rows), draw)

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
+
+from components.image_fit import read_orientation, reduce_depth, turn_upright
 
 _SIDE = 96  # pixels of a thumbnail's longer side at most; the page shows it in 64, so that it is sharp on fine screens
 _QUALITY = 85
 
 
 def _open(encoded: bytes) -> Image.Image:
-    image: Image.Image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
-    return image.convert('RGB')
+    image = Image.open(io.BytesIO(encoded))
+    return reduce_depth(turn_upright(image, read_orientation(image))).convert('RGB')
 
 
 def is_image(encoded: bytes) -> bool:

@@ -3,10 +3,11 @@
 from typing import Any
 
 from tfx import types
+from tfx.components import ImportSchemaGen
 from tfx.orchestration import metadata, pipeline
 
+from components.contract_schema import TEMPLATE_FILE
 from components.identity_driver import IdentityDriver
-from components.schema import CuratedSchemaGen
 from pipeline.runner import LocalRunner, NodeResult
 
 OUTSIDE = {'folder': 'version 1'}  # stands for a folder outside the pipeline
@@ -17,7 +18,7 @@ class OutsideDriver(IdentityDriver):
         return OUTSIDE['folder']
 
 
-class Watcher(CuratedSchemaGen):
+class Watcher(ImportSchemaGen):
     DRIVER_CLASS = OutsideDriver
 
 
@@ -27,7 +28,7 @@ def test_a_component_runs_again_when_the_identity_changes(tmp_path, monkeypatch)
         graph = pipeline.Pipeline(
             pipeline_name='one',
             pipeline_root=str(tmp_path / 'artifacts'),
-            components=[Watcher()],
+            components=[Watcher(str(TEMPLATE_FILE))],
             enable_cache=True,
             metadata_connection_config=metadata.sqlite_metadata_connection_config(str(tmp_path / 'metadata.db')),
         )

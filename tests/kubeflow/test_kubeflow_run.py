@@ -1,6 +1,7 @@
 """A package is compiled, linted and rehearsed, and its model compared with that of a local run; both in an S3 store.
 
-The package's Trainer is killed in its second epoch of three, and the local run's is not.
+The data is a folder of somebody's own pictures of three classes. The package's Trainer is killed in its second epoch
+of three, and the local run's is not.
 """
 
 import json
@@ -20,6 +21,7 @@ from components.places import fetch, locate
 from components.serving.versions import INFO_FILE, list_versions
 from kubeflow.pages import PAGES
 from tests.conftest import PROJECT, run_cli
+from tests.pictures import CLASSES, write_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -35,22 +37,23 @@ SETTINGS = [
 
 @pytest.fixture
 def bucket(make_bucket, tmp_path):
-    """A bucket that has the sample data in cifar10/."""
-    answer = run_cli('data', '--sample', '--out', tmp_path / 'sample')
+    """A bucket that has somebody's own pictures as data in pictures/."""
+    write_pictures(tmp_path / 'files', 20)
+    answer = run_cli('data', '--images', tmp_path / 'files', '--out', tmp_path / 'pictures')
     assert answer.returncode == 0, answer.stderr
     bucket = locate(make_bucket('s3'))
-    (bucket / 'cifar10').upload_from(tmp_path / 'sample')
+    (bucket / 'pictures').upload_from(tmp_path / 'pictures')
     return bucket
 
 
 @pytest.fixture
 def version(bucket, tmp_path):
     """The version that a local run pushed."""
-    places = ['--data', bucket / 'cifar10', '--set', f'serving={bucket / "local"}']
+    places = ['--data', bucket / 'pictures', '--set', f'serving={bucket / "local"}']
     answer = run_cli('run', '--root', tmp_path / 'root', *places, *SETTINGS)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (version,) = list_versions(bucket / 'local')
-    assert version.info['data']['source']['kind'] == 'sample'
+    assert version.info['data']['source']['kind'] == 'images'
     return version
 
 
@@ -117,7 +120,7 @@ def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serv
         (model / INFO_FILE).write_text(json.dumps({**version.info, 'model': 'different'}))
         (serving / '1').upload_from(model)
 
-    places = ['--parameter', f'data={bucket / "cifar10"}', '--parameter', f'serving={serving}']
+    places = ['--parameter', f'data={bucket / "pictures"}', '--parameter', f'serving={serving}']
     places += ['--mount', f'/checkpoints={tmp_path / "checkpoints"}']
     killer = Killer(tmp_path / 'checkpoints')
     killer.start()
@@ -150,13 +153,15 @@ def test_every_step_runs_and_the_same_model_as_locally_is_compared_with_the_serv
     assert f'pushed as version {pushed.number}' in page.read_text()
     assert shown['evaluation_metrics']['verdict'] == 'blessed'
     assert shown['serving_metrics']['verdict'] == 'servable'
-    assert sum(sum(row['row']) for row in shown['confusion_matrix']['confusionMatrix']['rows']) == 100
+    assert sum(sum(row['row']) for row in shown['confusion_matrix']['confusionMatrix']['rows']) == 6
     killed, whole = (
         keras.saving.load_model(next((tmp_path / folder).rglob('model.keras'))) for folder in ('rehearsal', 'root')
     )
     for one, other in zip(killed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    (records,) = (tmp_path / 'sample' / 'test').iterdir()
+    matrix = shown['confusion_matrix']['confusionMatrix']
+    assert [each['displayName'] for each in matrix['annotationSpecs']] == list(CLASSES)
+    (records,) = (tmp_path / 'pictures' / 'test').iterdir()
     images = [example.numpy() for example in tf.data.TFRecordDataset(str(records), 'GZIP')]
     answers = []
     for each in (version, pushed):

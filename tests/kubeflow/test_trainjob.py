@@ -15,6 +15,7 @@ import tensorflow as tf
 import yaml
 
 from components import features
+from components.data import cifar10
 from components.errors import UsageError
 from kubeflow.compile import create_package
 from kubeflow.target import Target
@@ -254,5 +255,5 @@ def test_the_pods_train_one_model_and_the_first_writes_it(job, shared, sample_da
     report = json.loads((folder / 'model_run' / '1' / REPORT_FILE).read_text())
     assert report['epochs'] == 1
     model = tf.saved_model.load(str(folder / 'model' / '1' / 'Format-Serving'))
-    answer = model.signatures[features.SIGNATURE_RAW](image=tf.zeros([3, *features.IMAGE_SHAPE], tf.uint8))
+    answer = model.signatures[features.SIGNATURE_RAW](image=tf.zeros([3, *cifar10.CONTRACT.image_shape], tf.uint8))
     assert answer[features.OUTPUT_PROBABILITIES].shape == (3, 10)

@@ -47,6 +47,7 @@ class FakeServer:
       has_safe: whether its model has the signature that answers for each image of a batch.
       has_names: whether its model has the signature that says the names of the classes.
       contract: its model's.
+      max_batch_size: of the server.
       names_version: whether REST answers say which version has answered.
       port: 0 for a free one.
       certificate: files of the key and the certificate, for TLS.
@@ -60,10 +61,12 @@ class FakeServer:
         has_names: bool = True,
         contract: DataContract = cifar10.CONTRACT,
         names_version: bool = True,
+        max_batch_size: int = 1000,
         port: int = 0,
         certificate: tuple[str, str] | None = None,
     ):
         self.has_safe, self.has_names, self.contract, self.names_version = has_safe, has_names, contract, names_version
+        self.max_batch_size = max_batch_size
         self.plan: list[Step] = []  # what to do with the next requests
         self.asked: list[tuple[str, int]] = []  # signature and number of images or labels of each request
         self.connections = 0
@@ -92,6 +95,8 @@ class FakeServer:
         time.sleep(step)
         if signature not in self.list_signatures():
             raise _Refusal(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
+        if len(asked) > self.max_batch_size:
+            raise _Refusal(grpc.StatusCode.INVALID_ARGUMENT, 'Task size is larger than maximum input batch size')
         names = self.contract.class_names
         if signature == 'class_names':
             return self.choose(label, version), {'class_name': np.array([names[each] for each in asked], object)}

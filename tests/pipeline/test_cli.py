@@ -101,6 +101,8 @@ def test_settings_that_a_run_here_does_not_read_are_refused(command, capsys):
         (['run', '--set', 'trainer.epoch=3'], r'did you mean trainer\.epochs\?'),
         (['run', '--set', 'trainer.batch_size=0'], r'^error: trainer\.batch_size must be at least 1\. Received: 0$'),
         (['run', '--data', '/nowhere'], '/nowhere/train has no TFRecord files'),
+        (['run', '--set', 'gate.recall_by_class=kat=0.9'], r"the class 'kat', .* Did you mean cat\? It has airplane, "),
+        (['data', '--out', 'd', '--sample', '--labels', 'fine'], '--labels chooses between the labels of CIFAR-100'),
         (['data', '--out', 'd', '--sample', '--limit', '0'], '--limit takes a number of at least 1'),
     ],
 )

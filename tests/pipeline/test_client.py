@@ -106,6 +106,15 @@ def test_the_model_is_asked_once_for_the_names_of_all_classes_and_says_to_which_
 
 
 @both
+def test_many_names_are_asked_for_in_parts_that_a_server_takes(protocol, start):
+    many = DataContract(tuple(f'class {number}' for number in range(100)), 256, is_square=False)
+    client, server = start(protocol, contract=many, max_batch_size=16)
+    (answer,) = client.classify([b'3'])
+    assert client.name_classes(answer) == list(many.class_names)
+    assert [count for name, count in server.asked if name == 'class_names' and count <= 16] == [12, 13] * 4
+
+
+@both
 def test_a_model_that_says_no_names_has_those_of_cifar10_or_none_that_are_known(protocol, start):
     client, server = start(protocol, has_names=False)
     (answer,) = client.classify([b'3'])
@@ -114,7 +123,7 @@ def test_a_model_that_says_no_names_has_those_of_cifar10_or_none_that_are_known(
     client, server = start(protocol, has_names=False, contract=THREE)
     for answer in client.classify([b'0', b'1']):
         assert client.name_classes(answer) is None
-    assert server.asked == [('serving_default_safe', 2), ('class_names', 3)]
+    assert server.asked == [('serving_default_safe', 2), *[('class_names', count) for count in (3, 1)]]
 
 
 @both

@@ -1,5 +1,6 @@
 """The `data` command: what it refuses, and how soon, and what a killed one leaves."""
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -8,10 +9,13 @@ import time
 import pytest
 
 from components.data import cifar10
+from components.data.download import RemoteFile
+from components.data.manifest import read_contract, read_manifest
 from components.errors import DataError, UsageError
 from components.progress import listen
 from pipeline import data
 from pipeline.config import BeamConfig, SampleConfig
+from tests.components.data import test_cifar100
 from tests.conftest import PROJECT, write_archive
 
 # Prints which of the slow libraries the command has imported when it ends.
@@ -76,6 +80,56 @@ def test_an_archive_without_a_batch_leaves_nothing(sample_archive, tmp_path):
     with pytest.raises(DataError, match=r'lacks data_batch_1\.bin'):
         data.write_from_archive(tmp_path / 'a.tar.gz', tmp_path / 'd', limit=None, beam=BeamConfig())
     assert {path.name for path in tmp_path.iterdir()} == {'batches', 'a.tar.gz'}
+
+
+def test_cifar_100_is_recognised_and_written_with_the_labels_that_were_asked_for(tmp_path):
+    archive = test_cifar100.write_archive(
+        tmp_path / 'a.tar.gz', test_cifar100.make_members(train=test_cifar100.make_records(0, 60).tobytes())
+    )
+    for labels, names in (('fine', test_cifar100.FINE), ('coarse', test_cifar100.COARSE)):
+        out = tmp_path / labels
+        options = {'limit': None, 'beam': BeamConfig(), 'labels': labels}
+        assert 'written to' in data.write_from_archive(archive, out, **options)
+        manifest = read_manifest(out)
+        assert read_contract(manifest) == (names, 32, True)
+        assert manifest['source']['name'] == f'a.tar.gz, {labels} labels'
+        assert (sum(manifest['counts'].values()), manifest['counts']['test']) == (66, 6)
+        assert list(manifest['counts_by_class']['test']) == list(names)
+        assert data.write_from_archive(archive, out, **options).endswith('nothing to do')
+    with pytest.raises(UsageError, match='already holds different data'):
+        data.write_from_archive(archive, tmp_path / 'coarse', limit=None, beam=BeamConfig())
+
+
+def test_labels_are_refused_for_data_that_has_one_kind_of_them(sample_archive, tmp_path):
+    with pytest.raises(UsageError, match=r'^--labels chooses .* of CIFAR-100, and \S+ is CIFAR-10; leave it out\.$'):
+        data.write_from_archive(sample_archive, tmp_path / 'd', limit=None, beam=BeamConfig(), labels='fine')
+    with pytest.raises(UsageError, match='cifar10 is CIFAR-10; leave it out'):
+        data.write_from_download('cifar10', tmp_path / 'd', limit=None, beam=BeamConfig(), labels='fine')
+
+
+def test_a_download_whose_sha256_is_not_known_is_written_once(serve_file, tmp_path, monkeypatch):
+    archive = test_cifar100.write_archive(
+        tmp_path / 'a.tar.gz', test_cifar100.make_members(train=test_cifar100.make_records(0, 60).tobytes())
+    )
+    content = archive.read_bytes()
+    server = serve_file(content)
+    remote = RemoteFile(f'{server.base_url}c.tar.gz', len(content), hashlib.md5(content).hexdigest(), 'md5')
+    monkeypatch.setitem(data.OFFICIAL_ARCHIVES, 'cifar100', remote)
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'thesis.tex').write_text('years of work')
+    with pytest.raises(UsageError, match='was not written by this command'):
+        data.write_from_download('cifar100', tmp_path / 'other', limit=None, beam=BeamConfig())
+    assert server.ranges == [], 'refused before the download'
+    assert 'written to' in data.write_from_download('cifar100', tmp_path / 'd', limit=None, beam=BeamConfig())
+    source = read_manifest(tmp_path / 'd')['source']
+    assert source == {
+        'kind': 'download',
+        'name': f'{remote.url}, fine labels',
+        'sha256': hashlib.sha256(content).hexdigest(),
+    }
+    again = data.write_from_download('cifar100', tmp_path / 'd', limit=None, beam=BeamConfig())
+    assert again.endswith('nothing to do')
+    assert len(server.ranges) == 1
 
 
 def test_a_run_replaces_its_own_sample_when_it_changed(tmp_path):

@@ -88,11 +88,9 @@ def test_every_file_is_in_the_report(written):
         **{'outcome': 'converted', 'reason': '300x400 to 40x53, PNG to JPEG'},
     }
     assert files['dog/notes.txt']['reason'] == 'not an image file'
-    assert files['cow/a copy.jpg']['outcome'] == 'stored'
-    assert (files['cow/001.jpg']['outcome'], files['cow/001.jpg']['reason']) == (
-        'skipped',
-        'duplicate: the same picture as cow/a copy.jpg',
-    )
+    assert files['cow/001.jpg']['outcome'] == 'stored'
+    assert files['cow/a copy.jpg']['outcome'] == 'skipped'
+    assert files['cow/a copy.jpg']['reason'] == 'duplicate: the same picture as cow/001.jpg'
     assert Counter(row['split'] for row in files.values()) == {'train': 48, 'val': 6, 'test': 6, '': 2}
 
 
@@ -120,7 +118,8 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(written, mix
 def test_a_csv_and_split_folders_give_the_records_of_the_folder(written, mixed, tmp_path):
     lines = [f'{file.relative_to(mixed)},{file.parent.name}' for file in mixed.glob('*/*.jpg')]
     (tmp_path / 'labels.csv').write_text('\n'.join(['image,label', *lines]), encoding='utf-8')
-    write_from_images(mixed, tmp_path / 'from_csv', csv_file=tmp_path / 'labels.csv', size=40)
+    arguments = ['--images', mixed, '--csv', tmp_path / 'labels.csv', '--size', 40, '--out', tmp_path / 'from_csv']
+    assert main(['data', *map(str, arguments)]) == 0
     expected = read_records(written)
     assert read_records(tmp_path / 'from_csv') == expected
     assert read_manifest(tmp_path / 'from_csv')['source']['kind'] == 'csv'
@@ -289,6 +288,22 @@ def test_bad_pictures_are_refused_before_beam_and_tensorflow_are_imported(tmp_pa
     command = [sys.executable, '-c', code, 'data', '--images', str(folder), '--out', str(tmp_path / 'd')]
     answer = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert answer.stdout.splitlines()[-1] == '1 []', answer.stderr
+
+
+def test_the_frames_of_a_video_stay_in_one_split(tmp_path):
+    folder = write_folder(tmp_path / 'photos', ('cat', 'dog'), count=40)
+    for file in folder.glob('*/*.jpg'):
+        number = int(file.stem)
+        file.rename(file.with_name(f'video{number // 4}-frame{number % 4}.jpg'))
+    group_by = r'\w+/video\d+'
+    arguments = ['--images', folder, '--group-by', group_by, '--size', 40, '--out', tmp_path / 'd']
+    assert main(['data', *map(str, arguments)]) == 0
+    splits = {}
+    for name, row in read_files(tmp_path / 'd').items():
+        splits.setdefault(name.partition('-')[0], set()).add(row['split'])
+    assert len(splits) == 20
+    assert all(len(found) == 1 for found in splits.values())
+    assert read_manifest(tmp_path / 'd')['images']['group_by'] == group_by
 
 
 def test_equal_pictures_in_two_given_splits_stay_in_test(tmp_path):

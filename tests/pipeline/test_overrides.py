@@ -75,7 +75,7 @@ def test_one_step_of_kubeflow_can_be_set(config):
         *(
             (
                 f'gate.recall_by_class={floor}',
-                r'Each value of gate\.recall_by_class must be CLASS=SHARE with a share of 0 to 1, such as cat=0\.9\. '
+                r'Each value of gate\.recall_by_class must be CLASS=SHARE with a share of 0 to 1, such as rose=0\.9\. '
                 rf"Received: '{floor}'",
             )
             for floor in ('cat', 'cat=', '=0.9', 'cat=90', 'cat=nan')
@@ -107,8 +107,8 @@ def test_nothing_is_suggested_for_a_key_that_resembles_none_and_the_help_is_name
     with pytest.raises(UsageError) as refusal:
         apply_overrides(config, [f'{key}=1'])
     assert re.fullmatch(
-        rf'--set {key}: there is no such setting\. There are name, root, data, class_names, serving, bulk_input, '
-        r'trainer\.\*, .*; '
+        rf'--set {key}: there is no such setting\. There are name, root, data, class_names, serving, '
+        r'serving_classes, bulk_input, trainer\.\*, .*; '
         r'`python -m pipeline run --help-all` lists them\.',
         str(refusal.value),
     )

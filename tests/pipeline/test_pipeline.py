@@ -44,7 +44,7 @@ def test_the_graph_is_the_whole_chain():
         ('trainer.image_size=64', {'Transform', 'Trainer'}),
         ('export.precision=bfloat16', {'Trainer'}),
         ('trainer.backbone=vgg16', {'Transform', 'Trainer'}),
-        ('trainer.resize=upsampling', {'Transform', 'Trainer'}),
+        ('trainer.resize=upsampling', {'Transform', 'Trainer', 'ServingCheck'}),
         ('trainer.optimizer=adam', {'Trainer'}),
         ('gate.accuracy=0.1', {'Evaluator'}),
         ('gate.baseline=better', {'Evaluator'}),

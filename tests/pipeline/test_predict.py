@@ -61,10 +61,10 @@ class FakeModel:
         outputs = {'label': [label] * count, 'class_name': ['cat'] * count, 'probabilities': [probabilities] * count}
         return Reply(version, {**outputs, 'error': errors})
 
-    def name_classes(self, count: int) -> list[str]:
+    def name_classes(self, labels: Sequence[int]) -> list[str]:
         if not self.has_names:
             raise RefusedError('no such signature')
-        return list(self.contract.class_names)
+        return [self.contract.class_names[label] for label in labels]
 
     def close(self) -> None:
         pass

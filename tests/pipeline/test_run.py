@@ -161,14 +161,16 @@ def test_a_different_gate_runs_the_evaluator_and_what_depends_on_it(full_run, tm
     for name, label in (('plane', 0), ('frog', 6)):
         Image.fromarray(sample.draw_image(label, random)).save(tmp_path / f'{name}.png')
     (tmp_path / 'broken.png').write_bytes(b'no image')
-    answer = run_cli('run', '--root', layout.root, '--set', 'gate.accuracy=0.79', '--set', f'bulk_input={tmp_path}')
+    gate = ['--set', 'gate.accuracy=0.79', '--set', 'gate.recall_by_class=cat=0.5,truck=0.4']
+    answer = run_cli('run', '--root', layout.root, *gate, '--set', f'bulk_input={tmp_path}')
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert read_lines(answer)['BulkInferrer'] == '2 images predicted, 1 dead letters'
     assert REUSABLE - list_reused(answer) == {'Evaluator', 'ServingCheck', 'Pusher'}
     (version,) = layout.serving.iterdir()  # the same model is not pushed twice
     listed = run_cli('runs', '--root', layout.root)
     assert set(re.findall(r'pushed as version (\d+)', listed.stdout)) == {version.name}
-    assert listed.stdout.endswith('    settings that differ from the run before: gate.accuracy=0.79\n'), listed.stdout
+    changes = 'gate.accuracy=0.79, gate.recall_by_class=["cat=0.5", "truck=0.4"]'
+    assert f'settings that differ from the run before: {changes}' in ' '.join(listed.stdout.split()), listed.stdout
     compared = run_cli('compare', '--root', layout.root).stdout
     assert re.search(r'^gate\.accuracy +0\.8 +0\.79$', compared, flags=re.MULTILINE), compared
     assert re.search(r'^accuracy +([01]\.\d{3}) +\1$', compared, flags=re.MULTILINE), compared

@@ -51,5 +51,12 @@ def test_a_refused_model_is_a_line_for_each_bound_that_was_not_kept_and_a_count(
     assert closing.message == 'not pushed: 2 of 4 bounds were not kept'
 
 
+def test_of_many_bounds_that_were_not_kept_the_first_are_named(close):
+    closing = close([ACCURACY, *[RECALL] * 30], [LATENCY])
+    assert closing.broken[-2:] == (RECALL.sentence, 'and 11 more, which the report names')
+    assert len(closing.broken) == 21
+    assert closing.message == 'not pushed: 31 of 32 bounds were not kept'
+
+
 def test_one_bound_is_counted_in_the_singular(close):
     assert close([ACCURACY], [SIZE, LATENCY]).message == 'not pushed: 1 of 3 bounds was not kept'

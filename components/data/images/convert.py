@@ -7,9 +7,7 @@ uses: an alpha channel is dropped, 16 bits lose the lower 8, and a colour profil
 
 import hashlib
 import io
-import struct
 import warnings
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,18 +15,15 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from components.data import cifar10
+from components.data.images.reading import FAULTS, RefusalError, open_picture, read_file
 from components.errors import to_one_line
 
-MAX_PIXELS = 100_000_000  # of a picture; one that declares more is not decoded
 MAX_STORED_PIXELS = 2**24  # as the data gate's max_pixels, above which it refuses a record
-_MAX_BYTES = 512 * 1024**2  # of a file, which is read into memory
-_FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'WEBP')
 _JPEG_QUALITY = 95
 _MAX_DRAFT = 2  # a JPEG that is shrunk while it is decoded stays at least this many times as large as it is stored
 _UPRIGHT = 1  # the EXIF orientation of a picture that is stored as it is shown
+_ORIENTATIONS = range(_UPRIGHT, 9)
 _FIRST_ON_ITS_SIDE = 5  # from this orientation on width and height change places
-# What Pillow raises for files that are not whole pictures.
-_FAULTS = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
 _MODES = {
     '1': 'black and white to RGB',
     'L': 'grey to RGB',
@@ -63,70 +58,21 @@ class Converted(NamedTuple):
     pixels: bytes
 
 
-class _RefusalError(Exception):
-    """A file that is not used; the message says why."""
-
-
-def compute_sha256(path: Path) -> str:
-    """Computes the SHA-256 of a file: lower-case hex; '' if it cannot be read."""
-    try:
-        return hashlib.sha256(_read(path)).hexdigest()
-    except _RefusalError:
-        return ''
-
-
-def has_size(path: Path, size: int) -> bool:
-    """Whether a file's header says that the picture is size x size; also True for a file that is no picture."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(path, formats=_FORMATS) as image:
-                return image.size == (size, size)
-    except (Image.DecompressionBombError, *_FAULTS):
-        return True
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise _RefusalError(f'too large: more than {_MAX_BYTES // 1024**2} MB')
-        return path.read_bytes()
-    except OSError as error:
-        raise _RefusalError(f'cannot be read: {error.strerror}') from error
-
-
-def _open(content: bytes) -> Image.Image:
-    """Opens a picture, which reads only its header.
-
-    Raises:
-      _RefusalError: it is no picture, or one with too many pixels.
-    """
-    if not content:
-        raise _RefusalError('the file is empty')
-    try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise _RefusalError(f'too many pixels: more than {MAX_PIXELS:,}, not decoded') from error
-    except _FAULTS as error:
-        raise _RefusalError('not a JPEG, PNG, BMP, GIF or WEBP picture') from error
-    if image.width * image.height > MAX_PIXELS:
-        raise _RefusalError(f'too many pixels: {image.width}x{image.height}, more than {MAX_PIXELS:,}, not decoded')
-    return image
-
-
 def _scale(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     """Returns width and height with the same aspect and a shorter side of `shorter` pixels."""
     width, height = (max(shorter, round(side * shorter / min(size))) for side in size)
     if width * height > MAX_STORED_PIXELS:
-        raise _RefusalError(f'too long and narrow: {size[0]}x{size[1]}')
+        raise RefusalError(f'too long and narrow: {size[0]}x{size[1]}')
     return width, height
 
 
 def _read_orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1 to 8; 1 where none is given, or none that can be read."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
-    except _FAULTS:  # EXIF data that cannot be read says nothing
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
+    except FAULTS:
         return _UPRIGHT
+    return orientation if orientation in _ORIENTATIONS else _UPRIGHT
 
 
 def _has_16_bits(image: Image.Image, content: bytes) -> bool:
@@ -213,15 +159,15 @@ def convert_image(path: Path, shorter: int) -> Converted:
     """
     sha256, size = '', (0, 0)
     try:
-        content = _read(path)
+        content = read_file(path)
         sha256 = hashlib.sha256(content).hexdigest()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of strange EXIF data
-            image = _open(content)
+            image = open_picture(content)
             size = image.size
             return _convert(image, content, sha256, shorter)
-    except _RefusalError as error:
+    except RefusalError as error:
         reason = str(error)
-    except _FAULTS as error:
+    except FAULTS as error:
         reason = f'damaged: {to_one_line(error, 100)}'
     return Converted('refused', reason, b'', sha256, size, (0, 0), b'')

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from components import features
 from components.contract import DataContract
 from components.data import cifar10
-from components.data.images.convert import Converted, has_size
+from components.data.images.convert import Converted
 from components.data.images.listing import ImageFile, Listing
 from components.data.images.pool import convert_files
+from components.data.images.reading import has_size
 from components.data.images.report import FILES_NAME, Row, describe_refusals, make_files_csv
 from components.data.images.splitting import choose_splits, compile_group_by, describe_rule
 from components.data.manifest import MANIFEST_NAME, Manifest, Source, describe_request

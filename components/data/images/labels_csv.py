@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components import features
-from components.data.images.listing import ImageFile, Listing, check_classes, check_folder, make_class_names
+from components.data.images.class_names import make_class_names
+from components.data.images.listing import ImageFile, Listing, check_classes, check_folder
 from components.errors import DataError, UsageError, to_one_line
 
 _IMAGE, _LABEL, _SPLIT = 'image', 'label', 'split'  # columns

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from components import features
-from components.data.images.listing import ImageFile, join_names
+from components.data.images.class_names import join_names
+from components.data.images.listing import ImageFile
 from components.errors import DataError, UsageError
 
 _SHARE = 0.1  # of test, and of val

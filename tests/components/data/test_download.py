@@ -77,6 +77,13 @@ def test_unexpected_bytes_are_refused_and_removed(serve_file, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_of_which_only_the_md5_is_known_is_verified_too(serve_file, tmp_path):
+    remote = describe(serve_file(CONTENT))._replace(digest=hashlib.md5(CONTENT).hexdigest(), algorithm='md5')
+    assert download(remote, tmp_path / 'c.tar.gz').read_bytes() == CONTENT
+    with pytest.raises(DataError, match=r'is not the expected file: 2,097,152 bytes with MD5 \w{32}, expected'):
+        download(remote._replace(digest='0' * 32), tmp_path / 'd.tar.gz')
+
+
 def test_more_bytes_than_expected_are_refused(serve_file, tmp_path):
     server = serve_file(CONTENT * 3)
     with pytest.raises(DataError, match='is not the expected file'):

@@ -1,5 +1,6 @@
 """Data folders: every record once, with its id and split, and a manifest that says so; or nothing at all."""
 
+import hashlib
 import json
 
 import apache_beam as beam
@@ -71,6 +72,17 @@ def test_a_data_folder_holds_every_record_once_and_a_true_manifest(batches, tmp_
     train = np.concatenate(train_labels)
     expected |= {f'train_{number:05d}': label for number, label in enumerate(train)}
     assert seen == expected
+
+
+def test_the_records_of_the_same_archive_never_change(batches, tmp_path):
+    """The digest is that of the release before other data sets could be written."""
+    write(batches, tmp_path / 'd')
+    digest = hashlib.sha256()
+    for file in sorted((tmp_path / 'd').glob('*/*')):
+        digest.update(file.relative_to(tmp_path / 'd').as_posix().encode())
+        for record in tf.data.TFRecordDataset(str(file), 'GZIP').as_numpy_iterator():
+            digest.update(record)
+    assert digest.hexdigest() == '53dd0d8aff1229e14a0d5108e248e524fbbab740445b0654aa19d9c508eec96f'
 
 
 def test_large_splits_are_sharded(monkeypatch, batches, tmp_path):

@@ -24,12 +24,13 @@ def make_image(brightness: int, side: int = 8) -> bytes:
     return out.getvalue()
 
 
+SIZE = 32  # to which the images are resized before they are measured
 IMAGES = [make_image(brightness) for brightness in range(200, 0, -5)]  # 40, the darkest last
 RIGHT = np.arange(40) < 33  # seven of the ten darkest are wrong
 
 
 def test_planted_dark_images_that_are_wrong_are_the_weakest_quarter(tmp_path):
-    write_slices(tmp_path, measure_slices(measure_images([*IMAGES, b'no image']), np.append(RIGHT, False)))
+    write_slices(tmp_path, measure_slices(measure_images([*IMAGES, b'no image'], SIZE), np.append(RIGHT, False)))
     slices = read_slices(tmp_path)
     assert [each.count for each in slices] == [10] * 12, 'three properties; the images do not differ in size'
     dark, *rest = [each for each in slices if each.property == 'brightness']
@@ -39,12 +40,12 @@ def test_planted_dark_images_that_are_wrong_are_the_weakest_quarter(tmp_path):
 
 def test_images_of_several_sizes_have_slices_by_size():
     images = [make_image(100, side) for side in range(4, 12)]
-    sizes = [each for each in measure_slices(measure_images(images), np.ones(8, bool)) if each.property == 'size']
+    sizes = [each for each in measure_slices(measure_images(images, SIZE), np.ones(8, bool)) if each.property == 'size']
     assert [(each.low, each.high) for each in sizes] == [(16, 25), (36, 49), (64, 81), (100, 121)]
 
 
 def test_the_gate_refuses_a_weak_slice_only_where_it_is_asked_to():
-    slices = measure_slices(measure_images(IMAGES), RIGHT)
+    slices = measure_slices(measure_images(IMAGES, SIZE), RIGHT)
     free = judge(make_metrics(0.93), GateConfig(), BaselineInfo(), NAMES, slices)
     assert free.is_blessed
     assert free == judge(make_metrics(0.93), GateConfig(), BaselineInfo(), NAMES), 'off by default'
@@ -60,4 +61,4 @@ def test_the_gate_refuses_a_weak_slice_only_where_it_is_asked_to():
 
 @pytest.mark.parametrize('images', [[], [b'no image']])
 def test_nothing_is_sliced_where_no_image_can_be_decoded(images):
-    assert measure_slices(measure_images(images), np.zeros(len(images), bool)) == ()
+    assert measure_slices(measure_images(images, SIZE), np.zeros(len(images), bool)) == ()

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from components import features
 from components.image_statistics import PROPERTIES
 from components.serving.reference import CONFIDENCE, make_reference, read_reference, write_reference
 
@@ -11,7 +10,7 @@ from components.serving.reference import CONFIDENCE, make_reference, read_refere
 def test_a_reference_is_a_few_kilobytes_and_is_read_as_it_was_written(tmp_path):
     random = np.random.default_rng(0)
     measured = random.normal(100, 20, (2_000, len(PROPERTIES)))
-    probabilities = random.dirichlet(np.ones(features.NUM_CLASSES), 2_000).astype(np.float32)
+    probabilities = random.dirichlet(np.ones(10), 2_000).astype(np.float32)
     reference = make_reference(measured, probabilities)
     write_reference(tmp_path / 'reference.json', reference)
     assert read_reference(tmp_path / 'reference.json') == reference
@@ -25,8 +24,8 @@ def test_a_reference_is_a_few_kilobytes_and_is_read_as_it_was_written(tmp_path):
 def test_images_without_numbers_are_left_out():
     measured = np.full((3, len(PROPERTIES)), 7.0)
     measured[1] = np.nan
-    probabilities = np.full((3, features.NUM_CLASSES), np.nan, np.float32)
-    probabilities[0] = np.eye(features.NUM_CLASSES)[4]
+    probabilities = np.full((3, 10), np.nan, np.float32)
+    probabilities[0] = np.eye(10)[4]
     reference = make_reference(measured, probabilities)
     assert set(reference.quantiles['contrast']) == {7.0}
     assert (sum(reference.predicted), reference.predicted[4]) == (1, 1)

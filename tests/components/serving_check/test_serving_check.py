@@ -1,21 +1,25 @@
 """The serving check: what it blesses, what it refuses and in which words, and what it writes for a server."""
 
 import ast
+import io
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx import types
 from tfx.components.util import model_utils
 from tfx.types import standard_artifacts
 
 from components import features
+from components.contract import DataContract
 from components.data import cifar10
 from components.errors import UsageError
 from components.model_gate.verdict import Verdict, write_verdict
@@ -26,8 +30,8 @@ from components.serving.models_config import MODEL_NAME
 from components.serving_check import component, probe, tf_serving
 from components.serving_check.component import WARMUP_FILE, Executor, ServingCheck, check_model
 from components.serving_check.config import ServingCheckConfig
-from components.serving_check.probe import check_broken, check_signature, find_faults
-from components.serving_check.questions import ask_client, make_request
+from components.serving_check.probe import Sample, check_broken, check_signature, find_faults, read_sample
+from components.serving_check.questions import ask_client, make_request, write_pixels, write_warmup
 from components.serving_check.report import (
     ServingReport,
     make_reason,
@@ -39,6 +43,7 @@ from pipeline.summaries import make_closing
 from trainer import export
 from trainer.config import ExportConfig
 from trainer.dataset import read_split
+from trainer.decoding import decode_image
 from trainer.predictions import MAX_IMAGES, write_predictions
 
 SIGNATURES = ('serving_default', 'serving_default_safe', 'serving_raw', 'examples', 'explain')
@@ -113,10 +118,11 @@ def blessing(exported, predictions, tmp_path_factory) -> types.Artifact:
     Path(blessing.uri).mkdir()
     install(folder, 'tensorflow_model_server', f'#!/bin/sh\nexec {sys.executable} -m pipeline.server "$@"\n')
     settings = json.dumps({'batch_sizes': list(SIZES), 'requests': 20, 'server': 'required'})
+    properties = {'config': settings, 'resize': 'bilinear'}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PATH', str(folder))
         inputs = {'model': [given], 'model_run': [model_run], 'model_blessing': [make_model_blessing(True)]}
-        Executor().Do(inputs, {'blessing': [blessing]}, {'config': settings})
+        Executor().Do(inputs, {'blessing': [blessing]}, properties)
     return blessing
 
 
@@ -172,7 +178,7 @@ def test_a_model_that_the_model_gate_has_refused_is_not_asked_and_not_blessed(tm
         artifact.uri = str(tmp_path / artifact.type_name)
     Path(blessing.uri).mkdir()
     inputs = {'model': [model], 'model_run': [model_run], 'model_blessing': [make_model_blessing(False)]}
-    Executor().Do(inputs, {'blessing': [blessing]}, {'config': json.dumps({'batch_sizes': [1]})})
+    Executor().Do(inputs, {'blessing': [blessing]}, {'config': json.dumps({'batch_sizes': [1]}), 'resize': 'bilinear'})
     assert not model_utils.is_infra_validated(blessing)
     assert {file.name for file in Path(blessing.uri).iterdir()} == {'INFRA_NOT_BLESSED', 'report.json'}
     assert read_report(blessing.uri).to_sentence() == 'not asked: the model gate refused the model'
@@ -292,7 +298,7 @@ def test_the_fresh_process_imports_only_tensorflow_and_numpy():
     assert packages - set(sys.stdlib_module_names) == {'numpy', 'tensorflow'}
 
 
-REQUEST = make_request('', '', ServingCheckConfig())
+REQUEST = make_request('', '', '', ServingCheckConfig(), cifar10.CONTRACT)
 EXPECTED = np.eye(10, dtype='float32')[[3, 5]]
 NAMES = np.array([b'cat', b'dog'], object)
 
@@ -306,7 +312,8 @@ def make_response(**changes) -> dict[str, np.ndarray]:
     [((1, 2, 4), [1, 2, 4]), ((3,), [3]), (tuple(range(1, 102)), [1, 15, 30, 44, 58, 72, 87, 101])],
 )
 def test_all_batch_sizes_are_timed_if_they_are_few(sizes, timed):
-    assert make_request('', '', ServingCheckConfig(batch_sizes=sizes))['timed_sizes'] == timed
+    request = make_request('', '', '', ServingCheckConfig(batch_sizes=sizes), cifar10.CONTRACT)
+    assert request['timed_sizes'] == timed
 
 
 FAULTY_RESPONSES = {
@@ -429,6 +436,10 @@ def save_tiny_model(folder: Path, fault: str) -> None:
             lambda examples: {'image_xf': tf.fill([tf.size(examples), 2], tf.constant(value))}, [strings]
         ),
     }
+    names = tf.constant(['', *cifar10.CONTRACT.class_names[:: -1 if fault == 'misnames' else 1], ''])
+    signatures['class_names'] = tf.function(
+        lambda label: {'class_name': tf.gather(names, label + 1)}, [tf.TensorSpec([None], tf.int64)]
+    )
     if fault == 'lacks_one':
         del signatures['serving_raw']
     tf.saved_model.save(tf.Module(), str(folder), {name: f.get_concrete_function() for name, f in signatures.items()})
@@ -445,6 +456,7 @@ TINY_FAULTS = {
     'fails_on_empty': [f'{name} fails on a batch of 0: InvalidArgumentError' for name in SIGNATURES],
     'infinite': ['transform_features gives 1 of 1 images values that are not numbers'],
     'lacks_one': ['there is no signature serving_raw'],
+    'misnames': ['class_names gives 10 of 12 labels a name that is not theirs'],
 }
 
 
@@ -459,10 +471,81 @@ def test_a_fault_of_a_model_is_found_by_asking_it(fault, images, tmp_path):
                 'probabilities': tf.train.Feature(float_list=tf.train.FloatList(value=np.eye(10)[0])),
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    request = make_request(str(tmp_path / 'model'), str(recorded), ServingCheckConfig(requests=2))
+    pixels = tmp_path / 'pixels.npy'
+    write_pixels(recorded, pixels, cifar10.CONTRACT, is_stretched=False)
+    config = ServingCheckConfig(requests=2)
+    request = make_request(str(tmp_path / 'model'), str(recorded), str(pixels), config, cifar10.CONTRACT)
     faults = probe.check_model(request)['failures']
     sentences = [make_reason(**fault).sentence.split(': ')[:2] for fault in faults]
     assert [': '.join(parts) for parts in sentences] == TINY_FAULTS[fault]
+
+
+def encode_photo(width: int, height: int, orientation: int = 1) -> bytes:
+    """Makes a JPEG of noise, which takes many bytes."""
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    exif, out = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(out, 'JPEG', quality=95, exif=exif)
+    return out.getvalue()
+
+
+PHOTOS = DataContract(('cat', 'cow', 'dog'), 256, False)
+
+
+def read_photos(folder: Path, encoded: list[bytes], *, is_stretched: bool = False) -> tuple[dict, Sample]:
+    """Makes the request and the sample for images of PHOTOS."""
+    recorded, pixels = folder / features.PREDICTIONS_FILE, folder / 'pixels.npy'
+    with tf.io.TFRecordWriter(str(recorded)) as writer:
+        for image in encoded:
+            feature = {
+                'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+                'probabilities': tf.train.Feature(float_list=tf.train.FloatList(value=[1, 0, 0])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    write_pixels(recorded, pixels, PHOTOS, is_stretched=is_stretched)
+    request = make_request('', str(recorded), str(pixels), ServingCheckConfig(), PHOTOS)
+    return request, read_sample(request)
+
+
+@pytest.mark.parametrize('is_stretched', [False, True])
+def test_the_pixels_that_a_model_is_asked_with_are_those_that_it_makes_of_the_files(tmp_path, is_stretched):
+    encoded = [encode_photo(341, 256), encode_photo(256, 300, orientation=6), encode_photo(256, 256)]
+    _, sample = read_photos(tmp_path, encoded, is_stretched=is_stretched)
+    for image, pixels in zip(encoded, sample.inputs['serving_raw'], strict=True):
+        seen = decode_image(tf.constant(image), 256, is_stretched=is_stretched).numpy().astype(int)
+        assert np.abs(pixels - seen).max() <= int(is_stretched)
+
+
+def test_the_warm_up_requests_of_large_images_stay_small_and_every_signature_has_one(tmp_path):
+    request, sample = read_photos(tmp_path, [encode_photo(341, 256)] * 32)
+    sizes = ServingCheckConfig().batch_sizes
+    write_warmup(tmp_path / 'warmup', request, sample, sizes)
+    assert (tmp_path / 'warmup').stat().st_size < 10e6
+    asked = Counter()
+    for record in tf.data.TFRecordDataset(str(tmp_path / 'warmup')).as_numpy_iterator():
+        asked[prediction_log_pb2.PredictionLog.FromString(record).predict_log.request.model_spec.signature_name] += 1
+    assert set(asked) == {*request['inputs']}
+    assert 1 <= min(asked.values()) < len(sizes)
+
+
+def test_few_large_images_are_sent_as_pixels_in_json_and_all_of_them_otherwise(tmp_path):
+    request, sample = read_photos(tmp_path, [encode_photo(256, 256)] * 32)
+    batches = []
+
+    class Client:
+        def ask_rest(self, signature, request, batch):
+            batches.append((signature, 'REST', len(batch)))
+            names, probabilities = np.full(len(batch), b'cat', object), np.eye(3, dtype='float32')[[0] * len(batch)]
+            return {'label': np.zeros(len(batch), np.int64), 'class_name': names, 'probabilities': probabilities}
+
+        def ask_grpc(self, signature, request, batch):
+            response = self.ask_rest(signature, request, batch)
+            batches[-1] = (signature, 'gRPC', len(batch))
+            return response
+
+    raw = sample._replace(inputs={'serving_raw': sample.inputs['serving_raw']}, broken={})
+    assert tf_serving._ask_all(Client(), raw, request)[0] == []
+    assert batches == [('serving_raw', 'REST', 5), ('serving_raw', 'gRPC', 32)]
 
 
 STARTS = {
@@ -528,5 +611,5 @@ def test_impossible_settings_are_refused(settings):
 def test_the_config_is_what_the_cache_key_is_made_of():
     kinds = (standard_artifacts.Model, standard_artifacts.ModelRun, standard_artifacts.ModelBlessing)
     config = ServingCheckConfig(batch_sizes=(2,))
-    properties = ServingCheck(*(types.Channel(type=kind) for kind in kinds), config).exec_properties
+    properties = ServingCheck(*(types.Channel(type=kind) for kind in kinds), config, resize='stretch').exec_properties
     assert json.loads(properties['config'])['batch_sizes'] == [2]

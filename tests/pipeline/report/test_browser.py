@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.report.report import make_report
 from tests.chromium import OWN_REQUESTS
-from tests.pipeline.report.test_report import folders  # noqa: F401  (a fixture)
+from tests.pipeline.report.test_report import OWN, folders, write_artifacts  # noqa: F401  (a fixture)
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,6 +52,15 @@ def open_page(page: Path, *options: str) -> str:
 
 @pytest.mark.parametrize(('scheme', 'width'), [(1, 1280), (0, 1280), (1, 390)], ids=['light', 'dark', 'phone'])
 def test_axe_finds_no_serious_fault(page, scheme, width):
+    check_axe(page, scheme, width)
+
+
+def test_axe_finds_no_serious_fault_in_the_page_of_100_classes(tmp_path):
+    make_report(write_artifacts(tmp_path, OWN[100]), tmp_path / 'report.html')
+    check_axe(tmp_path / 'report.html', 1, 390)
+
+
+def check_axe(page: Path, scheme: int, width: int) -> None:
     with_axe = page.with_name(f'axe-{scheme}-{width}.html')
     script = f'<script>{_AXE.read_text()}</script><script>{_RUN}</script>'
     with_axe.write_text(page.read_text().replace('</body>', f'{script}</body>'))

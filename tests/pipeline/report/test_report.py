@@ -92,7 +92,7 @@ def write_artifacts(root: Path, contract: DataContract) -> Folders:
     kept = artifacts['BaselineFinder.baseline'] / 'assets.extra' / 'test_predictions.npz'
     write_predictions(kept, records, other)
     right = own.argmax(1) == records.labels
-    slices = measure_slices(measure_images(read_images(records)), right)
+    slices = measure_slices(measure_images(read_images(records), contract.image_size), right)
     write_slices(artifacts['Evaluator.evaluation'], slices)
     reasons = [make_reason('accuracy', '', right.mean(), COUNT)]
     for label, name in enumerate(contract.class_names):
@@ -227,6 +227,13 @@ def test_the_page_has_the_classes_of_the_data_whatever_their_number(count, tmp_p
     assert (tmp_path / 'report.html').stat().st_size < 2_500_000, 'pictures are shown small'
     places = tree.xpath('//*[local-name()="g" and starts-with(@id, "recall-ytick_")]')
     assert len(places) == min(count, MAX_CLASSES)
+
+
+def test_a_run_of_an_earlier_release_has_cifar10s_classes(folders, tmp_path):
+    text = (folders.artifacts['CuratedSchemaGen.schema'] / SCHEMA_NAME).read_text()
+    (tmp_path / SCHEMA_NAME).write_text(text[: text.index('string_domain')])
+    older = dataclasses.replace(folders, artifacts={**folders.artifacts, 'CuratedSchemaGen.schema': tmp_path})
+    assert make_report(older, tmp_path / 'report.html').contract == cifar10.CONTRACT
 
 
 def test_of_many_classes_those_with_the_most_mistakes_are_in_the_matrix_and_the_others_are_counted_together():

@@ -40,31 +40,33 @@ def test_a_picture_that_fits_keeps_its_own_bytes(kind, tmp_path):
     assert converted.size == converted.stored_size == (48, 40)
 
 
+SMALL = 38, 32  # at the size of CIFAR-10 PNG is written, so that pixels can be compared
+PALETTE = draw(0, SMALL).quantize(16)
+
 # What must not be stored as it is, and what is said of it.
 CONVERTED = {
-    'grey': (encode(draw(0, mode='L'), 'PNG'), 'grey to RGB, PNG to JPEG'),
-    'grey JPEG': (encode(draw(0, mode='L'), 'JPEG'), 'grey to RGB'),
-    'grey with alpha': (encode(draw(0, mode='RGBA').convert('LA'), 'PNG'), 'grey with alpha to RGB, PNG to JPEG'),
-    'alpha': (encode(draw(0, mode='RGBA'), 'PNG'), 'alpha dropped, PNG to JPEG'),
-    'palette': (encode(draw(0).quantize(16), 'PNG'), 'palette to RGB, PNG to JPEG'),
-    'palette with a transparent colour': (
-        encode(draw(0).quantize(16), 'PNG', transparency=3),
-        'palette to RGB, PNG to JPEG',
-    ),
-    'black and white': (encode(draw(0, mode='1'), 'PNG'), 'black and white to RGB, PNG to JPEG'),
-    '16 bits': (encode_wide_png(3), '16 bits to 8, PNG to JPEG'),
-    '16 bits with alpha': (encode_wide_png(4), 'alpha dropped, PNG to JPEG'),
-    '16-bit grey': (encode_wide_png(1), '16-bit grey to RGB, PNG to JPEG'),
-    'BMP': (encode(draw(0), 'BMP'), 'BMP to JPEG'),
-    'GIF': (encode(draw(0).quantize(16), 'GIF'), 'palette to RGB, GIF to JPEG'),
-    'GIF with a transparent colour': (
-        encode(draw(0).quantize(16), 'GIF', transparency=3),
-        'palette to RGB, GIF to JPEG',
-    ),
-    'WEBP': (encode(draw(0), 'WEBP', lossless=True), 'WEBP to JPEG'),
+    'grey': (encode(draw(0, SMALL, 'L'), 'PNG'), 'grey to RGB'),
+    'grey JPEG': (encode(draw(0, SMALL, 'L'), 'JPEG'), 'grey to RGB, JPEG to PNG'),
+    'grey with alpha': (encode(draw(0, SMALL, 'RGBA').convert('LA'), 'PNG'), 'grey with alpha to RGB'),
+    'alpha': (encode(draw(0, SMALL, 'RGBA'), 'PNG'), 'alpha dropped'),
+    'palette': (encode(PALETTE, 'PNG'), 'palette to RGB'),
+    'palette with a transparent colour': (encode(PALETTE, 'PNG', transparency=3), 'palette to RGB'),
+    'black and white': (encode(draw(0, SMALL, '1'), 'PNG'), 'black and white to RGB'),
+    '16-bit grey': (encode_wide_png(1, SMALL), '16-bit grey to RGB'),
+    '16-bit grey with alpha': (encode_wide_png(2, SMALL), 'alpha dropped'),
+    '16 bits': (encode_wide_png(3, SMALL), '16 bits to 8'),
+    '16 bits with alpha': (encode_wide_png(4, SMALL), 'alpha dropped'),
+    'BMP': (encode(draw(0, SMALL), 'BMP'), 'BMP to PNG'),
+    'GIF': (encode(PALETTE, 'GIF'), 'palette to RGB, GIF to PNG'),
+    'GIF with a transparent colour': (encode(PALETTE, 'GIF', transparency=3), 'palette to RGB, GIF to PNG'),
+    'WEBP': (encode(draw(0, SMALL), 'WEBP', lossless=True), 'WEBP to PNG'),
     'animated PNG': (
-        encode(draw(0), 'PNG', save_all=True, append_images=[draw(1)]),
-        'the first of its frames, PNG to JPEG',
+        encode(draw(0, SMALL), 'PNG', save_all=True, append_images=[draw(1, SMALL)]),
+        'the first of its frames',
+    ),
+    'animated GIF': (
+        encode(PALETTE, 'GIF', save_all=True, append_images=[PALETTE.rotate(90)]),
+        'the first of its frames, palette to RGB, GIF to PNG',
     ),
 }
 
@@ -74,34 +76,24 @@ def test_what_is_stored_is_what_tensorflow_shows_of_the_file(name, tmp_path):
     import tensorflow as tf
 
     content, reason = CONVERTED[name]
-    converted = convert_bytes(content, tmp_path)
+    converted = convert_bytes(content, tmp_path, 32)
     assert (converted.outcome, converted.reason) == ('converted', reason)
     shown = tf.io.decode_image(content, channels=3, expand_animations=False).numpy().astype(int)
-    stored = decode(converted.content)
-    assert stored.shape == shown.shape
-    noise = '16' in name or name == 'black and white'  # of which JPEG leaves little
-    assert np.abs(stored - shown).mean() < (30 if noise else 4)
-    # The same pixels, before JPEG changed them: at the size of CIFAR-10 PNG is written.
-    exact = convert_bytes(content, tmp_path, 32) if noise else None
-    assert exact is None or np.abs(decode(exact.content) - resize(shown, (38, 32))).max() <= 1
-
-
-def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)).astype(int)
+    # TensorFlow decodes JPEGs with a faster and less exact transform.
+    assert np.abs(decode(converted.content) - shown).max() <= (2 if 'JPEG' in reason else 0)
 
 
 # What TensorFlow cannot decode as RGB, or shows in wrong colours.
 OTHERS = {
-    'CMYK': (encode(draw(0, mode='CMYK'), 'JPEG', quality=95), 'CMYK to RGB'),
-    'animated GIF': (
-        encode(draw(0).quantize(64), 'GIF', save_all=True, append_images=[draw(1).quantize(64)]),
-        'the first of its frames, palette to RGB, GIF to JPEG',
+    'CMYK': (encode(draw(0, SMALL, 'CMYK'), 'JPEG', quality=95), 'CMYK to RGB, JPEG to PNG'),
+    'BMP with a palette': (encode(PALETTE, 'BMP'), 'palette to RGB, BMP to PNG'),
+    'WEBP with alpha': (
+        encode(draw(0, SMALL, 'RGBA'), 'WEBP', lossless=True, exact=True),
+        'alpha dropped, WEBP to PNG',
     ),
-    'BMP with a palette': (encode(draw(0).quantize(64), 'BMP'), 'palette to RGB, BMP to JPEG'),
-    'WEBP with alpha': (encode(draw(0, mode='RGBA'), 'WEBP', lossless=True, exact=True), 'alpha dropped, WEBP to JPEG'),
     'animated WEBP': (
-        encode(draw(0), 'WEBP', save_all=True, append_images=[draw(1)], lossless=True),
-        'the first of its frames, WEBP to JPEG',
+        encode(draw(0, SMALL), 'WEBP', save_all=True, append_images=[draw(1, SMALL)], lossless=True),
+        'the first of its frames, alpha dropped, WEBP to PNG',
     ),
 }
 
@@ -109,9 +101,10 @@ OTHERS = {
 @pytest.mark.parametrize('name', OTHERS)
 def test_what_tensorflow_cannot_decode_is_shown_as_other_programs_do(name, tmp_path):
     content, reason = OTHERS[name]
-    converted = convert_bytes(content, tmp_path)
+    converted = convert_bytes(content, tmp_path, 32)
     assert (converted.outcome, converted.reason) == ('converted', reason)
-    assert np.abs(decode(converted.content) - np.asarray(draw(0, mode='RGBA').convert('RGB'))).mean() < 8
+    with Image.open(io.BytesIO(content)) as image:
+        np.testing.assert_array_equal(decode(converted.content), np.asarray(image.convert('RGB')))
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
@@ -136,7 +129,7 @@ def test_pictures_are_stored_upright_whatever_their_orientation(orientation, tmp
     assert converted.outcome == ('stored' if orientation == 1 else 'converted')
     if orientation > 1:
         assert converted.reason == 'rotated by its EXIF orientation'
-        assert np.abs(decode(converted.content) - np.asarray(upright)).mean() < 4
+        assert np.abs(decode(converted.content) - np.asarray(upright)).mean() < 8
     else:
         assert converted.content == content
 
@@ -151,23 +144,28 @@ def test_exif_data_that_cannot_be_read_says_nothing(tmp_path):
     [((640, 480), (53, 40)), ((480, 640), (40, 53)), ((20, 30), (40, 60)), ((4000, 3000), (53, 40)), ((100, 40), None)],
 )
 def test_the_shorter_side_is_resized_and_the_aspect_kept(size, stored, tmp_path):
-    converted = convert_bytes(encode(draw(0, size), 'JPEG', quality=95), tmp_path)
+    content = encode(draw(0, size), 'JPEG', quality=95)
+    converted = convert_bytes(content, tmp_path)
     assert converted.stored_size == (stored or size)
     assert converted.outcome == ('converted' if stored else 'stored')
     if stored:
         assert converted.reason == f'{size[0]}x{size[1]} to {stored[0]}x{stored[1]}'
-        whole = draw(0, size).resize(stored, Image.Resampling.BILINEAR)
-        assert np.abs(decode(converted.content) - np.asarray(whole)).mean() < 4
+        whole = Image.fromarray(decode(content).astype(np.uint8)).resize(stored, Image.Resampling.BILINEAR)
+        assert np.abs(decode(converted.content) - np.asarray(whole)).mean() < 6  # what JPEG changes
 
 
-def test_a_picture_is_resized_as_serving_does(tmp_path):
-    import tensorflow as tf
+@pytest.mark.parametrize(('kind', 'orientation'), [('PNG', 1), ('JPEG', 1), ('JPEG', 6), ('JPEG', 7)])
+@pytest.mark.parametrize('size', [(97, 61), (50, 75), (500, 375), (20, 33), (1200, 900)])
+def test_the_model_sees_the_stored_picture_as_it_sees_the_file_itself(kind, orientation, size, tmp_path):
+    from trainer.decoding import decode_image
 
-    source = draw(5, (97, 61))
-    converted = convert_bytes(encode(source, 'PNG'), tmp_path, 32)
-    wide, high = converted.stored_size
-    expected = tf.image.resize(np.asarray(source), (high, wide), antialias=True).numpy()
-    assert np.abs(decode(converted.content) - expected).max() <= 1  # rounded
+    options = {'quality': 100, 'subsampling': 0, 'exif': make_exif(orientation)} if kind == 'JPEG' else {}
+    content = encode(draw(5, size), kind, **options)
+    stored = convert_bytes(content, tmp_path, 32).content  # a PNG, so that only the resizing can differ
+    difference = np.abs(decode_image(stored, 32).numpy().astype(int) - decode_image(content, 32).numpy())
+    # TensorFlow decodes JPEGs with a faster and less exact transform, and large ones are not decoded whole here.
+    assert difference.max() <= (1 if kind == 'PNG' else 16)
+    assert difference.mean() < 2
 
 
 def test_small_pictures_are_stored_without_loss(tmp_path):
@@ -183,15 +181,15 @@ def test_no_colour_profile_or_transparent_colour_is_stored(tmp_path):
         assert not {'icc_profile', 'transparency'} & set(image.info)
 
 
-JPEG = encode(draw(0), 'JPEG')
+JPEG = encode(draw(0, (400, 300)), 'JPEG')
 PNG = encode(draw(0), 'PNG')
 REFUSED = {
     'empty': (b'', 'the file is empty'),
-    'text': (b'<html>not found</html>', 'not a JPEG, PNG, BMP, GIF or WEBP picture'),
-    'TIFF': (encode(draw(0), 'TIFF'), 'not a JPEG, PNG, BMP, GIF or WEBP picture'),
+    'text': (b'<html>not found</html>', 'no whole JPEG, PNG, BMP, GIF or WEBP picture'),
+    'TIFF': (encode(draw(0), 'TIFF'), 'no whole JPEG, PNG, BMP, GIF or WEBP picture'),
     'truncated JPEG': (JPEG[: len(JPEG) // 2], 'damaged: image file is truncated'),
     'truncated PNG': (PNG[: len(PNG) // 2], 'damaged: '),
-    'only a header': (PNG[:40], 'damaged: '),
+    'only a header': (PNG[:40], 'no whole JPEG, PNG, BMP, GIF or WEBP picture'),
     'bomb': (declare_png(10_001, 10_000), 'too many pixels: 10001x10000, more than 100,000,000, not decoded'),
     'huge bomb': (declare_png(2**24, 2**24), 'too many pixels: more than 100,000,000, not decoded'),
     'thread': (encode(draw(0, (20_000, 1)), 'PNG'), 'too long and narrow: 20000x1'),
