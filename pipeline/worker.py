@@ -52,14 +52,14 @@ def work(layout: Layout, *, verbose: bool) -> str:
             'docs/training.md shows one.'
         )
     steps = _read_newest_steps(layout)
-    config = _read_config(steps, layout)
+    arguments = _make_arguments(steps, _read_config(steps, layout), layout)
     # The run that takes the checkpoints over must not begin while the first worker writes them.
     lock = lock_root(layout.root) if workers.index == 0 else contextlib.nullcontext()
     log_file = layout.logs / f'worker-{workers.index}-{datetime.datetime.now():%Y%m%d-%H%M%S}.log'
     with lock, tempfile.TemporaryDirectory() as folder, divert_chatter(log_file, verbose=verbose):
         from trainer.train import run_worker
 
-        run_worker(types.SimpleNamespace(**_make_arguments(steps, config, layout, folder)))
+        run_worker(types.SimpleNamespace(**arguments, model_run_dir=folder))
     return (
         f'worker {workers.index} of {workers.count} has ended; when all have, start the run again, without TF_CONFIG: '
         'it takes the trained model over'
@@ -98,7 +98,7 @@ def _read_config(steps: tuple[Step, ...], layout: Layout) -> dict[str, Any]:
     return config
 
 
-def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Layout, folder: str) -> dict[str, Any]:
+def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Layout) -> dict[str, Any]:
     """Makes the arguments that TFX would give to `run_fn`, as far as the training needs them."""
     places = {}
     for component, key in _INPUTS:
@@ -124,5 +124,4 @@ def _make_arguments(steps: tuple[Step, ...], config: dict[str, Any], layout: Lay
         'transform_graph_path': places['transform_graph'],
         'schema_path': str(next(Path(places['schema']).glob('*.pbtxt'))),
         'base_model': saved_model and str(saved_model.parent),
-        'model_run_dir': folder,
     }
