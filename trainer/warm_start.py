@@ -40,11 +40,22 @@ def find_base_model(base_model: str | None) -> BaseModel | None:
     Args:
       base_model: TFX's argument of that name: BaseModelFinder's SavedModel, which is missing if nothing was serving;
         None without a warm start.
+
+    Raises:
+      WeightsError: BaseModelFinder's artifact is not there.
     """
-    if base_model is None or not tf.io.gfile.exists(base_model):
+    if base_model is None:
         return None
-    with tf.io.gfile.GFile(os.path.join(os.path.dirname(base_model), BASE_MODEL_FILE)) as file:
-        return BaseModel(base_model, json.loads(file.read())['version'])
+    path = os.path.join(os.path.dirname(base_model), BASE_MODEL_FILE)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            version = json.loads(file.read())['version']
+    except (tf.errors.OpError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f'The training is to begin with a pushed version, and {path} cannot be read ({to_one_line(error)}); it is '
+            "a file of BaseModelFinder's output `model`. Provide that, or set trainer.warm_start=none."
+        ) from error
+    return None if version is None else BaseModel(base_model, version)
 
 
 def load_base_model(model: keras.Model, base: BaseModel, contract: DataContract) -> None:

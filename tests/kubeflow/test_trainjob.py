@@ -33,6 +33,7 @@ SETTINGS = (
     'trainer.epochs=2',
     'trainer.head_units=16',
     'trainer.strategy=multi_worker',
+    'trainer.warm_start=none',
     'kubeflow.steps.Trainer.gpu=1',
     'kubeflow.steps.Trainer.timeout_s=7200',
     'kubeflow.steps.Trainer.tolerations=nvidia.com/gpu:NoSchedule',

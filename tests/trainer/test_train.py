@@ -239,5 +239,6 @@ def test_a_warm_start_begins_with_the_configured_weights_while_nothing_is_servin
     sample_data, transform_graph, tmp_path
 ):
     config = dataclasses.replace(CONFIG, weights='/nowhere/weights.h5')
+    (tmp_path / BASE_MODEL_FILE).write_text('{"version": null}')
     with pytest.raises(WeightsError, match=r'/nowhere/weights\.h5 cannot be read'):
-        call_run_fn(config, sample_data, transform_graph, tmp_path, 1, tmp_path / 'base' / 'Format-Serving')
+        call_run_fn(config, sample_data, transform_graph, tmp_path, 1, tmp_path / 'Format-Serving')

@@ -76,8 +76,14 @@ def test_a_damaged_file_is_a_sentence(base, tmp_path):
 
 def test_without_a_version_there_is_no_base_model(base, tmp_path):
     assert find_base_model(None) is None
+    (tmp_path / BASE_MODEL_FILE).write_text('{"version": null}')
     assert find_base_model(str(tmp_path / 'Format-Serving')) is None
     assert find_base_model(base.folder) == base
+
+
+def test_an_artifact_that_is_not_there_does_not_begin_another_training(tmp_path):
+    with pytest.raises(WeightsError, match=r'base_model\.json cannot be read .* or set trainer\.warm_start=none'):
+        find_base_model(str(tmp_path / 'Format-Serving'))
 
 
 def test_the_digest_tells_base_models_apart(base, tmp_path):
