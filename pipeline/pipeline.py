@@ -114,7 +114,8 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN_SPLIT]),
         eval_args=trainer_pb2.EvalArgs(splits=[features.VAL_SPLIT]),
         custom_config={
-            'trainer': dataclasses.asdict(config.trainer),
+            # The Trainer begins with `base_model`, and cannot always reach the place where that comes from.
+            'trainer': dataclasses.asdict(dataclasses.replace(config.trainer, warm_start='none')),
             'export': dataclasses.asdict(config.export),
         },
     )

@@ -98,8 +98,8 @@ def _read_settings(steps: Sequence[Step]) -> dict[str, Any]:
             settings |= flatten_settings(json.loads(properties[component][key].string_value), section)
     if 'input_base' in properties.get('ImportExampleGen', {}):
         settings['data'] = properties['ImportExampleGen']['input_base'].string_value
-    for name in {'trainer.weights', 'trainer.warm_start'} & settings.keys():
-        settings[name] = settings[name].rstrip('/').rpartition('/')[2]
+    if 'trainer.weights' in settings:
+        settings['trainer.weights'] = settings['trainer.weights'].rpartition('/')[2]
     return {name: value for name, value in settings.items() if name not in _PATHS}
 
 
