@@ -214,7 +214,9 @@ def _write_outputs(
     export_config = ExportConfig(**fn_args.custom_config['export'])
     export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches, contract)
     # A training that begins with this model, when it is a version, takes it from there.
-    tf.io.gfile.copy(os.path.join(run_dir, KERAS_FILE), os.path.join(fn_args.serving_model_dir, KERAS_MODEL_FILE))
+    tf.io.gfile.copy(
+        os.path.join(run_dir, KERAS_FILE), os.path.join(fn_args.serving_model_dir, KERAS_MODEL_FILE), overwrite=True
+    )
 
 
 class _Trained(NamedTuple):
