@@ -25,9 +25,15 @@ def decode_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def load_config(folder: str) -> dict[str, Any]:
+    """Reads what `decode_hyperparameters` takes from the Tuner's artifact `best_hyperparameters`."""
+    config: dict[str, Any] = json.loads(Path(folder, _BEST_FILE).read_text())
+    return config
+
+
 def read_hyperparameters(folder: str) -> dict[str, Any]:
     """Reads the settings that the Tuner chose from its artifact `best_hyperparameters`."""
-    return decode_hyperparameters(json.loads(Path(folder, _BEST_FILE).read_text()))
+    return decode_hyperparameters(load_config(folder))
 
 
 def describe_hyperparameters(settings: dict[str, Any]) -> str:

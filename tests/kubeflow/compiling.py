@@ -12,7 +12,7 @@ VOLUME = 'models:/mnt/models'
 
 def make_config(*assignments: str):
     places = ['data=gs://bucket/data', 'serving=/mnt/models', 'bulk_input=gs://bucket/new', 'tuner.trials=2']
-    places += [f'kubeflow.default.pvcs={VOLUME}']
+    places += [f'kubeflow.default.pvcs={VOLUME}', 'trainer.warm_start=serving']
     return apply_overrides(PRESETS['sample']('/unused'), [*places, *assignments])
 
 

@@ -310,7 +310,7 @@ def test_the_command_writes_the_package(package, tmp_path):
     out = tmp_path / 'p.yaml'
     options = ['--image', TARGET.image, '--pipeline-root', TARGET.pipeline_root, '--data', 'gs://bucket/data']
     options += ['--serving', '/mnt/models', '--set', f'kubeflow.default.pvcs={VOLUME}']
-    options += ['--set', 'bulk_input=gs://bucket/new', '--set', 'tuner.trials=2']
+    options += ['--set', 'bulk_input=gs://bucket/new', '--set', 'tuner.trials=2', '--set', 'trainer.warm_start=serving']
     answer = run_cli('compile', '--out', out, *options)
     assert answer.returncode == 0
     first, warning = answer.stdout.splitlines()

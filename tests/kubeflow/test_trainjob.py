@@ -34,6 +34,7 @@ SETTINGS = (
     'trainer.head_units=16',
     'trainer.strategy=multi_worker',
     'tuner.trials=0',
+    'trainer.warm_start=none',
     'kubeflow.steps.Trainer.gpu=1',
     'kubeflow.steps.Trainer.timeout_s=7200',
     'kubeflow.steps.Trainer.tolerations=nvidia.com/gpu:NoSchedule',
