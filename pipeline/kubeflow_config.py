@@ -30,7 +30,7 @@ Step = Literal[
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 """The components of `pipeline.pipeline.create_pipeline`, known here without importing TFX. BulkInferrer is among them
-only if `bulk_input` is set, the Tuner only if `tuner.trials` is, and BaseModelFinder only if `trainer.warm_start` is."""
+only if `bulk_input` is set, the Tuner if `tuner.trials` is, and BaseModelFinder if `trainer.warm_start` is."""
 TRAINING_STEPS: tuple[Step, ...] = ('Tuner', 'Trainer')
 LOOKING_STEPS: tuple[Step, ...] = ('DataCheck', 'BaseModelFinder', 'BaselineFinder', 'BulkInferrer')
 """Steps that look at the serving folder or at another folder outside. Kubeflow's cache key has only parameters and

@@ -18,6 +18,7 @@ from components.contract import KERAS_MODEL_FILE, DataContract
 from components.contract_schema import load_contract
 from components.errors import TrainingError
 from components.hyperparameters import decode_hyperparameters, describe_hyperparameters
+from components.places import locate, write_place
 from components.source_digest import compute_source_digest
 from trainer import export
 from trainer.averaging import choose_ema_momentum
