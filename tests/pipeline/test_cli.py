@@ -158,5 +158,6 @@ def test_a_missing_archive_is_one_sentence_and_exit_1(tmp_path):
 
     answer = run_cli('data', '--archive', tmp_path / 'no.tar.gz', '--out', tmp_path / 'd')
     assert answer.returncode == 1
-    assert answer.stderr == f'error: {tmp_path}/no.tar.gz is not a file; --archive takes a cifar-10-binary.tar.gz.\n'
+    sentence = '--archive takes a cifar-10-binary.tar.gz or a cifar-100-binary.tar.gz.'
+    assert answer.stderr == f'error: {tmp_path}/no.tar.gz is not a file; {sentence}\n'
     assert answer.stdout == ''
