@@ -94,10 +94,19 @@ def convert_model(model: keras.Model, config: TrainerConfig, contract: DataContr
 
 
 def _read_onnx(serialized: bytes, config: TrainerConfig, contract: DataContract) -> Predict:
-    """Loads an ONNX model into ONNX Runtime, and decodes images for it as the Transform graph does."""
+    """Loads an ONNX model into ONNX Runtime, and decodes images for it as the Transform graph does.
+
+    Raises:
+      ExportError: ONNX Runtime refuses the model.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(serialized, providers=['CPUExecutionProvider'])
+    try:
+        session = onnxruntime.InferenceSession(serialized, providers=['CPUExecutionProvider'])
+    except Exception as error:  # its errors have no class of their own
+        raise ExportError(
+            f'ONNX Runtime cannot load the ONNX model ({to_one_line(error)}); set export.onnx=false.'
+        ) from error
     is_stretched = config.resize == 'stretch'
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])

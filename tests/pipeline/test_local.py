@@ -8,7 +8,7 @@ import pytest
 
 from components.errors import UsageError
 from pipeline.config import FEW_IMAGES, PRESETS, PipelineConfig
-from pipeline.local import _check_classes, _suggest_preset
+from pipeline.local import _check_classes, _suggest_preset, run
 from pipeline.overrides import apply_overrides
 
 
@@ -58,6 +58,14 @@ def test_a_floor_for_a_class_that_the_data_does_not_have_is_refused_before_the_r
 
 def test_classes_that_the_data_does_not_name_are_left_to_the_evaluator(tmp_path):
     _check_classes(make_config('folder', tmp_path, None, 'gate.recall_by_class=bee=0.9'))
+
+
+def test_a_run_that_needs_packages_which_are_not_installed_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.setattr('trainer.config.find_spec', lambda name: None)
+    config = make_config('sample', tmp_path, None, 'export.onnx=true')
+    with pytest.raises(UsageError, match=r'export\.onnx=true needs packages that are not installed here: onnx, '):
+        run(config, None, verbose=False)
+    assert not Path(config.root).exists()
 
 
 def test_each_preset_has_a_pipeline_of_its_own_name():

@@ -3,6 +3,7 @@
 import concurrent.futures
 import http.server
 import json
+import re
 import threading
 import time
 
@@ -11,6 +12,7 @@ import pytest
 from components.contract import DataContract
 from components.data import cifar10
 from components.errors import PipelineError
+from components.onnx_model import OnnxReport
 from components.serving import version_labels, versions
 from components.serving.models_config import list_loaded, read_config
 from pipeline import __main__, serving
@@ -103,6 +105,18 @@ def test_classes_are_shown_only_where_versions_differ_in_them(tmp_path):
     shown = [line for line in serving.describe_versions(tmp_path) if 'classes (' in line]
     assert [line[:19] for line in shown] == ['    10 classes (air'] * 2 + ['    3 classes (cat,']
     assert shown[-1] == '    3 classes (cat, cow, dog) at 256 pixels'
+
+
+def test_a_version_with_an_onnx_model_says_how_well_it_agrees(tmp_path):
+    describe(tmp_path, 10, onnx=None)
+    describe(tmp_path, 20, onnx=OnnxReport(18, 0.999, 3e-6, 1000)._asdict())
+    (said,) = re.findall(
+        r'assets\.extra/model\.onnx .*', ' '.join(' '.join(serving.describe_versions(tmp_path)).split())
+    )
+    assert said.startswith(
+        'assets.extra/model.onnx (opset 18) has the same label as the SavedModel for 99.90% of 1,000 val images, and '
+        'probabilities that differ by at most 3e-06 settings: '
+    )
 
 
 def test_no_line_is_longer_than_80_columns(tmp_path):

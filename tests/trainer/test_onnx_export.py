@@ -127,6 +127,12 @@ def test_an_operation_that_onnx_has_not_is_an_error_of_one_sentence(model, monke
         onnx_export.convert_model(model, CONFIG, DataContract(('a', 'b'), 50, True))
 
 
+def test_a_model_that_onnx_runtime_refuses_is_an_error_of_one_sentence():
+    sentence = r'^ONNX Runtime cannot load the ONNX model \(.+\); set export\.onnx=false\.$'
+    with pytest.raises(ExportError, match=sentence):
+        onnx_export._read_onnx(onnx.ModelProto(ir_version=8).SerializeToString(), CONFIG, cifar10.CONTRACT)
+
+
 LABELS = np.arange(4)
 SURE = np.eye(4, dtype=np.float32)
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from components import features
 from components.contract import BASE_MODEL_FILE
 from components.data import cifar10
-from components.errors import WeightsError
+from components.errors import UsageError, WeightsError
 from tests.conftest import IMAGE_SIZE
 from trainer import train
 from trainer.backbones import BACKBONES
@@ -197,6 +197,12 @@ def test_the_report_is_about_the_best_epoch_of_the_last_phase():
     report = make_report(Device('CPU', 'float32', False), 'disk', history)
     assert (report.best_epoch, report.val_accuracy, report.epochs, report.images_per_s) == (2, 0.6, 3, 20)
     assert report.temperature is None
+
+
+def test_missing_packages_end_the_trainer_before_it_trains(monkeypatch):
+    monkeypatch.setattr('trainer.config.find_spec', lambda name: None)
+    with pytest.raises(UsageError, match=r'export\.onnx=true needs packages that are not installed here: onnx, '):
+        run_fn(types.SimpleNamespace(custom_config={'trainer': {}, 'export': {'onnx': True}}))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 from components.contract import DataContract
 from components.data.cifar10 import CONTRACT
 from components.model_gate.slices import Slice
+from components.onnx_model import OnnxReport
 from components.reasons import Reason
 from components.serving.model_card import describe_weights, render_card
 
@@ -61,6 +62,15 @@ def test_the_figures_are_those_of_the_verdict_with_their_intervals():
     assert 'Source: `archive` `a|*.tar.gz`, SHA-256 `abc`' in card, 'a text of others cannot end its quotation'
     assert "Oxford's Visual Geometry Group" in card
     assert '\n\n\n' not in card
+
+
+def test_the_card_names_the_onnx_model_where_there_is_one():
+    report = OnnxReport(18, 0.999, 3e-6, 1000)
+    with_onnx = render_card(17, {**INFO, 'onnx': report._asdict()}, REASONS, BASELINE, SLICES)
+    assert f'\n\nThe same network as an ONNX model: {report.describe()}.\n\n## ' in with_onnx
+    without = render_card(17, {**INFO, 'onnx': None}, REASONS, BASELINE, SLICES)
+    assert without == render_card(17, INFO, REASONS, BASELINE, SLICES)
+    assert 'ONNX' not in without
 
 
 def test_a_training_without_changes_is_said_to_be_one():
