@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -240,6 +239,5 @@ def test_worker_processes_of_this_machine_give_the_same_statistics(root, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['data', *engines.STEPS])
 def test_dataflow_would_take_each_step(name, root, tmp_path):
-    shutil.rmtree(tmp_path / name, ignore_errors=True)
     work = engines.list_work(root, BeamConfig(args=engines.DATAFLOW), tmp_path)[name]
     assert engines.translate(work) > 10
