@@ -27,7 +27,7 @@ STEPS = ('ImportExampleGen', 'StatisticsGen', 'DataCheck', 'Evaluator')
 """The components that run on Beam, beside the `data` command."""
 DATAFLOW = (
     '--runner=DataflowRunner',
-    '--dry_run',
+    '--dry_run=True',
     '--project=project',
     '--region=europe-west1',
     '--temp_location=gs://bucket/temp',

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -70,8 +69,8 @@ def test_every_engine_gets_a_runner_the_modules_of_the_workers_and_the_name_of_a
 
 def test_worker_processes_that_are_told_no_options_read_the_same_modules_from_a_file():
     content = json.loads((PROJECT / 'components' / 'worker_options.json').read_text())
-    assert [f'--beam_plugins={name}' for name in content['beam_plugins']] == BeamConfig(args=('--runner=x',)).options[
-        1:2
+    assert [f'--beam_plugins={name}' for name in content['beam_plugins']] == [
+        option for option in BeamConfig().options if option.startswith('--beam_plugins=')
     ]
 
 
@@ -240,6 +239,5 @@ def test_worker_processes_of_this_machine_give_the_same_statistics(root, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['data', *engines.STEPS])
 def test_dataflow_would_take_each_step(name, root, tmp_path):
-    shutil.rmtree(tmp_path / name, ignore_errors=True)
     work = engines.list_work(root, BeamConfig(args=engines.DATAFLOW), tmp_path)[name]
     assert engines.translate(work) > 10
