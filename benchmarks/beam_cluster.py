@@ -56,6 +56,8 @@ exec "$@"
 _SERVE = """
 "$1" -m apache_beam.runners.worker.worker_pool_main --service_port="$4" ${2:+--container_executable="$2"} &
 [ -z "$5" ] || "$1" -m benchmarks.beam_cluster "unix:$5" "tcp:$3" &
+# Prism ends when a job asks for a worker before the pool is there.
+until (: < "/dev/tcp/127.0.0.1/$4") 2>/dev/null; do sleep 0.2; done
 exec "$6" --job_port="$3" --serve_http=false --log_level=warn
 """
 _WORKER = """#!/bin/sh

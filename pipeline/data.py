@@ -53,7 +53,10 @@ def _write(
     except PipelineError:
         raise
     except Exception as error:  # Beam wraps what a worker raised in errors of any type
-        raise explain_worker_failure(error, beam.args) or error from error
+        explained = explain_worker_failure(error, beam.args)
+        if explained is None:
+            raise
+        raise explained from error
     return f'{describe_counts(manifest)} written to {out}'
 
 

@@ -7,7 +7,8 @@ is told from Beam's own options, without Beam, which takes seconds to import.
 import argparse
 import functools
 import re
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from components.errors import PipelineError
@@ -120,12 +121,6 @@ def complete_options(args: Sequence[str]) -> list[str]:
     return [*args, *(option for option in added if option not in args)]
 
 
-def _list_texts(error: BaseException | None) -> Iterator[str]:
-    while error is not None:
-        yield str(error)
-        error = error.__cause__ or error.__context__
-
-
 def explain_worker_failure(error: BaseException, args: Sequence[str]) -> PipelineError | None:
     """Says in a sentence what is wrong with the workers of an engine on other machines.
 
@@ -139,7 +134,7 @@ def explain_worker_failure(error: BaseException, args: Sequence[str]) -> Pipelin
     engine = find_engine(args)
     if not engine.is_remote:
         return None
-    text = '\n'.join(_list_texts(error))
+    text = ''.join(traceback.format_exception(error))
     if _NO_PLUGIN.search(text):
         return PipelineError(
             f"The workers of {engine.runner} were not told Beam's options, so they did not import TFX: start their "
