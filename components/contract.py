@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from components.errors import UsageError, to_one_line
 
 CONTRACT_FILE = Path('assets.extra') / 'contract.json'  # in a SavedModel; model servers do not read that folder
+KERAS_MODEL_FILE = Path('assets.extra') / 'model.keras'  # in a SavedModel: the network as Keras trained it
+BASE_MODEL_FILE = 'base_model.json'  # in BaseModelFinder's artifact: the number of the version that it holds
+WARM_START_SERVING = 'serving'  # the value of trainer.warm_start that stands for the serving version
 CHANNELS = 3  # of every image: red, green, blue
 _NAMED = 8  # class names that a description lists
 _LEAST_CLASSES = 2

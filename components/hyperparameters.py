@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 TRIALS_FILE = 'trials.json'  # in the artifact `tuner_results`: a `trainer.tuner.Search`
-_BEST_FILE = 'best_hyperparameters.txt'  # TFX's name, in the artifact `best_hyperparameters`
+BEST_FILE = 'best_hyperparameters.txt'  # TFX's name, in the artifact `best_hyperparameters`
 
 
 def decode_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def decode_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
 
 def read_hyperparameters(folder: str) -> dict[str, Any]:
     """Reads the settings that the Tuner chose from its artifact `best_hyperparameters`."""
-    return decode_hyperparameters(json.loads(Path(folder, _BEST_FILE).read_text()))
+    return decode_hyperparameters(json.loads(Path(folder, BEST_FILE).read_text()))
 
 
 def describe_hyperparameters(settings: dict[str, Any]) -> str:

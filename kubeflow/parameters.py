@@ -37,6 +37,7 @@ _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {
     'data': (('ImportExampleGen', 'input_base'), *((keeper, 'custom_config.data') for keeper in _KEEPERS)),
     'serving': (
         ('DataCheck', 'serving'),
+        ('BaseModelFinder', 'serving'),
         ('BaselineFinder', 'serving'),
         ('Pusher', 'push_destination.filesystem.base_directory'),
     ),
@@ -78,10 +79,9 @@ def add_parameters(spec: dict[str, Any], config: PipelineConfig) -> None:
     for name, default in _list_defaults(config).items():
         kind = _TYPES[type(default)]
         definitions[name] = {'parameterType': kind, 'defaultValue': default}
-        for node_id, path in _TARGETS[name]:
-            task = spec['root']['dag']['tasks'].get(node_id)
-            if task is None:  # a run without a Tuner
-                continue
+        tasks = spec['root']['dag']['tasks']
+        for node_id, path in (target for target in _TARGETS[name] if target[0] in tasks):
+            task = tasks[node_id]
             task['inputs']['parameters'][path] = {'componentInputParameter': name}
             spec['components'][node_id]['inputDefinitions']['parameters'][path] = {'parameterType': kind}
     spec['root']['inputDefinitions'] = {'parameters': definitions}

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from components.contract import WARM_START_SERVING
 from components.errors import UsageError
 from components.places import SCHEMES
 from kubeflow.mirrors import ROOT_FORM, is_pipeline_root
@@ -50,6 +51,8 @@ class Target:
             raise UsageError(f'--pipeline-root takes a URI with {ROOT_FORM}. Received: {self.pipeline_root!r}')
         places = [('--data', config.data), ('--serving', config.serving)]
         places += [('--set bulk_input=', config.bulk_input)] if config.bulk_input else []
+        if config.trainer.warm_start not in ('none', WARM_START_SERVING):
+            places.append(('--set trainer.warm_start=', config.trainer.warm_start))
         for option, place in places:
             if not (place or '').startswith(('/', *SCHEMES)):
                 schemes = ', '.join(SCHEMES)

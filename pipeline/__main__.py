@@ -281,6 +281,13 @@ def _compare(arguments: argparse.Namespace, reporter: Reporter) -> int:
     return 0
 
 
+def _worker(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    from pipeline import worker
+
+    print_line(worker.work(Layout(arguments.root), verbose=arguments.verbose), sys.stdout)
+    return 0
+
+
 def _tensorboard(arguments: argparse.Namespace, reporter: Reporter) -> int:
     from pipeline import tensorboard
 
@@ -340,6 +347,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace, Reporter], int]] = {
     'data': _data,
     'runs': _runs,
     'compare': _compare,
+    'worker': _worker,
     'tensorboard': _tensorboard,
     'gc': _gc,
     'serve': _serve,

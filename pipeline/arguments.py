@@ -23,6 +23,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         'runs': 'list the runs: when, what was new, how accurate, what came of it',
         'report': 'write a run as one HTML page',
         'compare': 'show the settings and figures of two runs side by side',
+        'worker': 'train on several machines, each of which runs this command',
         'tensorboard': 'show the trainings of all runs in TensorBoard',
         'gc': 'free the disk that the artifacts of old runs take',
     },
@@ -292,8 +293,8 @@ def _add_serve(commands: Commands) -> None:
 
 
 def _add_run_commands(commands: Commands) -> None:
-    names = ('runs', 'compare', 'tensorboard', 'gc')
-    runs, compare, tensorboard, gc = (_add_command(commands, name) for name in names)
+    names = ('runs', 'compare', 'worker', 'tensorboard', 'gc')
+    runs, compare, worker, tensorboard, gc = (_add_command(commands, name) for name in names)
     for name, position, default in (('first', 'A', 'previous'), ('second', 'B', 'last')):
         compare.add_argument(
             name,
@@ -312,7 +313,7 @@ def _add_run_commands(commands: Commands) -> None:
         default=6006,
         help='port of this machine; 0 for a free one; default: %(default)s',
     )
-    for command in (runs, compare, tensorboard, gc):
+    for command in (runs, compare, worker, tensorboard, gc):
         command.add_argument('--root', metavar='DIR', required=True, help='the root of the runs, such as runs/sample')
     for command in (runs, compare):
         command.add_argument('--json', action='store_true', help='print JSON, for a program')
@@ -371,7 +372,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_drift(commands)
     _add_report(commands)
-    for name in ('data', 'run', 'compile', 'predict', 'batch', 'submit', 'report'):
+    for name in ('data', 'run', 'compile', 'predict', 'batch', 'submit', 'report', 'worker'):
         output = commands.choices[name].add_mutually_exclusive_group()
         if name in ('data', 'run'):
             _add_output_options(output, name)

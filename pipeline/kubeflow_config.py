@@ -18,6 +18,7 @@ Step = Literal[
     'DataCheck',
     'DataGate',
     'Transform',
+    'BaseModelFinder',
     'Tuner',
     'Trainer',
     'BaselineFinder',
@@ -29,9 +30,10 @@ Step = Literal[
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 """The components of `pipeline.pipeline.create_pipeline`, known here without importing TFX. BulkInferrer is among them
-only if `bulk_input` is set, and the Tuner only if `tuner.trials` is."""
+only if `bulk_input` is set, BaseModelFinder only if `trainer.warm_start` is, and the Tuner only if `tuner.trials`
+is."""
 TRAINING_STEPS: tuple[Step, ...] = ('Tuner', 'Trainer')
-LOOKING_STEPS: tuple[Step, ...] = ('DataCheck', 'BaselineFinder', 'BulkInferrer')
+LOOKING_STEPS: tuple[Step, ...] = ('DataCheck', 'BaseModelFinder', 'BaselineFinder', 'BulkInferrer')
 """Steps that look at the serving folder or at another folder outside. Kubeflow's cache key has only parameters and
 input artifacts, so it does not change when the folder does."""
 

@@ -30,6 +30,7 @@ from pipeline.overrides import flatten_settings
 from pipeline.peak_memory import read_peak_mb, reset_peak
 from pipeline.reporter import Reporter
 from pipeline.storage import check_metadata_store, explain_fault
+from trainer.rendezvous import read_workers
 
 if TYPE_CHECKING:
     from pipeline import runner
@@ -80,6 +81,26 @@ def lock_root(root: Path) -> Iterator[None]:
         yield
 
 
+def _check_one_machine(strategy: str) -> None:
+    """Refuses a run that TF_CONFIG makes one of several workers.
+
+    TensorFlow lets a process join others only before it does anything else, and a run does much before the Trainer.
+
+    Raises:
+      UsageError: it does.
+      TrainingError: TF_CONFIG cannot be read.
+    """
+    if strategy not in ('auto', 'multi_worker'):
+        return
+    workers = read_workers(os.environ.get('TF_CONFIG', '')).count
+    if workers > 1:
+        raise UsageError(
+            f'The environment variable TF_CONFIG lists {workers} workers, and a run of the whole pipeline cannot be '
+            'one of them; unset it to train on this machine, or train on all of them with `python -m pipeline '
+            'worker` (docs/training.md).'
+        )
+
+
 def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool, command: str = '') -> int:
     """Runs the pipeline in this process.
 
@@ -93,11 +114,13 @@ def run(config: PipelineConfig, reporter: Reporter, *, verbose: bool, command: s
       EXIT_PUSHED or EXIT_NOT_BLESSED.
 
     Raises:
+      UsageError: the data folder lacks a split, or TF_CONFIG makes this run one of several workers.
       DataRefusedError: the data gate refused the data, or a file of the data cannot be read.
       StorageError: the disk is full, or the metadata store is locked or damaged.
       PipelineError: the run could not be finished. The message says why, and where the log is.
     """
     layout = Layout(config.root)
+    _check_one_machine(config.trainer.strategy)
     if config.data:
         check_splits(config.data)
     _check_classes(config)

@@ -11,6 +11,7 @@ from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 import tensorflow_data_validation as tfdv  # isort: skip  (after tfx, which replaces a module that TFDV lacks)
 
 from components import features
+from components.base_model import BaseModelFinder
 from components.baseline import BaselineFinder
 from components.data_gate.component import DataCheck, DataGate
 from components.example_gen import ImportExampleGen
@@ -40,11 +41,12 @@ _KEPT_SETTINGS = ('name', 'trainer', 'tuner', 'export', 'gate', 'serving_check',
 def list_kept_settings(config: PipelineConfig) -> dict[str, Any]:
     """Returns the settings that a version and a run keep, without paths.
 
-    The Pusher can often not reach what the Trainer reads. Of a weights file its name is kept.
+    The Pusher can often not reach what the Trainer reads. Of a weights file, and of a version, its name is kept.
     """
     kept = {key: value for key, value in json.loads(config.to_json()).items() if key in _KEPT_SETTINGS}
     del kept['trainer']['cache_dir'], kept['trainer']['checkpoint_dir']
-    kept['trainer']['weights'] = kept['trainer']['weights'].rpartition('/')[2]
+    for name in ('weights', 'warm_start'):
+        kept['trainer'][name] = kept['trainer'][name].rstrip('/').rpartition('/')[2]
     return kept
 
 
@@ -109,15 +111,19 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         'train_args': trainer_pb2.TrainArgs(splits=[features.TRAIN_SPLIT]),
         'eval_args': trainer_pb2.EvalArgs(splits=[features.VAL_SPLIT]),
     }
-    trainer_settings = dataclasses.asdict(config.trainer)
-    tuner = None
+    # The Trainer begins with `base_model`, and cannot always reach the place where that comes from.
+    trainer_settings = dataclasses.asdict(dataclasses.replace(config.trainer, warm_start='none'))
+    tuner = base_model_finder = None
     if config.tuner.trials:
         tuner_settings = {'trainer': trainer_settings, 'tuner': dataclasses.asdict(config.tuner)}
         tuner = Tuner(tuner_fn=TUNER_FN, custom_config=tuner_settings, **training)
+    if config.trainer.warm_start != 'none':
+        base_model_finder = BaseModelFinder(config.trainer.warm_start, serving)
     chosen = tuner.outputs['best_hyperparameters'] if tuner else None
 
     model_trainer = Trainer(
         run_fn=RUN_FN,
+        base_model=base_model_finder and base_model_finder.outputs['model'],
         hyperparameters=chosen,
         custom_config={'trainer': trainer_settings, 'export': dataclasses.asdict(config.export)},
         **training,
@@ -191,6 +197,8 @@ def create_pipeline(config: PipelineConfig, pipeline_root: str | None = None) ->
         pusher,
         report,
     ]
+    if base_model_finder is not None:
+        components.insert(0, base_model_finder)  # a version that cannot be used is named before anything runs
     if config.bulk_input:
         bulk_inferrer = BulkInferrer(
             model=model,

@@ -10,6 +10,7 @@ from tfx import types
 from tfx.types import artifact_utils
 
 from components import features
+from components.base_model import read_base_version
 from components.baseline import read_baseline
 from components.contract_schema import SCHEMA_NAME, load_contract
 from components.data_gate.report import read_anomalies, read_report
@@ -103,6 +104,11 @@ def _summarize_training(outputs: Outputs, config: PipelineConfig) -> str:
     )
 
 
+def _summarize_base_model(outputs: Outputs, config: PipelineConfig) -> str:
+    version = read_base_version(str(_get_uri(outputs, 'model')))
+    return 'none: nothing is serving' if version is None else f'the training begins with version {version}'
+
+
 def _summarize_baseline(outputs: Outputs, config: PipelineConfig) -> str:
     baseline = read_baseline(str(_get_uri(outputs, 'baseline')))
     return f'none: {baseline.describe_absence()}' if baseline.version is None else f'version {baseline.version}'
@@ -181,6 +187,7 @@ _SUMMARIES: dict[str, Callable[[Outputs, PipelineConfig], str]] = {
     'DataCheck': _summarize_check,
     'DataGate': _summarize_gate,
     'Transform': _summarize_transform,
+    'BaseModelFinder': _summarize_base_model,
     'Tuner': _summarize_search,
     'Trainer': _summarize_training,
     'BaselineFinder': _summarize_baseline,

@@ -1,17 +1,22 @@
 """Spreads a training over devices and machines with tf.distribute, and fills the gaps that Keras 3 leaves there."""
 
 import contextlib
-import json
+import faulthandler
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from components.errors import TrainingError, to_one_line
+from trainer.rendezvous import Workers, choose_join_timeout, meet_workers, read_workers
 
 StrategyName = Literal['one', 'mirrored', 'multi_worker']
+_CONNECT_TIMEOUT_S = 60.0  # for TensorFlow to connect workers that have all answered
 _log = logging.getLogger('trainer')
 
 
@@ -42,31 +47,6 @@ class Share(NamedTuple):
         return range(self.worker, count, self.workers)
 
 
-def _read_cluster(tf_config: str) -> tuple[int, int]:
-    """Returns the number of workers that TF_CONFIG lists, and the index of this one.
-
-    The chief, if there is one, is worker 0.
-
-    Raises:
-      TrainingError: TensorFlow would not accept the text, or it is not for a worker.
-    """
-    try:
-        config = json.loads(tf_config or '{}')
-        cluster, task = config.get('cluster', {}), config.get('task', {})
-        chiefs = len(cluster.get('chief', []))
-        workers = chiefs + len(cluster.get('worker', []))
-        if workers < 2:
-            return 1, 0
-        if task['type'] not in ('chief', 'worker'):
-            raise ValueError(f'the task is a {task["type"]}, and only chief and worker train')
-        return workers, int(task['index']) + (chiefs if task['type'] == 'worker' else 0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(
-            f'The environment variable TF_CONFIG does not describe a worker of a cluster ({to_one_line(error)}); see '
-            'tf.distribute.MultiWorkerMirroredStrategy for its format, or unset it to train on one machine.'
-        ) from error
-
-
 def choose_strategy(wanted: StrategyName | Literal['auto'], workers: int, gpus: int) -> StrategyName:
     """Resolves the setting `trainer.strategy`.
 
@@ -80,26 +60,47 @@ def choose_strategy(wanted: StrategyName | Literal['auto'], workers: int, gpus: 
     """
     if wanted == 'multi_worker' and workers < 2:
         raise TrainingError(
-            'trainer.strategy=multi_worker needs the environment variable TF_CONFIG with at least two workers, as '
-            "Kubeflow's training operator and Vertex AI set it; set trainer.strategy=auto to train on this machine."
+            'trainer.strategy=multi_worker needs the environment variable TF_CONFIG with at least two workers. Start '
+            '`python -m pipeline worker` with it on each machine, and then run this command again; or set '
+            'trainer.strategy=auto to train on this machine.'
         )
     if wanted != 'auto':
         return wanted
     return 'multi_worker' if workers > 1 else 'mirrored' if gpus > 1 else 'one'
 
 
-def _make_strategy(name: StrategyName) -> tf.distribute.Strategy:
+@contextlib.contextmanager
+def _end_if_stuck(timeout_s: float) -> Iterator[None]:
+    """Ends the process if the context lasts longer, and gives SIGTERM back to Python's handler at its end.
+
+    While TensorFlow connects to the other workers, it keeps Python's lock, so no thread and no handler of Python runs.
+    It also takes SIGTERM for itself, and would do nothing with it.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    faulthandler.dump_traceback_later(timeout_s, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _make_strategy(name: StrategyName, workers: Workers, timeout_s: float) -> tf.distribute.Strategy:
     if name == 'one':
         return tf.distribute.get_strategy()
     if name == 'mirrored':
         devices = tf.config.list_logical_devices('GPU') or tf.config.list_logical_devices('CPU')
         return tf.distribute.MirroredStrategy([device.name for device in devices])
+    meet_workers(workers, timeout_s)
+    _log.info('all %d workers have answered', workers.count)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _end_if_stuck(_CONNECT_TIMEOUT_S):
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise TrainingError(
             f'This process could not join the workers of TF_CONFIG ({to_one_line(error)}); the Trainer has to be the '
-            'first in its process that uses TensorFlow, which it is not in a local run of the whole pipeline.'
+            'first in its process that uses TensorFlow.'
         ) from error
 
 
@@ -188,23 +189,27 @@ class Cluster:
             self.strategy.reduce('SUM', ones, axis=None).numpy()
 
 
-def join_cluster(wanted: StrategyName | Literal['auto']) -> Cluster:
+def join_cluster(wanted: StrategyName | Literal['auto'], timeout_s: float | None = None) -> Cluster:
     """Finds the devices that `trainer.strategy` names, and logs how many there are.
 
     With several workers it waits until all of them have started. TensorFlow then requires that nothing else has used it
     in this process before.
 
+    Args:
+      wanted: The setting `trainer.strategy`.
+      timeout_s: The setting `trainer.join_timeout_s`.
+
     Raises:
-      TrainingError: TF_CONFIG is wrong, or does not fit the setting (see `choose_strategy`), or this process could not
-        join the other workers.
+      TrainingError: TF_CONFIG is wrong, or does not fit the setting (see `choose_strategy`), other workers have not
+        come in time, or this process could not join them.
     """
-    workers, worker = _read_cluster(os.environ.get('TF_CONFIG', ''))
-    name = choose_strategy(wanted, workers, len(tf.config.list_physical_devices('GPU')))
-    strategy = _make_strategy(name)
+    workers = read_workers(os.environ.get('TF_CONFIG', ''))
+    name = choose_strategy(wanted, workers.count, len(tf.config.list_physical_devices('GPU')))
+    strategy = _make_strategy(name, workers, choose_join_timeout(timeout_s))
     share = Share(replicas=strategy.num_replicas_in_sync)
     if name == 'multi_worker':
-        share = Share(workers, worker, strategy.num_replicas_in_sync)
-        _log.info('worker %d of %d, %d replicas in all', worker, workers, share.replicas)
+        share = Share(workers.count, workers.index, strategy.num_replicas_in_sync)
+        _log.info('worker %d of %d, %d replicas in all', workers.index, workers.count, share.replicas)
     elif share.replicas > 1:
         _log.info('%d replicas on this machine', share.replicas)
     return Cluster(strategy, share)

@@ -37,6 +37,10 @@ class TrainerConfig(Settings):
     weights: str = 'imagenet'
     """The backbone's initial weights: 'imagenet' (downloaded by Keras), 'none' (random), or the path or gs:// URI of a
     weights file without top."""
+    warm_start: str = 'none'
+    """What the whole network begins with in place of `weights`: 'none' for nothing; 'serving', the version that is
+    serving, if there is one; or the path or URI of a pushed version or a serving folder. It must have the same
+    backbone, head and classes."""
     train_from: str = 'auto'
     """Which backbone layers are trained: those whose names begin with this text, and all above them. The layers below
     are frozen. 'auto' is the backbone's last stage (ResNet50's conv5), 'none' trains only the head (feature
@@ -105,6 +109,9 @@ class TrainerConfig(Settings):
     strategy: Literal['auto', 'one', 'mirrored', 'multi_worker'] = 'auto'
     """What trains: one device, all GPUs of the machine, or all workers that TF_CONFIG lists; 'auto' takes what there
     is. The batch_size is that of all devices together."""
+    join_timeout_s: Positive | None = None
+    """Seconds that the workers which TF_CONFIG lists wait for each other. None takes 90, and 1800 in a pod of
+    Kubernetes, whose node may have to pull the image first."""
     seed: int = 0
     """Seed of the initial weights, dropout and shuffling."""
 
@@ -113,10 +120,11 @@ class TrainerConfig(Settings):
             raise ValueError(
                 'trainer.train_from must be "auto", "none", "all" or the beginning of a layer name. Received: \'\''
             )
-        try:
-            check_place(self.checkpoint_dir or '')
-        except ValueError as error:
-            raise ValueError(f'trainer.checkpoint_dir {error}') from error
+        for name, place in (('checkpoint_dir', self.checkpoint_dir), ('warm_start', self.warm_start)):
+            try:
+                check_place(place or '')
+            except ValueError as error:
+                raise ValueError(f'trainer.{name} {error}') from error
         if self.mix != 'none' and self.cached_views:
             raise ValueError(
                 f'trainer.cached_views must be 0 with trainer.mix={self.mix}, which makes new images in every step. '

@@ -11,6 +11,7 @@ from components import features
 from trainer.backbones import get_builder
 from trainer.config import TrainerConfig
 
+_SUFFIX = '_classifier'  # of the network's name, after its backbone's
 _BATCHNORM_MOMENTUM = 0.99  # Keras' default
 _BATCHNORM_START_WEIGHT = 0.01  # of the statistics from before the training, after the first epoch
 
@@ -115,7 +116,7 @@ def build_model(config: TrainerConfig, backbone: keras.Model, num_classes: int) 
     """
     freeze_below(backbone, config.get_train_from())
     outputs = add_head(backbone.output, config, num_classes)
-    return keras.Model(backbone.input, outputs, name=f'{config.backbone}_classifier')
+    return keras.Model(backbone.input, outputs, name=f'{config.backbone}{_SUFFIX}')
 
 
 def choose_batchnorm_momentum(config: TrainerConfig, steps: int) -> float:
@@ -141,6 +142,26 @@ def set_batchnorm_momentum(model: keras.Model, momentum: float) -> None:
     """Sets the momentum of every BatchNorm that is trained. Call it before the model's first training step."""
     for norm in list_trained_batchnorms(model):
         norm.momentum = momentum
+
+
+def describe_network(model: keras.Model) -> dict[str, str | int | bool | tuple[int, ...]]:
+    """Reads from a model of `build_model` the settings that its weights depend on, by the names they have there.
+
+    The image size is one of them only where the head flattens what the backbone sees.
+    """
+    names = [layer.name for layer in model.layers]
+    is_average = 'head_average' in names
+    return {
+        'backbone': model.name.removesuffix(_SUFFIX),
+        'pooling': 'average' if is_average else 'flatten',
+        **({} if is_average else {'image_size': model.input_shape[1]}),
+        'head_units': tuple(
+            layer.units
+            for layer in model.layers
+            if isinstance(layer, keras.layers.Dense) and layer.name.startswith('head_')
+        ),
+        'head_batchnorm': 'head_input_bn' in names,
+    }
 
 
 class StageSize(NamedTuple):

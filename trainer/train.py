@@ -7,23 +7,24 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.contract import DataContract
+from components.contract import KERAS_MODEL_FILE, DataContract
 from components.contract_schema import load_contract
 from components.errors import TrainingError
 from components.hyperparameters import decode_hyperparameters, describe_hyperparameters
+from components.places import locate, write_place
 from components.source_digest import compute_source_digest
 from trainer import export
 from trainer.averaging import choose_ema_momentum
 from trainer.calibration import Calibration, scale_temperature
 from trainer.checkpoint import History, compute_training_key, locate_checkpoints, remove_checkpoints
-from trainer.cluster import Cluster, join_cluster
+from trainer.cluster import Cluster, StrategyName, join_cluster
 from trainer.config import ExportConfig, TrainerConfig
 from trainer.dataset import EpochOrder, Split, list_batch_starts, make_batches, read_split
 from trainer.device import Device, use_device
@@ -39,16 +40,21 @@ from trainer.model import (
     set_batchnorm_momentum,
 )
 from trainer.predictions import write_predictions
+from trainer.rendezvous import read_workers
 from trainer.served_model import MICRO_BATCH
 from trainer.training_rows import TrainingRows, prepare_rows
+from trainer.warm_start import find_base_model, load_base_model
 from trainer.weights import load_weights
+
+_log = logging.getLogger('trainer')
 
 # Files in the model_run artifact.
 REPORT_FILE = 'report.json'  # a `TrainingReport`
 HISTORY_FILE = 'history.json'  # a `trainer.checkpoint.History`
 KERAS_FILE = 'model.keras'  # the model of the best epoch, in Keras' format
 
-_log = logging.getLogger('trainer')
+FINISHED_FILE = 'finished'  # beside the checkpoints of a training that workers have ended
+_ELSEWHERE = ('checkpoint_dir', 'join_timeout_s', 'strategy')  # settings without which a training is the same
 
 STEPS_PER_EXECUTION = 16  # most steps between two returns to Python; a return takes as long as a small step
 RETURNS_PER_EPOCH = 50  # at least, if there are as many steps; only then is it known how far the epoch has come
@@ -84,6 +90,8 @@ class TrainingReport(NamedTuple):
     """The settings that the Tuner chose, by name; None without a Tuner."""
     stages: tuple[dict[str, Any], ...] = ()
     """The network's stages as `trainer.model.StageSize`: what was frozen and trained in the last phase."""
+    base_version: str | None = None
+    """The version whose weights the training began with; None if it began with `trainer.weights`."""
 
 
 def list_phases(config: TrainerConfig) -> list[Phase]:
@@ -165,6 +173,7 @@ def make_report(
     calibration: Calibration | None = None,
     stages: Sequence[StageSize] = (),
     hyperparameters: dict[str, Any] | None = None,
+    base_version: str | None = None,
 ) -> TrainingReport:
     """Summarizes the last phase of a training, what was done to the model after it, and what the Tuner chose."""
     last = [entry for entry in history if entry['phase'] == history[-1]['phase']]
@@ -183,6 +192,7 @@ def make_report(
         val_calibration_error=calibration and calibration.error,
         hyperparameters=hyperparameters,
         stages=tuple(stage._asdict() for stage in stages),
+        base_version=base_version,
     )
 
 
@@ -209,22 +219,58 @@ def _write_outputs(
     val_batches = make_batches(val, EpochOrder(val.count, None), MICRO_BATCH)
     export_config = ExportConfig(**fn_args.custom_config['export'])
     export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches, contract)
+    # A training that begins with this model, when it is a version, takes it from there.
+    tf.io.gfile.copy(
+        os.path.join(run_dir, KERAS_FILE), os.path.join(fn_args.serving_model_dir, KERAS_MODEL_FILE), overwrite=True
+    )
 
 
-def run_fn(fn_args: FnArgs) -> None:
-    """Trains on `train`, keeps the epoch that is best on `val`, and exports it as a SavedModel and a .keras file.
+class _Trained(NamedTuple):
+    """A training that has ended, on one device or several."""
 
-    Args:
-      fn_args: The arguments from TFX. Its `custom_config` holds a TrainerConfig ('trainer') and an ExportConfig
-        ('export') as dicts; its `hyperparameters`, if there was a Tuner, take the place of settings of the former.
-    """
-    chosen = decode_hyperparameters(fn_args.hyperparameters) if fn_args.hyperparameters else None
-    config = TrainerConfig(**{**fn_args.custom_config['trainer'], **(chosen or {})})
+    model: keras.Model
+    """With the weights of the best epoch."""
+    cluster: Cluster
+    device: Device
+    history: History
+    cache: str
+    """Where the trunk's outputs were cached in the last phase."""
+    val: Split
+    contract: DataContract
+    transform_output: tft.TFTransformOutput
+    checkpoint_dir: str
+    base_version: str | None
+
+
+def _choose_strategy(config: TrainerConfig, checkpoint_dir: str) -> StrategyName | Literal['auto']:
+    """Returns the setting `trainer.strategy`, but 'one' for a training that workers have ended: nothing is trained."""
+    is_alone = read_workers(os.environ.get('TF_CONFIG', '')).count == 1
+    return 'one' if is_alone and (locate(checkpoint_dir) / FINISHED_FILE).exists() else config.strategy
+
+
+def _read_chosen(fn_args: FnArgs) -> dict[str, Any] | None:
+    """Returns the settings that the Tuner chose; None without a Tuner."""
+    return decode_hyperparameters(fn_args.hyperparameters) if fn_args.hyperparameters else None
+
+
+def _read_config(fn_args: FnArgs) -> TrainerConfig:
+    """Returns the Trainer's settings: those of `custom_config`, but for those that the Tuner chose."""
+    return TrainerConfig(**{**fn_args.custom_config['trainer'], **(_read_chosen(fn_args) or {})})
+
+
+def _train(fn_args: FnArgs) -> _Trained:
+    """Trains on `train`, and keeps the epoch that is best on `val`; see `run_fn` for the arguments."""
+    config = _read_config(fn_args)
     run_dir = fn_args.model_run_dir
-    if chosen:
-        _log.info('the Tuner chose %s', describe_hyperparameters(chosen))
+    files = [*fn_args.train_files, *fn_args.eval_files]
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _ELSEWHERE}
+    described = {**fn_args.custom_config, 'trainer': settings, 'source_digest': compute_source_digest([__name__])}
+    base = find_base_model(fn_args.base_model)
+    described['base_model'] = base and base.compute_digest()
+    key = compute_training_key(described, files, fn_args.transform_graph_path)
+    checkpoint_dir = locate_checkpoints(run_dir, key, config.checkpoint_dir)
     with use_device(config.precision) as device:
-        cluster = join_cluster(config.strategy)
+        cluster = join_cluster(_choose_strategy(config, checkpoint_dir), config.join_timeout_s)
         if config.weight_average != 'none' and cluster.share.workers > 1:
             raise TrainingError(
                 f'trainer.weight_average={config.weight_average} works on one machine only, because BatchNorm '
@@ -235,27 +281,63 @@ def run_fn(fn_args: FnArgs) -> None:
         transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
         train = read_split(fn_args.train_files, transform_output, config.augmentation, config.seed)
         val = read_split(fn_args.eval_files, transform_output)
-        files = [*fn_args.train_files, *fn_args.eval_files]
-        settings = {name: value for name, value in dataclasses.asdict(config).items() if name != 'checkpoint_dir'}
-        digest = compute_source_digest([__name__])
-        described = {**fn_args.custom_config, 'trainer': settings, 'source_digest': digest}
-        key = compute_training_key(described, files, fn_args.transform_graph_path)
-        checkpoint_dir = locate_checkpoints(run_dir, key, config.checkpoint_dir)
         keras.utils.set_random_seed(config.seed)
         with cluster.scope():
             backbone = build_backbone(config)
-            load_weights(backbone, config)
+            if base is None:
+                load_weights(backbone, config)
             model = build_model(config, backbone, contract.num_classes)
+            if base is not None:
+                load_base_model(model, base, contract)
+                _log.info('the training begins with the weights of version %s', base.version)
         history, cache = train_model(
             model, backbone, config, device, cluster, train, val, checkpoint_dir=checkpoint_dir, run_dir=run_dir
         )
+    version = base and base.version
+    return _Trained(model, cluster, device, history, cache, val, contract, transform_output, checkpoint_dir, version)
 
+
+def run_worker(fn_args: FnArgs) -> None:
+    """Trains as one of the workers that TF_CONFIG lists, and leaves the result where `run_fn` takes it over.
+
+    Every epoch is a checkpoint. So `run_fn`, with the same arguments and without TF_CONFIG, has nothing left to train:
+    it exports the model.
+
+    Args:
+      fn_args: As for `run_fn`.
+    """
+    trained = _train(fn_args)
+    if trained.cluster.is_chief:
+        write_place(locate(trained.checkpoint_dir) / FINISHED_FILE, '')
+    trained.cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains on `train`, keeps the epoch that is best on `val`, and exports it as a SavedModel and a .keras file.
+
+    Args:
+      fn_args: The arguments from TFX. Its `custom_config` holds a TrainerConfig ('trainer') and an ExportConfig
+        ('export') as dicts; its `hyperparameters`, if there was a Tuner, take the place of settings of the former.
+    """
+    chosen = _read_chosen(fn_args)
+    if chosen:
+        _log.info('the Tuner chose %s', describe_hyperparameters(chosen))
+    trained = _train(fn_args)
+    config, cluster, model = _read_config(fn_args), trained.cluster, trained.model
     if cluster.is_chief:
         if cluster.is_distributed:  # what is exported must be free of tf.distribute
-            trained, model = model, build_model(config, build_backbone(config), contract.num_classes)
-            model.set_weights(trained.get_weights())
-        calibration = scale_temperature(model, val) if config.calibration == 'temperature' else None
-        report = make_report(device, cache, history, calibration, measure_stages(model), chosen)
-        _write_outputs(model, fn_args, transform_output, report, history, val, contract)
-        remove_checkpoints(checkpoint_dir)
+            model = build_model(config, build_backbone(config), trained.contract.num_classes)
+            model.set_weights(trained.model.get_weights())
+        calibration = scale_temperature(model, trained.val) if config.calibration == 'temperature' else None
+        report = make_report(
+            trained.device,
+            trained.cache,
+            trained.history,
+            calibration,
+            measure_stages(model),
+            hyperparameters=chosen,
+            base_version=trained.base_version,
+        )
+        _write_outputs(model, fn_args, trained.transform_output, report, trained.history, trained.val, trained.contract)
+        remove_checkpoints(trained.checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

@@ -59,10 +59,12 @@ def test_a_setting_changes_only_the_components_that_read_it_and_those_that_keep_
 
 
 def test_a_version_keeps_the_settings_of_its_run_without_paths():
-    properties = get_properties(['trainer.weights=/weights/a.h5', 'trainer.cache_dir=/cache', 'trainer.seed=7'])
+    paths = ['trainer.weights=/weights/a.h5', 'trainer.cache_dir=/cache', 'trainer.warm_start=/models/12']
+    properties = get_properties([*paths, 'trainer.seed=7'])
     config = json.loads(properties['Pusher']['custom_config'])
     kept, defaults = config['settings'], config['defaults']
     assert (kept['name'], kept['trainer']['seed'], kept['trainer']['weights']) == ('cifar10-sample', 7, 'a.h5')
+    assert kept['trainer']['warm_start'] == '12'
     assert (defaults['trainer']['seed'], defaults['trainer']['weights']) == (0, 'imagenet')
     assert defaults['trainer'].keys() == kept['trainer'].keys()
     assert '/' not in json.dumps((kept, defaults))
@@ -94,7 +96,10 @@ def test_a_graph_for_another_runner_makes_no_folder_here(tmp_path, monkeypatch):
 
 
 def test_the_steps_that_kubeflow_can_be_told_about_are_the_graphs():
-    assert set(STEPS) == set(get_properties(['bulk_input=new', 'tuner.trials=2']))
+    warm, tuned = (
+        get_properties(['bulk_input=new', more]) for more in ('trainer.warm_start=serving', 'tuner.trials=2')
+    )
+    assert set(STEPS) == {*warm, *tuned}
 
 
 def test_the_trainer_takes_what_the_tuner_chose_and_the_version_and_the_report_keep_it():
@@ -106,6 +111,11 @@ def test_the_trainer_takes_what_the_tuner_chose_and_the_version_and_the_report_k
     for name in ('Trainer', 'Pusher'):
         assert nodes[name].inputs['hyperparameters'] is tuner.outputs['best_hyperparameters']
     assert nodes['Report'].inputs['tuner_results'] is tuner.outputs['tuner_results']
+
+
+def test_a_search_and_a_warm_start_exclude_each_other():
+    with pytest.raises(UsageError, match=r'^tuner\.trials must be 0 with trainer\.warm_start=serving, .* Received: 2$'):
+        get_properties(['trainer.warm_start=serving', 'tuner.trials=2'])
 
 
 def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbone():

@@ -91,11 +91,15 @@ def test_frozen_batchnorms_keep_their_statistics():
 
 def test_several_workers_are_refused(monkeypatch):
     cluster = Cluster(tf.distribute.get_strategy(), Share(workers=2, worker=0, replicas=2))
-    monkeypatch.setattr(train, 'join_cluster', lambda strategy: cluster)
+    monkeypatch.setattr(train, 'join_cluster', lambda strategy, timeout_s: cluster)
     arguments = types.SimpleNamespace(
         custom_config={'trainer': {'weight_average': 'ema', 'precision': 'float32'}},
-        model_run_dir='unused',
+        transform_graph_path='unused',
+        train_files=[],
+        eval_files=[],
+        base_model=None,
         hyperparameters=None,
+        model_run_dir='/unused/model_run/1',
     )
     with pytest.raises(TrainingError, match=r'weight_average=ema works on one machine only, .* the 2 workers'):
         train.run_fn(arguments)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,10 +19,11 @@ from components import features
 from components.data import cifar10
 from components.errors import TrainingError
 from tests.conftest import IMAGE_SIZE, PROJECT
+from tests.pipeline.recorded_runs import RecordedRuns, State
 from trainer.cluster import choose_strategy, join_cluster
 from trainer.config import TrainerConfig
 from trainer.model import build_backbone, build_model
-from trainer.train import HISTORY_FILE, KERAS_FILE, REPORT_FILE, run_fn
+from trainer.train import FINISHED_FILE, HISTORY_FILE, KERAS_FILE, REPORT_FILE, run_fn
 
 # Without dropout, because each replica draws its own noise. With small steps of SGD, because random weights amplify
 # rounding errors (see test_training_rows.py).
@@ -41,6 +43,9 @@ CONFIG = TrainerConfig(
 )
 
 
+INPUTS = ('ImportExampleGen/examples/*', 'Transform/transform_graph/*', 'CuratedSchemaGen/schema/*/*.pbtxt')
+
+
 def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Path) -> dict:
     """The arguments that TFX passes to run_fn, the same on every worker."""
     run_dir = root / 'Trainer' / 'model_run' / '1'
@@ -51,6 +56,7 @@ def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Pa
         'schema_path': str(transform_graph / 'metadata' / 'schema.pbtxt'),
         'train_files': [str(sample_data / 'train' / '*')],
         'eval_files': [str(sample_data / 'val' / '*')],
+        'base_model': None,
         'model_run_dir': str(run_dir),
         'serving_model_dir': str(root / 'Trainer' / 'model' / '1'),
         'hyperparameters': None,
@@ -59,10 +65,15 @@ def make_arguments(config: TrainerConfig, sample_data, transform_graph, root: Pa
 
 def start_worker(arguments: dict, cpus: int = 1, tf_config: dict | None = None) -> subprocess.Popen:
     """Starts a process that calls run_fn, as one of the workers that `tf_config` lists."""
+    command = [sys.executable, '-m', 'tests.trainer.train_worker', json.dumps(arguments), str(cpus)]
+    return start_process(command, tf_config)
+
+
+def start_process(command: list[str], tf_config: dict | None = None) -> subprocess.Popen:
+    """Starts a command as one of the workers that `tf_config` lists."""
     environment = {**os.environ, 'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1'}
     if tf_config:
         environment['TF_CONFIG'] = json.dumps(tf_config)
-    command = [sys.executable, '-m', 'tests.trainer.train_worker', json.dumps(arguments), str(cpus)]
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
     return subprocess.Popen(command, cwd=PROJECT, env=environment, text=True, **pipes)
 
@@ -122,25 +133,62 @@ def check_that_the_trainings_are_equal(one, other) -> None:
         assert entry['val_accuracy'] == pytest.approx(expected['val_accuracy'], abs=0.05)
 
 
+def record_run(root: Path, arguments: dict) -> RecordedRuns:
+    """Records a run that came to its Trainer, with the data and settings of `make_arguments`, in ML Metadata."""
+    runs = RecordedRuns(root)
+    examples, graph, schema = (
+        Path(runs.add_step('run', component, key).uri)
+        for component, key in (
+            ('ImportExampleGen', 'examples'),
+            ('Transform', 'transform_graph'),
+            ('CuratedSchemaGen', 'schema'),
+        )
+    )
+    for key, split in (('train_files', 'train'), ('eval_files', 'val')):
+        shutil.copytree(Path(arguments[key][0]).parent, examples / f'Split-{split}')
+    shutil.copytree(arguments['transform_graph_path'], graph, dirs_exist_ok=True)
+    shutil.copy(arguments['schema_path'], schema)
+    properties = {'custom_config': arguments['custom_config']}
+    runs.add_step('run', 'Trainer', 'model_run', state=State.FAILED, properties=properties)
+    return runs
+
+
 @pytest.mark.slow
-def test_two_workers_train_the_same_model_as_one_and_only_the_chief_writes(one, sample_data, transform_graph, tmp_path):
-    arguments = make_arguments(CONFIG, sample_data, transform_graph, tmp_path)
+def test_two_workers_train_the_same_model_as_one_and_the_run_takes_it_over(
+    one, sample_data, transform_graph, tmp_path, monkeypatch
+):
+    config = dataclasses.replace(CONFIG, strategy='multi_worker')
+    arguments = make_arguments(config, sample_data, transform_graph, tmp_path / 'unused')
+    layout = record_run(tmp_path / 'root', arguments).layout
     cluster = {'worker': [f'127.0.0.1:{port}' for port in find_ports(2)]}
+    command = [sys.executable, '-m', 'pipeline', 'worker', '--root', str(layout.root)]
     outputs = finish_workers(
-        [
-            start_worker(arguments, tf_config={'cluster': cluster, 'task': {'type': 'worker', 'index': index}})
-            for index in range(2)
-        ]
+        [start_process(command, {'cluster': cluster, 'task': {'type': 'worker', 'index': index}}) for index in range(2)]
     )
     for index, output in enumerate(outputs):
-        assert f'worker {index} of 2, 2 replicas in all' in output
-        assert 'INFO:trainer:cache in memory' in output
-    check_that_the_trainings_are_equal(one, read_results(tmp_path))
-    assert sorted(path.name for path in (tmp_path / 'Trainer').iterdir()) == ['checkpoints', 'model', 'model_run']
-    assert not list((tmp_path / 'Trainer' / 'checkpoints').iterdir())
-    # TensorBoard's logs: training and validation of two phases.
-    assert len(list((tmp_path / 'Trainer').rglob('events.*'))) == 4
-    loaded = tf.saved_model.load(str(tmp_path / 'Trainer' / 'model' / '1'))
+        assert output.endswith(
+            f'worker {index} of 2 has ended; when all have, start the run again, without TF_CONFIG: it takes the '
+            'trained model over\n'
+        )
+        (log,) = layout.logs.glob(f'worker-{index}-*.log')
+        assert f'worker {index} of 2, 2 replicas in all' in log.read_text()
+        assert 'cache in memory' in log.read_text()
+    trainer = layout.artifacts / 'Trainer'
+    (checkpoints,) = (trainer / 'checkpoints').iterdir()
+    assert (checkpoints / FINISHED_FILE).exists()
+
+    # What the run's own Trainer does then.
+    run_dir = trainer / 'model_run' / '1'
+    run_dir.mkdir()
+    examples, graph, schema = (next(layout.artifacts.glob(name)) for name in INPUTS)
+    arguments |= {'model_run_dir': str(run_dir), 'serving_model_dir': str(trainer / 'model' / '1')}
+    arguments |= {'transform_graph_path': str(graph), 'schema_path': str(schema)}
+    arguments |= {'train_files': [f'{examples}/Split-train/*'], 'eval_files': [f'{examples}/Split-val/*']}
+    monkeypatch.delenv('TF_CONFIG', raising=False)
+    run_fn(types.SimpleNamespace(**arguments))
+    check_that_the_trainings_are_equal(one, read_results(layout.artifacts))
+    assert not list((trainer / 'checkpoints').iterdir())
+    loaded = tf.saved_model.load(str(trainer / 'model' / '1'))
     outputs = loaded.signatures[features.SIGNATURE_RAW](image=tf.zeros([3, *cifar10.CONTRACT.image_shape], tf.uint8))
     assert outputs[features.OUTPUT_PROBABILITIES].shape == (3, 10)
 
@@ -201,27 +249,13 @@ def test_multi_worker_without_a_cluster_is_refused():
         choose_strategy('multi_worker', workers=1, gpus=8)
 
 
-@pytest.mark.parametrize(
-    'tf_config',
-    [
-        'nonsense',
-        '[]',
-        '{"cluster": {"worker": ["a:1", "b:1"]}}',
-        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}',
-    ],
-    ids=['not_json', 'not_a_dict', 'no_task', 'parameter_server'],
-)
-def test_a_tf_config_that_describes_no_worker_is_refused(monkeypatch, tf_config):
-    monkeypatch.setenv('TF_CONFIG', tf_config)
-    with pytest.raises(TrainingError, match='TF_CONFIG does not describe a worker of a cluster'):
-        join_cluster('auto')
-
-
 def test_a_process_that_has_used_tensorflow_cannot_join_workers(monkeypatch):
     tf.constant(1) + 1
-    cluster = {'worker': ['127.0.0.1:1', '127.0.0.1:2']}
+    own, other = find_ports(2)
+    cluster = {'worker': [f'127.0.0.1:{own}', f'127.0.0.1:{other}']}
     monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': 0}}))
-    with pytest.raises(TrainingError, match='has to be the first in its process that uses TensorFlow'):
+    is_refused = pytest.raises(TrainingError, match='has to be the first in its process that uses TensorFlow')
+    with socket.create_server(('127.0.0.1', other)), is_refused:
         join_cluster('auto')
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 import types
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 import tensorflow as tf
 
 from components import features
+from components.contract import BASE_MODEL_FILE
 from components.data import cifar10
+from components.errors import WeightsError
 from tests.conftest import IMAGE_SIZE
 from trainer import train
 from trainer.backbones import BACKBONES
@@ -45,7 +49,9 @@ CHOICES = {
 }
 
 
-def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execution: int) -> None:
+def call_run_fn(
+    config: TrainerConfig, sample_data, transform_graph, root, execution: int, base_model: Path | None = None
+) -> None:
     """Calls run_fn as TFX does; every attempt has an execution number of its own."""
     settings = json.loads(json.dumps(dataclasses.asdict(config)))  # as ML Metadata stores it
     run_dir = root / 'Trainer' / 'model_run' / str(execution)
@@ -57,6 +63,7 @@ def call_run_fn(config: TrainerConfig, sample_data, transform_graph, root, execu
             schema_path=str(transform_graph / 'metadata' / 'schema.pbtxt'),
             train_files=[str(sample_data / 'train' / '*')],
             eval_files=[str(sample_data / 'val' / '*')],
+            base_model=base_model and str(base_model),
             model_run_dir=str(run_dir),
             serving_model_dir=str(root / 'Trainer' / 'model' / str(execution)),
             hyperparameters=None,
@@ -210,3 +217,29 @@ def test_every_backbone_trains_an_epoch_exports_and_predicts(
     np.testing.assert_allclose(served['probabilities'], model.predict(preprocessed, verbose=0), atol=1e-4)
     np.testing.assert_allclose(tf.reduce_sum(served['probabilities'], axis=1), np.ones(10), rtol=1e-4)
     assert model.name == f'{backbone}_classifier'
+
+
+@pytest.mark.slow
+def test_a_warm_start_begins_with_the_weights_of_a_version_and_says_which(
+    training, sample_data, transform_graph, tmp_path
+):
+    version = tmp_path / 'base' / 'Format-Serving'
+    shutil.copytree(training[1], version)
+    (version.parent / BASE_MODEL_FILE).write_text('{"version": "7"}')
+    config = dataclasses.replace(CONFIG, head_epochs=0, epochs=1, learning_rate=1e-9, weights='/nowhere/weights.h5')
+    call_run_fn(config, sample_data, transform_graph, tmp_path, 1, version)
+    run_dir = tmp_path / 'Trainer' / 'model_run' / '1'
+    assert json.loads((run_dir / REPORT_FILE).read_text())['base_version'] == '7'
+    before, after = (keras.models.load_model(folder / KERAS_FILE) for folder in (training[0], run_dir))
+    for one, other in zip(before.trainable_variables, after.trainable_variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_warm_start_begins_with_the_configured_weights_while_nothing_is_serving(
+    sample_data, transform_graph, tmp_path
+):
+    config = dataclasses.replace(CONFIG, weights='/nowhere/weights.h5')
+    (tmp_path / BASE_MODEL_FILE).write_text('{"version": null}')
+    with pytest.raises(WeightsError, match=r'/nowhere/weights\.h5 cannot be read'):
+        call_run_fn(config, sample_data, transform_graph, tmp_path, 1, tmp_path / 'Format-Serving')
