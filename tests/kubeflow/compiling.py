@@ -9,9 +9,7 @@ from pipeline.overrides import apply_overrides
 
 TARGET = Target(image='registry.example:5000/cifar10:1.0', gpu_image=None, pipeline_root='minio://mlpipeline/v2')
 VOLUME = 'models:/mnt/models'
-COMPILED = tuple(
-    step for step in STEPS if step != 'Tuner'
-)  # the steps of make_config; its warm start excludes the Tuner
+COMPILED = tuple(step for step in STEPS if step != 'Tuner')  # by make_config, whose warm start excludes the Tuner
 
 
 def make_config(*assignments: str):

@@ -96,10 +96,8 @@ def test_a_graph_for_another_runner_makes_no_folder_here(tmp_path, monkeypatch):
 
 
 def test_the_steps_that_kubeflow_can_be_told_about_are_the_graphs():
-    warm, tuned = (
-        get_properties(['bulk_input=new', more]) for more in ('trainer.warm_start=serving', 'tuner.trials=2')
-    )
-    assert set(STEPS) == {*warm, *tuned}
+    others = 'trainer.warm_start=serving', 'tuner.trials=2'  # they exclude each other
+    assert set(STEPS) == {step for other in others for step in get_properties(['bulk_input=new', other])}
 
 
 def test_the_trainer_takes_what_the_tuner_chose_and_the_version_and_the_report_keep_it():
