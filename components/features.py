@@ -38,8 +38,3 @@ NO_LABEL = -1  # of an image that SIGNATURE_SAFE cannot decode; for SIGNATURE_EX
 # Predictions of the trained network, which the Trainer writes beside the model and the served model must reproduce: an
 # uncompressed TFRecord file of tf.Examples with IMAGE_KEY (bytes) and OUTPUT_PROBABILITIES (a float for each class).
 PREDICTIONS_FILE = 'predictions.tfrecord'
-
-# Of CIFAR-10; what still reads these is to take a `components.contract.DataContract`.
-CLASS_NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
-NUM_CLASSES = 10
-IMAGE_SHAPE = (32, 32, 3)

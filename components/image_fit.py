@@ -48,8 +48,8 @@ def fit_image(image: Image.Image, size: int, *, is_stretched: bool = False) -> I
       The image, `size` x `size`. Pillow's bilinear filter is antialiased as that of the graph; an image that fits is
       only cut.
     """
-    shorter = min(image.size)
-    wanted = [size if is_stretched else round(side / shorter * size) for side in image.size]
-    starts = [(length - size) // 2 * side / length for length, side in zip(wanted, image.size, strict=True)]
-    ends = [start + size * side / length for start, length, side in zip(starts, wanted, image.size, strict=True)]
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(*starts, *ends))
+    (width, height), shorter = image.size, min(image.size)
+    wanted_width, wanted_height = (size if is_stretched else round(side / shorter * size) for side in image.size)
+    x, y = width / wanted_width, height / wanted_height  # pixels of the image for one of the result
+    left, top = (wanted_width - size) // 2 * x, (wanted_height - size) // 2 * y
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + size * x, top + size * y))

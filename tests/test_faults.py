@@ -4,7 +4,7 @@ import io
 import shutil
 
 import pytest
-from tfx.components import ImportSchemaGen
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.orchestration import metadata, pipeline
 
 from components.contract_schema import TEMPLATE_FILE

@@ -165,6 +165,7 @@ def render_page(
         max_classes=MAX_CLASSES,
         island=_make_island(figures),
         suspects_file=suspects_file,
-        card=model_card,
+        card_file=model_card.CARD_FILE,
+        card=model_card.make_statement(figures.contract),
         weights=model_card.describe_weights(figures.settings),
     )

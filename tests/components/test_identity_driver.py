@@ -3,7 +3,7 @@
 from typing import Any
 
 from tfx import types
-from tfx.components import ImportSchemaGen
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.orchestration import metadata, pipeline
 
 from components.contract_schema import TEMPLATE_FILE

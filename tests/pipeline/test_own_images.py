@@ -30,13 +30,9 @@ NEW = 7  # pictures of each class that were not trained on, one of each form
 
 
 def read_documented(begin: str) -> list[str]:
-    """The arguments of a command of docs/own-images.md that begins so."""
-    (command,) = (
-        each.text
-        for each in list_commands()
-        if each.where.startswith('docs/own-images.md') and each.text.startswith(f'python -m pipeline {begin}')
-    )
-    return command.split()[3:]
+    """The arguments of the first command of docs/own-images.md that begins so."""
+    texts = (each.text for each in list_commands() if each.where.startswith('docs/own-images.md'))
+    return next(text for text in texts if text.startswith(f'python -m pipeline {begin}')).split()[3:]
 
 
 @pytest.fixture(scope='module')
@@ -45,8 +41,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('own')
     write_pictures(folder / 'pictures', 20)
     write_pictures(folder / 'new-pictures', NEW, first=100)
-    for begin, more in (('data --images', ()), ('run --preset small --data data/pictures --root', SETTINGS)):
-        answer = run_cli(*read_documented(begin.removesuffix(' --root')), *more, folder=folder)
+    for begin, more in (('data --images', ()), ('run --preset small', SETTINGS)):
+        answer = run_cli(*read_documented(begin), *more, folder=folder)
         assert answer.returncode == 0, answer.stdout + answer.stderr
     (folder / 'run.txt').write_text(answer.stdout)
     return folder

@@ -29,8 +29,8 @@ from tests.documents import Command, list_commands
 pytestmark = pytest.mark.slow
 
 COMPONENTS = (
-    'CuratedSchemaGen',
     'ImportExampleGen',
+    'CuratedSchemaGen',
     'StatisticsGen',
     'ExampleValidator',
     'DataCheck',

@@ -1,5 +1,6 @@
 """The Evaluator's executor with the real TFMA, on models that predict what each record tells them to."""
 
+import functools
 import itertools
 import json
 import shutil
@@ -15,7 +16,9 @@ from tfx.utils import proto_utils
 from benchmarks.evaluator import evaluate_with_tfma
 from components import features
 from components.baseline import BASELINE_FILE, Baseline, BaselineInfo
+from components.contract import CONTRACT_FILE, DataContract
 from components.data import cifar10
+from components.errors import UsageError
 from components.model_gate import component
 from components.model_gate.component import Executor
 from components.model_gate.eval_config import make_eval_config
@@ -37,11 +40,12 @@ class Echo(tf.Module):
 
     Args:
       word: which word of the id to read.
+      num_classes: how many classes the model knows.
     """
 
-    def __init__(self, word: int):
+    def __init__(self, word: int, num_classes: int = NUM_CLASSES):
         super().__init__()
-        self._word = word
+        self._word, self._num_classes = word, num_classes
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='examples')])
     def predict(self, examples):
@@ -49,7 +53,7 @@ class Echo(tf.Module):
         words = tf.strings.split(names).to_tensor()[:, self._word]
         is_nan = tf.equal(words, 'nan')
         label = tf.strings.to_number(tf.where(is_nan, '0', words), tf.int32)
-        probabilities = tf.one_hot(label, NUM_CLASSES, on_value=0.91, off_value=0.01)
+        probabilities = tf.one_hot(label, self._num_classes, on_value=0.91, off_value=0.01)
         nothing = tf.fill(tf.shape(probabilities), float('nan'))
         return {features.OUTPUT_PROBABILITIES: tf.where(is_nan[:, tf.newaxis], nothing, probabilities)}
 
@@ -100,6 +104,7 @@ def evaluate(tmp_path):
         baseline_version: int | None = None,
         kept: Path | None = None,
         make_model: Callable[[int], tf.Module] = Echo,
+        contract: DataContract | None = None,
     ) -> Verdict:
         number = next(numbers)
         examples = make_artifact(standard_artifacts.Examples, f'{number}/examples')
@@ -115,6 +120,10 @@ def evaluate(tmp_path):
             make_artifact(kind, f'{number}/{kind.__name__}') for kind in (standard_artifacts.Model, Baseline)
         )
         save(model, 0, make_model)
+        if contract is not None:
+            file = Path(model.uri) / 'Format-Serving' / CONTRACT_FILE
+            file.parent.mkdir()
+            file.write_text(contract.to_json())
         if baseline_version is not None:
             save(baseline, 1, make_model)
         if kept is not None:
@@ -161,6 +170,22 @@ def test_a_class_below_the_floor_refuses_a_model_whose_accuracy_is_fine(evaluate
     assert list_broken(evaluate(pairs, {'accuracy': 0.9, 'recall': 0.75}).reasons) == [
         'recall of cat 0.500 (95% interval 0.150 to 0.850) < 0.750 on 4'
     ]
+
+
+def test_a_model_of_other_classes_is_judged_by_their_names(evaluate):
+    pairs = [(label, str(label)) for label in range(3) for _ in range(10)]
+    pairs[20:26] = [(2, '0')] * 6
+    contract = DataContract(('ant', 'bee', 'wasp'), 256, False)
+    gate = {'accuracy': 0.3, 'recall': 0, 'recall_by_class': ['wasp=0.5', 'ant=0.5']}
+    verdict = evaluate(pairs, gate, make_model=functools.partial(Echo, num_classes=3), contract=contract)
+    assert list_broken(verdict.reasons) == ['recall of wasp 0.400 (95% interval 0.168 to 0.687) < 0.500 on 10']
+    assert {reason.slice for reason in verdict.reasons} == {'', *contract.class_names}
+
+
+def test_a_floor_for_a_class_that_the_model_does_not_know_is_refused_before_anything_is_predicted(evaluate, tmp_path):
+    with pytest.raises(UsageError, match=r"the class 'kat', .* Did you mean cat\?"):
+        evaluate(predict_rightly(1), {'recall_by_class': ['kat=0.9']})
+    assert list((tmp_path / '1' / 'evaluation').glob('*')) == []
 
 
 def test_a_constant_model_is_refused(evaluate):

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from components import features
+from components.contract import DataContract
+from components.data.cifar10 import CONTRACT
 from components.model_gate.slices import Slice
 from components.reasons import Reason
 from components.serving.model_card import describe_weights, render_card
@@ -16,6 +17,7 @@ INFO = {
     'run': '20260102-030405',
     'pipeline': 'cifar10-test',
     'changed': {'train_from': 'a|b'},
+    'contract': CONTRACT.to_dict(),
     'settings': {
         'trainer': {
             'backbone': 'vgg16',
@@ -28,8 +30,8 @@ INFO = {
         'source': {'kind': 'archive', 'name': 'a`|*.tar.gz', 'sha256': 'abc'},
         'counts': {'train': 1800, 'test': 100},
         'counts_by_class': {
-            'train': dict.fromkeys(features.CLASS_NAMES, 180),
-            'test': dict.fromkeys(features.CLASS_NAMES, 10),
+            'train': dict.fromkeys(CONTRACT.class_names, 180),
+            'test': dict.fromkeys(CONTRACT.class_names, 10),
         },
     },
 }
@@ -69,7 +71,14 @@ def test_a_training_without_changes_is_said_to_be_one():
 
 @pytest.mark.parametrize('data', [None, {}, {'source': {'name': 'cifar.tar.gz'}}, {'counts_by_class': {'train': {}}}])
 def test_what_is_not_known_is_said_to_be_so(data):
-    info = {'accuracy': 0.5, 'images': 20, 'pushed': 'now', 'settings': None, 'data': data}
+    info = {
+        'accuracy': 0.5,
+        'images': 20,
+        'pushed': 'now',
+        'settings': None,
+        'data': data,
+        'contract': CONTRACT.to_dict(),
+    }
     card = render_card(17, info, (), '', ())
     assert 'Accuracy: **0.500 (0.299 to 0.701) on 20**.' in card
     assert ('Where the data comes from is not known.' in card) != ('`cifar.tar.gz`, SHA-256 `not known`' in card)
@@ -84,6 +93,33 @@ def test_what_is_not_known_is_said_to_be_so(data):
     ):
         assert sentence in card
     assert '\n\n\n' not in card
+
+
+def test_a_model_of_other_classes_is_not_called_cifar10s():
+    source = {'kind': 'images', 'name': 'my pets', 'sha256': 'abc'}
+    counts = {'train': {'cat': 20, 'guinea|pig': 30}, 'test': {'cat': 3, 'guinea|pig': 4}}
+    contract = DataContract(('cat', 'guinea|pig'), 256, False)
+    info = {**INFO, 'contract': contract.to_dict(), 'data': {'source': source, 'counts_by_class': counts}}
+    card = render_card(17, info, REASONS, BASELINE, SLICES)
+    assert 'To give an image like the images of `my pets` that it was trained on one of 2 classes: cat, ' in card
+    assert 'On which terms the images of `my pets` that it was trained on may be used is not known here.' in card
+    assert 'reduced to 256 x 256 pixels' in card
+    assert '| `guinea\\|pig` | 30 | 4 |' in card
+    assert 'CIFAR' not in card
+    assert 'teaching' not in card
+
+
+def test_of_many_classes_twenty_are_named():
+    names = tuple(f'class{label:03}' for label in range(300))
+    contract = DataContract(names, 64, True)
+    info = {**INFO, 'contract': contract.to_dict(), 'data': {'counts_by_class': {'test': dict.fromkeys(names, 7)}}}
+    reasons = [Reason('recall', name, label / 300, 0.5, 9, True, '') for label, name in enumerate(reversed(names))]
+    card = render_card(17, info, reasons, BASELINE, SLICES)
+    assert 'one of 300 classes: class000, class001, ' in card
+    assert 'class019 and 280 more.' in card
+    assert '| class019 | 7 |\n| 280 more | |\n| all | 2,100 |\n' in card
+    assert 'The 20 classes with the lowest recall, of 300:\n\n| class | recall |\n| --- | --- |\n| class299 |' in card
+    assert (card.count('class0'), card.count('class2')) == (40, 20)
 
 
 def test_the_licence_of_a_weights_file_is_not_guessed():

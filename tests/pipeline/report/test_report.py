@@ -216,7 +216,8 @@ def test_the_page_shows_stages_latencies_and_the_weakest_slice(page):
 
 def test_the_page_shows_the_words_of_the_model_card(page):
     (card,) = re.findall(r'<section id="card">(.*?)</section>', page.read_text(), flags=re.DOTALL)
-    for words in (model_card.INTENDED_USE, *model_card.LIMITS, model_card.DATA_LICENCE):
+    statement = model_card.make_statement(cifar10.CONTRACT)
+    for words in (statement.intended_use, *statement.limits, statement.data_licence):
         assert str(escape(words)) in card
     assert str(escape(model_card.describe_weights(read_island(page)['settings']))) in card
 

@@ -159,13 +159,14 @@ def test_the_shorter_side_is_resized_and_the_aspect_kept(size, stored, tmp_path)
 def test_the_model_sees_the_stored_picture_as_it_sees_the_file_itself(kind, orientation, size, tmp_path):
     from trainer.decoding import decode_image
 
-    options = {'quality': 100, 'subsampling': 0, 'exif': make_exif(orientation)} if kind == 'JPEG' else {}
+    options = {'quality': 95, 'subsampling': 0, 'exif': make_exif(orientation)} if kind == 'JPEG' else {}
     content = encode(draw(5, size), kind, **options)
     stored = convert_bytes(content, tmp_path, 32).content  # a PNG, so that only the resizing can differ
     difference = np.abs(decode_image(stored, 32).numpy().astype(int) - decode_image(content, 32).numpy())
-    # TensorFlow decodes JPEGs with a faster and less exact transform, and large ones are not decoded whole here.
-    assert difference.max() <= (1 if kind == 'PNG' else 16)
-    assert difference.mean() < 2
+    # TensorFlow decodes JPEGs with a faster and less exact transform, and large ones are not decoded whole here. Of a
+    # picture that is cropped or turned differently the mean is over 20.
+    assert difference.mean() < 4
+    assert kind == 'JPEG' or difference.max() <= 1
 
 
 def test_small_pictures_are_stored_without_loss(tmp_path):
