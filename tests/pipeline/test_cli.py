@@ -144,7 +144,6 @@ def test_only_one_kind_of_output_can_be_chosen(options, capsys):
         assert f'argument {options[1]}: not allowed with argument {options[0]}' in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_run_that_is_told_to_be_one_of_several_workers_says_so_before_anything_runs(tmp_path, monkeypatch, capsys):
     cluster = {'worker': ['a.example:2222', 'b.example:2222']}
     monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': 0}}))
@@ -153,6 +152,7 @@ def test_a_run_that_is_told_to_be_one_of_several_workers_says_so_before_anything
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_missing_archive_is_one_sentence_and_exit_1(tmp_path):
     from tests.conftest import run_cli
 
