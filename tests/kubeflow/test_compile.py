@@ -123,7 +123,7 @@ def test_steps_that_read_changing_folders_are_not_cached(spec):
     uncached = {
         name for name, task in spec['root']['dag']['tasks'].items() if not task['cachingOptions']['enableCache']
     }
-    assert uncached == {'ImportExampleGen', 'DataCheck', 'BaselineFinder', 'BulkInferrer'}
+    assert uncached == {'ImportExampleGen', 'DataCheck', 'BaseModelFinder', 'BaselineFinder', 'BulkInferrer'}
 
 
 def test_only_the_trainer_carries_the_gpu_and_its_image(gpu_package, package):
