@@ -11,14 +11,11 @@ import functools
 import hashlib
 import json
 import logging
-import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import keras_tuner
 import tensorflow_transform as tft
 from keras_tuner.engine import base_tuner, trial as trial_module
@@ -33,17 +30,13 @@ from components.places import explain_errors, locate, write_place
 from components.progress import track
 from components.source_digest import compute_source_digest
 from components.staging import write_text
-from trainer.checkpoint import History, compute_training_key, locate_checkpoints, remove_checkpoints
-from trainer.cluster import join_cluster
+from trainer.checkpoint import compute_training_key, locate_checkpoints
 from trainer.config import TrainerConfig, TunerConfig
-from trainer.dataset import Split, read_split
-from trainer.device import Device, use_device
+from trainer.dataset import read_split
+from trainer.device import use_device
 from trainer.fit import DivergedError, find_best_epoch
-from trainer.frozen_pass import FrozenPass
-from trainer.model import build_backbone, build_model
-from trainer.search_space import apply_hyperparameters, list_configured, make_search_space
-from trainer.train import train_model
-from trainer.weights import load_weights
+from trainer.search_space import list_configured, make_search_space
+from trainer.trials import Data, TrialTrainer
 
 OBJECTIVE = 'val_accuracy'
 _log = logging.getLogger('trainer')
@@ -77,18 +70,6 @@ class Search(NamedTuple):
     """Seconds of the search, the frozen pass included; of its last attempt, if it was killed."""
 
 
-class Data(NamedTuple):
-    """What all trials are trained on.
-
-    train, val: The splits; their rows are preprocessed images.
-    num_classes: Number of classes.
-    """
-
-    train: Split
-    val: Split
-    num_classes: int
-
-
 class _Oracle(keras_tuner.oracles.RandomSearchOracle):
     """Draws values at random, but for the first trial, which gets those of the configuration."""
 
@@ -101,68 +82,6 @@ class _Oracle(keras_tuner.oracles.RandomSearchOracle):
             return {'status': trial_module.TrialStatus.RUNNING, 'values': dict(self._first)}
         response: dict[str, Any] = super().populate_space(trial_id)
         return response
-
-
-class TrialTrainer:
-    """Trains trials as the Trainer would train their configurations; what is frozen is built and run only once.
-
-    Args:
-      config: The configuration whose fields the hyper-parameters replace.
-      data: What to train on.
-      device: The device to train on.
-      checkpoint_dir: Folder of the checkpoints, the same for every attempt at this search.
-      run_dir: Local folder for TensorBoard's logs and a cache on disk.
-      stack: Ends with the search.
-    """
-
-    def __init__(
-        self,
-        config: TrainerConfig,
-        data: Data,
-        device: Device,
-        checkpoint_dir: str,
-        run_dir: str,
-        stack: contextlib.ExitStack,
-    ):
-        self.frozen = FrozenPass(stack)
-        self._config, self._data, self._device = config, data, device
-        self._checkpoint_dir, self._run_dir = checkpoint_dir, run_dir
-        keras.utils.set_random_seed(config.seed)
-        self._backbone = build_backbone(config)
-        load_weights(self._backbone, config)
-        self._weights = self._backbone.get_weights()
-        self._random_state = random.getstate()  # Keras draws the seeds of a head's weights from it
-
-    def train(self, name: str, settings: dict[str, Any]) -> History:
-        """Trains a trial, or goes on with it after its last complete epoch.
-
-        Args:
-          name: Name of the trial's folders.
-          settings: Its hyper-parameters by the name of the setting.
-
-        Returns:
-          The history of its epochs.
-
-        Raises:
-          DivergedError: The loss became NaN or infinite.
-        """
-        config = apply_hyperparameters(self._config, settings)
-        self._backbone.set_weights(self._weights)
-        random.setstate(self._random_state)
-        model = build_model(config, self._backbone, self._data.num_classes)
-        checkpoint_dir = os.path.join(self._checkpoint_dir, name)
-        try:
-            history, _ = train_model(
-                *(model, self._backbone, config, self._device, join_cluster('one'), self._data.train, self._data.val),
-                checkpoint_dir=checkpoint_dir,
-                run_dir=os.path.join(self._run_dir, name),
-                prepare=self.frozen.prepare,
-            )
-        except DivergedError:
-            remove_checkpoints(checkpoint_dir)
-            raise
-        remove_checkpoints(checkpoint_dir)
-        return history
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ from trainer.device import use_device
 from trainer.fit import DivergedError
 from trainer.model import build_backbone, build_model
 from trainer.train import train_model
-from trainer.tuner import FeatureTuner, TrialTrainer, tuner_fn
+from trainer.trials import Data, TrialTrainer
+from trainer.tuner import FeatureTuner, tuner_fn
 
 CONFIG = TrainerConfig(
     image_size=IMAGE_SIZE,
@@ -194,7 +195,7 @@ def test_a_trial_trains_as_the_trainer_does_whatever_was_trained_before_it(sampl
     splits = [read_split([str(sample_data / name / '*')], transform_output) for name in ('train', 'val')]
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(use_device('float32'))
-        trainer = TrialTrainer(config, tuner.Data(*splits, 10), device, str(tmp_path / 'kept'), str(tmp_path), stack)
+        trainer = TrialTrainer(config, Data(*splits, 10), device, str(tmp_path / 'kept'), str(tmp_path), stack)
         losses = [trainer.train(name, {})[0]['loss'] for name in ('first', 'second')]
         keras.utils.set_random_seed(config.seed)  # as trainer.train.run_fn does
         backbone = build_backbone(config)
