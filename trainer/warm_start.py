@@ -26,7 +26,7 @@ class BaseModel(NamedTuple):
     def compute_digest(self) -> str:
         """Returns the SHA-256 of the Keras model, by which checkpoints tell one base model from another."""
         with tf.io.gfile.GFile(os.path.join(self.folder, KERAS_MODEL_FILE), 'rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
+            return hashlib.sha256(file.read()).hexdigest()
 
     def read_contract(self) -> DataContract:
         """Reads the classes that it was trained for."""
