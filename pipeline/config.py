@@ -96,6 +96,11 @@ class PipelineConfig(Settings):
                 check_place(place or '')
             except ValueError as error:
                 raise ValueError(f'{name} {error}') from error
+        if self.tuner.trials and self.trainer.warm_start != 'none':
+            raise ValueError(
+                f'tuner.trials must be 0 with trainer.warm_start={self.trainer.warm_start}, which begins with the head '
+                f'of a version, while the Tuner searches for another head. Received: {self.tuner.trials}'
+            )
 
     def get_serving(self) -> str:
         """Returns the serving folder, an absolute path or a URI."""

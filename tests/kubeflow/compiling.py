@@ -4,14 +4,16 @@ import yaml
 
 from kubeflow.target import Target
 from pipeline.config import PRESETS
+from pipeline.kubeflow_config import STEPS
 from pipeline.overrides import apply_overrides
 
 TARGET = Target(image='registry.example:5000/cifar10:1.0', gpu_image=None, pipeline_root='minio://mlpipeline/v2')
 VOLUME = 'models:/mnt/models'
+COMPILED = tuple(step for step in STEPS if step != 'Tuner')  # by make_config, whose warm start excludes the Tuner
 
 
 def make_config(*assignments: str):
-    places = ['data=gs://bucket/data', 'serving=/mnt/models', 'bulk_input=gs://bucket/new', 'tuner.trials=2']
+    places = ['data=gs://bucket/data', 'serving=/mnt/models', 'bulk_input=gs://bucket/new']
     places += [f'kubeflow.default.pvcs={VOLUME}', 'trainer.warm_start=serving']
     return apply_overrides(PRESETS['sample']('/unused'), [*places, *assignments])
 

@@ -16,9 +16,9 @@ from kubeflow.lint.linter import lint_package
 from kubeflow.pages import PAGES
 from kubeflow.steps import GPU_VARIABLE, describe_platform
 from kubeflow.target import Target
-from pipeline.kubeflow_config import STEPS, TRAINING_STEPS, StepConfig
+from pipeline.kubeflow_config import StepConfig
 from tests.conftest import PROJECT, run_cli
-from tests.kubeflow.compiling import TARGET, VOLUME, get_container, make_config, parse
+from tests.kubeflow.compiling import COMPILED, TARGET, VOLUME, get_container, make_config, parse
 
 GPU_TARGET = Target(
     image='example/cifar10:1.0', gpu_image=f'example/gpu@sha256:{"0" * 64}', pipeline_root='s3://bucket/root'
@@ -74,9 +74,9 @@ def test_the_sdk_loads_it_and_finds_the_parameters_with_their_defaults(package):
 
 
 def test_it_has_every_component_and_only_containers(spec):
-    assert set(spec['root']['dag']['tasks']) == set(spec['components']) == set(STEPS)
+    assert set(spec['root']['dag']['tasks']) == set(spec['components']) == set(COMPILED)
     executors = spec['deploymentSpec']['executors']
-    assert set(executors) == {f'{name}_executor' for name in STEPS}
+    assert set(executors) == {f'{name}_executor' for name in COMPILED}
     for executor in executors.values():
         assert set(executor) == {'container'}
         assert 'lifecycle' not in executor['container']
@@ -87,7 +87,7 @@ def test_it_has_every_component_and_only_containers(spec):
 def test_every_step_has_image_command_and_executor(spec):
     from tfx.utils import import_utils
 
-    for name in STEPS:
+    for name in COMPILED:
         container = get_container(spec, name)
         assert container['image'] == TARGET.image
         assert container['command'] == list(COMMAND)
@@ -101,7 +101,7 @@ def test_every_step_has_image_command_and_executor(spec):
 def test_every_step_gets_what_the_config_says(gpu_package):
     config = make_config(*GPU).kubeflow
     spec, _ = parse(gpu_package)
-    for name in STEPS:
+    for name in COMPILED:
         step, task = config.get_step(name), spec['root']['dag']['tasks'][name]
         container = get_container(spec, name)
         assert container['resources']['resourceCpuRequest'] == step.cpu
@@ -123,16 +123,16 @@ def test_steps_that_read_changing_folders_are_not_cached(spec):
     uncached = {
         name for name, task in spec['root']['dag']['tasks'].items() if not task['cachingOptions']['enableCache']
     }
-    assert uncached == {'ImportExampleGen', 'DataCheck', 'BaselineFinder', 'BulkInferrer'}
+    assert uncached == {'ImportExampleGen', 'DataCheck', 'BaseModelFinder', 'BaselineFinder', 'BulkInferrer'}
 
 
 def test_only_the_trainer_carries_the_gpu_and_its_image(gpu_package, package):
     spec, _ = parse(gpu_package)
-    accelerators = {name: get_container(spec, name)['resources'].get('accelerator') for name in STEPS}
+    accelerators = {name: get_container(spec, name)['resources'].get('accelerator') for name in COMPILED}
     new, old = {'resourceType': 'nvidia.com/gpu', 'resourceCount': '2'}, {'type': 'nvidia.com/gpu', 'count': '2'}
     assert accelerators.pop('Trainer') == {**new, **old}, 'a server that knows only one pair ignores the other silently'
     assert set(accelerators.values()) == {None}
-    images = {name: get_container(spec, name)['image'] for name in STEPS}
+    images = {name: get_container(spec, name)['image'] for name in COMPILED}
     assert images.pop('Trainer') == GPU_TARGET.gpu_image
     assert set(images.values()) == {GPU_TARGET.image}
     assert 'accelerator' not in package
@@ -252,7 +252,12 @@ def test_retries_of_a_trainer_whose_checkpoints_die_with_the_pod_are_warned_of(t
     assert ('warning: ' in note and 'trainer.checkpoint_dir' in note) == warned
 
 
-def test_the_trainer_waits_for_the_tuner_and_takes_what_it_chose(spec):
+def test_the_trainer_waits_for_the_tuner_and_takes_what_it_chose():
+    package = create_package(make_config('trainer.warm_start=none', 'tuner.trials=2'), TARGET)
+    assert not [problem for problem in lint_package(package) if problem.severity == 'error']
+    spec, executors = parse(package)
+    assert 'Tuner_executor' in executors
+    assert get_container(spec, 'Tuner')['resources'] == get_container(spec, 'Trainer')['resources']
     tasks = spec['root']['dag']['tasks']
     assert tasks['Trainer']['inputs']['artifacts']['hyperparameters'] == {
         'taskOutputArtifact': {'producerTask': 'Tuner', 'outputArtifactKey': 'best_hyperparameters'}
@@ -262,21 +267,14 @@ def test_the_trainer_waits_for_the_tuner_and_takes_what_it_chose(spec):
     assert given['custom_config.trainer.epochs'] == {'componentInputParameter': 'trainer_epochs'}
 
 
-def test_a_package_without_a_tuner_has_no_trace_of_it():
-    package = create_package(make_config('tuner.trials=0'), TARGET)
-    assert 'Tuner' not in parse(package)[0]['components']
-    assert 'hyperparameters' not in package
-    assert not [problem for problem in lint_package(package) if problem.severity == 'error']
-
-
 def test_a_folder_for_checkpoints_that_the_trainer_does_not_mount_is_refused(tmp_path):
     with pytest.raises(UsageError, match='The step has no volume at /tmp/checkpoints'):
         write_package(make_config('trainer.checkpoint_dir=/tmp/checkpoints'), TARGET, tmp_path / 'p.yaml')
 
 
-def test_weights_on_a_volume_that_only_tuner_and_trainer_mount_are_accepted():
-    volumes = [f'kubeflow.steps.{step}.pvcs={VOLUME},weights:/weights' for step in TRAINING_STEPS]
-    config = make_config(*volumes, 'trainer.weights=/weights/resnet50.h5')
+def test_weights_on_a_volume_that_only_the_trainer_mounts_are_accepted():
+    volumes = f'kubeflow.steps.Trainer.pvcs={VOLUME},weights:/weights'
+    config = make_config(volumes, 'trainer.weights=/weights/resnet50.h5')
     assert not [problem for problem in lint_package(create_package(config, TARGET)) if problem.severity == 'error']
 
 
@@ -295,7 +293,7 @@ def test_the_task_that_tells_a_webhook_has_the_settings_of_all_steps_but_no_gpu(
     )
     assert tasks['notify']['retryPolicy'] == steps['Pusher']['retryPolicy']
     assert tasks['notify']['cachingOptions'] == {'enableCache': False}
-    assert set(platform) == {f'{name}_executor' for name in (*STEPS, 'notify')}
+    assert set(platform) == {f'{name}_executor' for name in (*COMPILED, 'notify')}
     assert platform['notify_executor'] == platform['Pusher_executor']
     container, pusher = get_container(spec, 'notify'), get_container(spec, 'Pusher')
     promise = {'name': GPU_VARIABLE, 'value': '1'}
@@ -310,7 +308,7 @@ def test_the_command_writes_the_package(package, tmp_path):
     out = tmp_path / 'p.yaml'
     options = ['--image', TARGET.image, '--pipeline-root', TARGET.pipeline_root, '--data', 'gs://bucket/data']
     options += ['--serving', '/mnt/models', '--set', f'kubeflow.default.pvcs={VOLUME}']
-    options += ['--set', 'bulk_input=gs://bucket/new', '--set', 'tuner.trials=2', '--set', 'trainer.warm_start=serving']
+    options += ['--set', 'bulk_input=gs://bucket/new', '--set', 'trainer.warm_start=serving']
     answer = run_cli('compile', '--out', out, *options)
     assert answer.returncode == 0
     first, warning = answer.stdout.splitlines()

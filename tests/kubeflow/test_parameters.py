@@ -8,8 +8,7 @@ from components.errors import UsageError
 from kubeflow.compile import create_package
 from kubeflow.package import Package, parse_parameters
 from kubeflow.parameters import apply_parameters
-from pipeline.kubeflow_config import STEPS
-from tests.kubeflow.compiling import TARGET, get_container, make_config, parse
+from tests.kubeflow.compiling import COMPILED, TARGET, get_container, make_config, parse
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +52,7 @@ def resolve(spec: dict, name: str, **given) -> dict:
 )
 def test_a_parameter_does_what_the_setting_does(spec, given, assignments):
     other, _ = parse(create_package(make_config('trainer.image_size=224', *assignments), TARGET))
-    for name in STEPS:
+    for name in COMPILED:
         properties = resolve(spec, name, **given)
         constants = {
             key: source['runtimeValue']['constant']

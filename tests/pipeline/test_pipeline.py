@@ -96,7 +96,8 @@ def test_a_graph_for_another_runner_makes_no_folder_here(tmp_path, monkeypatch):
 
 
 def test_the_steps_that_kubeflow_can_be_told_about_are_the_graphs():
-    assert set(STEPS) == set(get_properties(['bulk_input=new', 'tuner.trials=2', 'trainer.warm_start=serving']))
+    others = 'trainer.warm_start=serving', 'tuner.trials=2'  # they exclude each other
+    assert set(STEPS) == {step for other in others for step in get_properties(['bulk_input=new', other])}
 
 
 def test_the_trainer_takes_what_the_tuner_chose_and_the_version_and_the_report_keep_it():
@@ -108,6 +109,11 @@ def test_the_trainer_takes_what_the_tuner_chose_and_the_version_and_the_report_k
     for name in ('Trainer', 'Pusher'):
         assert nodes[name].inputs['hyperparameters'] is tuner.outputs['best_hyperparameters']
     assert nodes['Report'].inputs['tuner_results'] is tuner.outputs['tuner_results']
+
+
+def test_a_search_and_a_warm_start_exclude_each_other():
+    with pytest.raises(UsageError, match=r'^tuner\.trials must be 0 with trainer\.warm_start=serving, .* Received: 2$'):
+        get_properties(['trainer.warm_start=serving', 'tuner.trials=2'])
 
 
 def test_transform_is_given_a_size_even_where_the_config_leaves_it_to_the_backbone():

@@ -55,7 +55,7 @@ def list_said(spec: dict) -> dict[str, dict]:
 def inputs(tmp_path_factory) -> dict[str, dict]:
     """The input of each step in a rehearsal, in the form of the recorded ones."""
     folder = tmp_path_factory.mktemp('inputs')
-    spec, platform = yaml.safe_load_all(create_package(make_config('tuner.trials=0'), TARGET))
+    spec, platform = yaml.safe_load_all(create_package(make_config(), TARGET))
     said = list_said(spec)
     for name, executor in spec['deploymentSpec']['executors'].items():
         step = name.removesuffix('_executor')
