@@ -3,9 +3,11 @@
 The packages that it needs are not installed everywhere, so they are imported only inside the functions.
 """
 
+import contextlib
+import gc
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -25,6 +27,7 @@ from trainer.preprocessing import preprocess_images
 
 OPSET = 18  # the newest that tf2onnx 1.17 is tested with
 BATCH_SIZE = 32  # images that both models are asked at a time for the comparison
+_CATCH_ERRORS = 'TF2ONNX_CATCH_ERRORS'  # an environment variable of tf2onnx
 CLASS_NAMES_KEY = 'class_names'  # in the ONNX model's metadata: a JSON list, in the order of the labels
 
 # Largest difference of a probability, by the precision of the SavedModel; the ONNX model computes in float32.
@@ -52,6 +55,23 @@ def preprocess_for_onnx(images: tf.Tensor, config: TrainerConfig) -> tf.Tensor:
     with tf.init_scope():  # a constant of the graph
         weights = tf.image.resize(tf.eye(size)[..., tf.newaxis], [wanted, size], antialias=True)[..., 0].numpy()
     return tf.einsum('ar,nrcd,bc->nabd', weights, inputs, weights)
+
+
+@contextlib.contextmanager
+def _optimize_in_place() -> Iterator[None]:
+    """Keeps tf2onnx from copying the whole graph before each of its two dozen optimizers, in case one of them fails.
+
+    For ResNet50 the copies took 20 GB until Python collected them. tf2onnx only looks whether the variable is there.
+    """
+    before = os.environ.get(_CATCH_ERRORS)
+    os.environ[_CATCH_ERRORS] = 'FALSE'
+    try:
+        yield
+    finally:
+        gc.collect()  # tf2onnx's graphs refer to each other in circles, and hold gigabytes
+        os.environ.pop(_CATCH_ERRORS)
+        if before is not None:
+            os.environ[_CATCH_ERRORS] = before
 
 
 def convert_model(model: keras.Model, config: TrainerConfig, contract: DataContract) -> Any:
@@ -83,7 +103,8 @@ def convert_model(model: keras.Model, config: TrainerConfig, contract: DataContr
         return {features.OUTPUT_LABEL: tf.argmax(probabilities, axis=-1), features.OUTPUT_PROBABILITIES: probabilities}
 
     try:
-        converted, _ = tf2onnx.convert.from_function(classify, input_signature=[spec], opset=OPSET)
+        with _optimize_in_place():
+            converted, _ = tf2onnx.convert.from_function(classify, input_signature=[spec], opset=OPSET)
         onnx.helper.set_model_props(converted, {CLASS_NAMES_KEY: json.dumps(contract.class_names, ensure_ascii=False)})
         onnx.checker.check_model(converted)
     except Exception as error:  # tf2onnx and the checker raise errors of many kinds
