@@ -24,7 +24,7 @@ def site(tmp_path_factory):
 @pytest.mark.slow
 def test_each_document_has_a_page_in_the_list_of_pages(site):
     front = (site / 'index.html').read_text()
-    linked = set(re.findall(r'href="([\w/]+)\.html', front))
+    linked = set(re.findall(r'href="([\w/-]+)\.html', front))
     documents = {file.stem for file in (PROJECT / 'docs').glob('*.md')}
     assert documents | {'CONTRIBUTING', 'CHANGELOG', 'reference/pipeline', 'reference/trainer'} <= linked
     reference = (site / 'reference' / 'components.html').read_text()
