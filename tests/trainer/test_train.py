@@ -232,7 +232,8 @@ def test_a_warm_start_begins_with_the_weights_of_a_version_and_says_which(
     version = tmp_path / 'base' / 'Format-Serving'
     shutil.copytree(training[1], version)
     (version.parent / BASE_MODEL_FILE).write_text('{"version": "7"}')
-    config = dataclasses.replace(CONFIG, head_epochs=0, epochs=1, learning_rate=1e-9, weights='/nowhere/weights.h5')
+    same = {'head_epochs': 0, 'epochs': 1, 'learning_rate': 1e-9, 'calibration': 'none'}  # nearly nothing is trained
+    config = dataclasses.replace(CONFIG, **same, weights='/nowhere/weights.h5')
     call_run_fn(config, sample_data, transform_graph, tmp_path, 1, version)
     run_dir = tmp_path / 'Trainer' / 'model_run' / '1'
     assert json.loads((run_dir / REPORT_FILE).read_text())['base_version'] == '7'
