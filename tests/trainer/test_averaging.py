@@ -93,7 +93,7 @@ def test_several_workers_are_refused(monkeypatch):
     cluster = Cluster(tf.distribute.get_strategy(), Share(workers=2, worker=0, replicas=2))
     monkeypatch.setattr(train, 'join_cluster', lambda strategy, timeout_s: cluster)
     arguments = types.SimpleNamespace(
-        custom_config={'trainer': {'weight_average': 'ema', 'precision': 'float32'}},
+        custom_config={'trainer': {'weight_average': 'ema', 'precision': 'float32'}, 'export': {}},
         hyperparameters=None,
         transform_graph_path='unused',
         train_files=[],
