@@ -112,7 +112,9 @@ def test_a_port_that_is_in_use_is_named():
 def test_a_signal_ends_the_wait(number):
     addresses = find_addresses(2)
     script = f"""
+import signal
 from trainer.rendezvous import Workers, meet_workers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 print('waiting', flush=True)
 meet_workers(Workers({addresses!r}, 0), 60)
 """
