@@ -11,12 +11,12 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops
 
 from components.data import cifar10
 from components.data.images.reading import FAULTS, RefusalError, open_picture, read_file
 from components.errors import to_one_line
+from components.image_fit import reduce_depth, turn_upright
 
 MAX_STORED_PIXELS = 2**24  # as the data gate's max_pixels, above which it refuses a record
 _JPEG_QUALITY = 95
@@ -81,12 +81,10 @@ def _has_16_bits(image: Image.Image, content: bytes) -> bool:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith('I'):  # Pillow would cut the values off at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert('RGB')
     if image.format == 'GIF' and 'transparency' in image.info:
         image = image.convert('RGBA')
         image.paste(0, mask=ImageChops.invert(image.getchannel('A')))  # TensorFlow shows black there
-    return image.convert('RGB')
+    return reduce_depth(image).convert('RGB')
 
 
 def _describe(image: Image.Image, content: bytes, orientation: int) -> list[str]:
@@ -118,12 +116,9 @@ def _digest_pixels(image: Image.Image) -> bytes:
 def _make_upright(image: Image.Image, orientation: int, scaled: tuple[int, int]) -> Image.Image:
     """Decodes a picture and makes it RGB, upright, and as large as `scaled`, which is meant before it is rotated."""
     image.draft(None, (_MAX_DRAFT * scaled[0], _MAX_DRAFT * scaled[1]))
-    upright = image
-    if orientation != _UPRIGHT:
-        upright = ImageOps.exif_transpose(image)
-        is_on_its_side = orientation >= _FIRST_ON_ITS_SIDE
-        scaled = scaled[::-1] if is_on_its_side else scaled
-    upright = _to_rgb(upright)
+    if orientation >= _FIRST_ON_ITS_SIDE:
+        scaled = scaled[::-1]
+    upright = _to_rgb(turn_upright(image, orientation))
     if scaled != upright.size:
         upright = upright.resize(scaled, Image.Resampling.BILINEAR)
     upright.info.clear()  # a colour profile, EXIF data, and a transparent colour, which would be saved
