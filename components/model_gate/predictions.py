@@ -12,6 +12,7 @@ import logging
 import zipfile
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 # stays below this with 8 images at a time, and is a fifth faster on a CPU than with 32.
 _CPU_BATCH_SIZE = 8
 _GPU_BATCH_SIZE = 256  # the exported graph cuts this into pieces that fit the memory
+# A second batch keeps the cores busy that the first one leaves idle between its steps: 2,000 images at 224 pixels took
+# ResNet50 in bfloat16 18.5 s with 2 batches of 8 at once and 19.5 s with 1 on 2 cores; 3 of 16 took 17.9 s.
+_CPU_BATCHES_AT_ONCE = 2
 
 Probabilities = npt.NDArray[np.float32]
 """The predictions of one model for all records, in their order: float32 [N, classes]."""
@@ -134,11 +138,20 @@ def predict_records(saved_model: str, records: Records, what: str) -> Probabilit
     batches = []
     with track(f'predictions of {what} on {features.TEST_SPLIT}', count) as advance:
         model = tf.saved_model.load(saved_model)
-        predict = skip_costly_passes(model.signatures[features.SIGNATURE_EXAMPLES])
-        for start in range(0, count, batch_size):
+        signature = skip_costly_passes(model.signatures[features.SIGNATURE_EXAMPLES])
+
+        def predict(start: int) -> Probabilities:
             batch = tf.constant(records.serialized[start : start + batch_size])
-            batches.append(predict(examples=batch)[features.OUTPUT_PROBABILITIES].numpy())
-            advance(len(batches[-1]))
+            probabilities: Probabilities = signature(examples=batch)[features.OUTPUT_PROBABILITIES].numpy()
+            return probabilities
+
+        pool = ThreadPoolExecutor(_CPU_BATCHES_AT_ONCE if batch_size == _CPU_BATCH_SIZE else 1)
+        try:
+            for probabilities in pool.map(predict, range(0, count, batch_size)):
+                batches.append(probabilities)
+                advance(len(probabilities))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C and errors wait only for the batches that are being predicted
     return np.concatenate(batches)
 
 
