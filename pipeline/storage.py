@@ -23,7 +23,9 @@ _DAMAGED = ('database disk image is malformed', 'file is not a database')
 
 
 def _iterate_chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen = set()
+    while error is not None and id(error) not in seen:  # an error can be its own cause
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

@@ -121,6 +121,12 @@ def test_other_errors_are_not_blamed_on_storage(tmp_path):
     assert explain_fault(wrap('OOM when allocating tensor'), Layout(str(tmp_path))) is None
 
 
+def test_errors_that_cause_each_other_are_read_once(tmp_path):
+    first, second = ValueError('one'), ValueError('two')
+    first.__cause__, second.__cause__ = second, first
+    assert explain_fault(first, Layout(str(tmp_path))) is None
+
+
 def test_a_log_on_a_full_disk_does_not_stop_the_run_and_is_not_printed_on_the_terminal():
     code = (
         'import sys; from pathlib import Path; from pipeline.console import divert_chatter\n'
