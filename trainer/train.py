@@ -202,42 +202,13 @@ def _write_json(folder: str, name: str, content: object) -> None:
         json.dump(content, file, indent=2)
 
 
-def _write_outputs(
-    model: keras.Model,
-    fn_args: FnArgs,
-    transform_output: tft.TFTransformOutput,
-    report: TrainingReport,
-    history: History,
-    val: Split,
-    contract: DataContract,
-) -> None:
-    """Writes the Trainer's outputs: report, history, .keras file and predictions to model_run, and the SavedModel."""
-    run_dir = fn_args.model_run_dir
-    _write_json(run_dir, REPORT_FILE, report._asdict())
-    _write_json(run_dir, HISTORY_FILE, history)
-    model.save(os.path.join(run_dir, KERAS_FILE))
-    write_predictions(model, val, run_dir)
-    val_batches = make_batches(val, EpochOrder(val.count, None), MICRO_BATCH)
-    export_config = ExportConfig(**fn_args.custom_config['export'])
-    export.export_model(model, transform_output, fn_args.serving_model_dir, export_config, val_batches, contract)
-    if export_config.onnx:
-        config, _ = _read_config(fn_args)
-        export_onnx(model, config, export_config, contract, val.encoded, fn_args.serving_model_dir)
-    # A training that begins with this model, when it is a version, takes it from there.
-    tf.io.gfile.copy(
-        os.path.join(run_dir, KERAS_FILE), os.path.join(fn_args.serving_model_dir, KERAS_MODEL_FILE), overwrite=True
-    )
-
-
-def _read_config(fn_args: FnArgs) -> tuple[TrainerConfig, dict[str, Any] | None]:
-    """Reads the settings, in which those that the Tuner chose take the place of others; and these, None without one."""
-    chosen = decode_hyperparameters(fn_args.hyperparameters) if fn_args.hyperparameters else None
-    return TrainerConfig(**{**fn_args.custom_config['trainer'], **(chosen or {})}), chosen
-
-
 class _Trained(NamedTuple):
     """A training that has ended, on one device or several."""
 
+    config: TrainerConfig
+    """The settings, in which those that the Tuner chose take the place of others."""
+    chosen: dict[str, Any] | None
+    """What the Tuner chose; None without one."""
     model: keras.Model
     """With the weights of the best epoch."""
     cluster: Cluster
@@ -260,7 +231,8 @@ def _choose_strategy(config: TrainerConfig, checkpoint_dir: str) -> StrategyName
 
 def _train(fn_args: FnArgs) -> _Trained:
     """Trains on `train`, and keeps the epoch that is best on `val`; see `run_fn` for the arguments."""
-    config, chosen = _read_config(fn_args)
+    chosen = decode_hyperparameters(fn_args.hyperparameters) if fn_args.hyperparameters else None
+    config = TrainerConfig(**{**fn_args.custom_config['trainer'], **(chosen or {})})
     if chosen:
         _log.info('the Tuner chose %s', describe_hyperparameters(chosen))
     run_dir = fn_args.model_run_dir
@@ -296,7 +268,26 @@ def _train(fn_args: FnArgs) -> _Trained:
             model, backbone, config, device, cluster, train, val, checkpoint_dir=checkpoint_dir, run_dir=run_dir
         )
     version = base and base.version
-    return _Trained(model, cluster, device, history, cache, val, contract, transform_output, checkpoint_dir, version)
+    return _Trained(
+        *(config, chosen, model, cluster, device, history, cache),
+        *(val, contract, transform_output, checkpoint_dir, version),
+    )
+
+
+def _write_outputs(model: keras.Model, fn_args: FnArgs, trained: _Trained, report: TrainingReport) -> None:
+    """Writes the Trainer's outputs: report, history, .keras file and predictions to model_run, and the SavedModel."""
+    run_dir, saved_model, val = fn_args.model_run_dir, fn_args.serving_model_dir, trained.val
+    _write_json(run_dir, REPORT_FILE, report._asdict())
+    _write_json(run_dir, HISTORY_FILE, trained.history)
+    model.save(os.path.join(run_dir, KERAS_FILE))
+    write_predictions(model, val, run_dir)
+    val_batches = make_batches(val, EpochOrder(val.count, None), MICRO_BATCH)
+    export_config = ExportConfig(**fn_args.custom_config['export'])
+    export.export_model(model, trained.transform_output, saved_model, export_config, val_batches, trained.contract)
+    if export_config.onnx:
+        export_onnx(model, trained.config, export_config, trained.contract, val.encoded, saved_model)
+    # A training that begins with this model, when it is a version, takes it from there.
+    tf.io.gfile.copy(os.path.join(run_dir, KERAS_FILE), os.path.join(saved_model, KERAS_MODEL_FILE), overwrite=True)
 
 
 def run_worker(fn_args: FnArgs) -> None:
@@ -323,9 +314,8 @@ def run_fn(fn_args: FnArgs) -> None:
         `base_model`, if there is a warm start, is the folder of the SavedModel to begin with.
     """
     ExportConfig(**fn_args.custom_config['export']).check_packages()  # now, and not after the training
-    config, chosen = _read_config(fn_args)
     trained = _train(fn_args)
-    cluster, model = trained.cluster, trained.model
+    config, cluster, model = trained.config, trained.cluster, trained.model
     if cluster.is_chief:
         if cluster.is_distributed:  # what is exported must be free of tf.distribute
             model = build_model(config, build_backbone(config), trained.contract.num_classes)
@@ -337,9 +327,9 @@ def run_fn(fn_args: FnArgs) -> None:
             trained.history,
             calibration,
             measure_stages(model),
-            hyperparameters=chosen,
+            hyperparameters=trained.chosen,
             base_version=trained.base_version,
         )
-        _write_outputs(model, fn_args, trained.transform_output, report, trained.history, trained.val, trained.contract)
+        _write_outputs(model, fn_args, trained, report)
         remove_checkpoints(trained.checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too
