@@ -1,6 +1,7 @@
 """Predictions on the test split: which records they belong to, and when those kept with a version are used."""
 
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tensorflow as tf
 from components import features
 from components.data import cifar10
 from components.errors import DataError
+from components.model_gate import predictions
 from components.model_gate.predictions import (
     find_predictions,
     predict_records,
@@ -141,6 +143,23 @@ def test_every_record_is_predicted_once_in_its_order_and_the_progress_is_reporte
     assert {report.what for report in reports} == {'predictions of the new model on test'}
     assert (reports[0].done, reports[-1].done, reports[-1].total) == (0, 21, 21)
     assert len({report.done for report in reports}) > 2
+
+
+def test_after_an_error_only_the_batches_that_were_begun_are_predicted(tmp_path, monkeypatch):
+    records = read_records([write_records(tmp_path / 'records.gz', [(b'x', 0, b'%d' % i) for i in range(80)])])
+    model = First()
+    tf.saved_model.save(model, str(tmp_path / 'model'), {features.SIGNATURE_EXAMPLES: model.predict})
+    begun = []
+
+    def fail(examples):
+        begun.append(len(examples))
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictions, 'skip_costly_passes', lambda signature: fail)
+    with pytest.raises(KeyboardInterrupt):
+        predict_records(str(tmp_path / 'model'), records, 'the new model')
+    assert 1 <= len(begun) <= 4  # of 10: two at once, and two that their threads took meanwhile
 
 
 def test_the_records_for_tfma_hold_label_and_probabilities_of_each_model(tmp_path, records):
