@@ -7,7 +7,7 @@ import tensorflow as tf
 from components import features
 from components.errors import UsageError, to_one_line
 from components.model_contract import read_model_contract
-from components.model_gate.predictions import choose_batch_size
+from components.model_gate.predictions import BATCHES_AT_ONCE, choose_batch_size
 from components.places import Place, fetch
 from components.progress import track
 from components.saved_model import skip_costly_passes
@@ -27,7 +27,7 @@ class LoadedModel:
       UsageError: it cannot be loaded, or is not a model of this pipeline.
     """
 
-    concurrency = 2
+    concurrency = BATCHES_AT_ONCE
 
     def __init__(self, version: Place, name: str):
         self.name = name

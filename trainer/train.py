@@ -267,14 +267,25 @@ def _train(fn_args: FnArgs) -> _Trained:
         history, cache = train_model(
             model, backbone, config, device, cluster, train, val, checkpoint_dir=checkpoint_dir, run_dir=run_dir
         )
-    version = base and base.version
     return _Trained(
-        *(config, chosen, model, cluster, device, history, cache),
-        *(val, contract, transform_output, checkpoint_dir, version),
+        config=config,
+        chosen=chosen,
+        model=model,
+        cluster=cluster,
+        device=device,
+        history=history,
+        cache=cache,
+        val=val,
+        contract=contract,
+        transform_output=transform_output,
+        checkpoint_dir=checkpoint_dir,
+        base_version=base and base.version,
     )
 
 
-def _write_outputs(model: keras.Model, fn_args: FnArgs, trained: _Trained, report: TrainingReport) -> None:
+def _write_outputs(
+    model: keras.Model, fn_args: FnArgs, export_config: ExportConfig, trained: _Trained, report: TrainingReport
+) -> None:
     """Writes the Trainer's outputs: report, history, .keras file and predictions to model_run, and the SavedModel."""
     run_dir, saved_model, val = fn_args.model_run_dir, fn_args.serving_model_dir, trained.val
     _write_json(run_dir, REPORT_FILE, report._asdict())
@@ -282,7 +293,6 @@ def _write_outputs(model: keras.Model, fn_args: FnArgs, trained: _Trained, repor
     model.save(os.path.join(run_dir, KERAS_FILE))
     write_predictions(model, val, run_dir)
     val_batches = make_batches(val, EpochOrder(val.count, None), MICRO_BATCH)
-    export_config = ExportConfig(**fn_args.custom_config['export'])
     export.export_model(model, trained.transform_output, saved_model, export_config, val_batches, trained.contract)
     if export_config.onnx:
         export_onnx(model, trained.config, export_config, trained.contract, val.encoded, saved_model)
@@ -313,7 +323,8 @@ def run_fn(fn_args: FnArgs) -> None:
         ('export') as dicts; its `hyperparameters`, if there was a Tuner, take the place of settings of the former. Its
         `base_model`, if there is a warm start, is the folder of the SavedModel to begin with.
     """
-    ExportConfig(**fn_args.custom_config['export']).check_packages()  # now, and not after the training
+    export_config = ExportConfig(**fn_args.custom_config['export'])
+    export_config.check_packages()  # now, and not after the training
     trained = _train(fn_args)
     config, cluster, model = trained.config, trained.cluster, trained.model
     if cluster.is_chief:
@@ -330,6 +341,6 @@ def run_fn(fn_args: FnArgs) -> None:
             hyperparameters=trained.chosen,
             base_version=trained.base_version,
         )
-        _write_outputs(model, fn_args, trained, report)
+        _write_outputs(model, fn_args, export_config, trained, report)
         remove_checkpoints(trained.checkpoint_dir)
     cluster.wait_for_all()  # when one worker exits before the others, TensorFlow ends these too

@@ -33,7 +33,7 @@ _CPU_BATCH_SIZE = 8
 _GPU_BATCH_SIZE = 256  # the exported graph cuts this into pieces that fit the memory
 # A second batch keeps the cores busy that the first one leaves idle between its steps: 2,000 images at 224 pixels took
 # ResNet50 in bfloat16 18.5 s with 2 batches of 8 at once and 19.5 s with 1 on 2 cores; 3 of 16 took 17.9 s.
-_CPU_BATCHES_AT_ONCE = 2
+BATCHES_AT_ONCE = 2
 
 Probabilities = npt.NDArray[np.float32]
 """The predictions of one model for all records, in their order: float32 [N, classes]."""
@@ -145,7 +145,7 @@ def predict_records(saved_model: str, records: Records, what: str) -> Probabilit
             probabilities: Probabilities = signature(examples=batch)[features.OUTPUT_PROBABILITIES].numpy()
             return probabilities
 
-        pool = ThreadPoolExecutor(_CPU_BATCHES_AT_ONCE if batch_size == _CPU_BATCH_SIZE else 1)
+        pool = ThreadPoolExecutor(1 if tf.config.list_physical_devices('GPU') else BATCHES_AT_ONCE)
         try:
             for probabilities in pool.map(predict, range(0, count, batch_size)):
                 batches.append(probabilities)
