@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace, folder: str) -> harness.Result:
 
 def main() -> None:
     """Runs the command line."""
-    parser = harness.build_parser(_DESCRIPTION, images=256)
+    parser = harness.build_parser(_DESCRIPTION, images=1024)
     parser.add_argument('--backbone', default='resnet50', help='the network whose frozen layers run')
     parser.add_argument('--cache', choices=['memory', 'disk'], default='memory', help='where the outputs are stored')
     parser.add_argument('--image-size', type=int, help="height and width in pixels; the backbone's own if not given")

@@ -22,7 +22,9 @@ from components.errors import TrainingError
 from trainer.dataset import RowReader, switch_tuning_off
 
 CacheKind = Literal['memory', 'disk', 'off']
-_WRITES_WAITING = 2  # batches that may wait for the writer before the trunk waits for it
+# While one batch is copied and stored, or waits for a core that decodes images, the other one is computed: 1,024 images
+# at 224 pixels went through ResNet50 at 0.96 and 0.98 of its graph's speed on 2 cores, with 1 at 0.93 and 0.95.
+_BATCHES_AT_ONCE = 2
 _PROBE_BYTES, _PROBE_ROWS = 32 * 1024**2, 8  # what is written to measure a disk: so many bytes, but at least 8 rows
 _GB = 1e9
 
@@ -102,18 +104,18 @@ def fill_cache(
 ) -> None:
     """Runs the trunk over every row and view; the output for the i-th row in view v is stored at v * len(rows) + i.
 
-    While the trunk computes a batch, the next ones are decoded and resized in tf.data's threads, and the outputs of the
-    one before are copied to the host (from a GPU) and stored in a thread of ours. An error in any of them is raised
-    here, and no thread is left then.
+    Two batches are computed at once, each in a thread of ours, which also copies the outputs to the host (from a GPU)
+    and stores them. Meanwhile the next ones are decoded and resized in tf.data's threads. An error in any of them is
+    raised here, and no thread is left then.
 
     Args:
       cache: Has room for len(rows) * views rows.
       read_images: Reads preprocessed images. View v of an image is what it returns for epoch v.
       rows: The numbers of the split's rows on which this worker trains.
       views: Number of views of each image.
-      trunk: The frozen layers, images [N, S, S, 3] -> features [N, ...].
+      trunk: The frozen layers, images [N, S, S, 3] -> features [N, ...]; called by two threads at once.
       batch_size: Number of images that the trunk takes at once.
-      advance: Called with a number of images whenever so many more have been computed.
+      advance: Called with a number of images whenever so many more have been stored.
     """
     starts = [(view, start) for view in range(views) for start in range(0, len(rows), batch_size)]
     numbers = tf.constant(rows, tf.int64)
@@ -121,21 +123,24 @@ def fill_cache(
     def read(view: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         return read_images(numbers[start : start + batch_size], view)
 
-    def store(place: int, outputs: tf.Tensor) -> None:
-        cache.write(place, outputs.numpy())
+    def compute(place: int, batch: tf.Tensor) -> int:
+        cache.write(place, trunk(batch).numpy())
+        return len(batch)
 
     spec = tf.constant(starts, tf.int64, shape=[len(starts), 2])
     places = tf.data.Dataset.from_tensor_slices((spec[:, 0], spec[:, 1]))
     batches = switch_tuning_off(places.map(read).prefetch(2))
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix='cache-writer') as writer:
+    begun: deque[Future[int]] = deque()
+    pool = ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix='frozen-layers')
+    try:
         for (view, start), batch in zip(starts, batches, strict=True):
-            waiting.append(writer.submit(store, view * len(rows) + start, trunk(batch)))
-            if len(waiting) > _WRITES_WAITING:
-                waiting.popleft().result()
-            advance(len(batch))
-        for write in waiting:
-            write.result()
+            begun.append(pool.submit(compute, view * len(rows) + start, batch))
+            if len(begun) > _BATCHES_AT_ONCE:
+                advance(begun.popleft().result())
+        for future in begun:
+            advance(future.result())
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C and errors wait only for the batches that are being computed
 
 
 def make_cache_reader(cache: FeatureCache, rows: range, views: int) -> RowReader:
